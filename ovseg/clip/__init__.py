@@ -1,0 +1,20 @@
+"""CLIP on open_clip: building, the mask prompt, text encoding, weights in every known format."""
+
+from __future__ import annotations
+
+from .build import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD, OPENAI_NAMES, build_clip, clip_config
+from .encoders import encode_texts, encode_tokens, tokenize
+from .mask_prompt import MaskPromptedCLIP, MaskPromptedVisionTransformer
+
+__all__ = [
+    "CLIP_PIXEL_MEAN",
+    "CLIP_PIXEL_STD",
+    "OPENAI_NAMES",
+    "MaskPromptedCLIP",
+    "MaskPromptedVisionTransformer",
+    "build_clip",
+    "clip_config",
+    "encode_texts",
+    "encode_tokens",
+    "tokenize",
+]

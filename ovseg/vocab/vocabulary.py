@@ -1,0 +1,166 @@
+"""What to look for in an image: class names, the strings that stand for them, templates."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from .classes import class_list
+from .templates import check_templates, templates_by_name
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """An ordered, immutable list of classes and the strings that describe each of them.
+
+    Args:
+        names: K display names, stripped, non-empty and unique; the order defines the label ids.
+        prompts: per class the strings that are encoded and averaged.
+        templates: each with exactly one "{}", filled with every string of `prompts`.
+        background: index of the class that means "none of the others", if there is one.
+
+    Raises:
+        ValueError: if a name is empty, unstripped or repeated, if a class has no prompt, a template
+            no "{}", or `background` is not an index.
+    """
+
+    names: tuple[str, ...]
+    prompts: tuple[tuple[str, ...], ...]
+    templates: tuple[str, ...]
+    background: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_names(self.names)
+        check_templates(self.templates)
+        if len(self.prompts) != len(self.names):
+            raise ValueError(
+                f"expected one tuple of prompts per class ({len(self.names)}), "
+                f"got {len(self.prompts)}"
+            )
+        for name, prompts in zip(self.names, self.prompts, strict=True):
+            if isinstance(prompts, str) or not prompts or not all(p.strip() for p in prompts):
+                raise ValueError(
+                    f"expected a tuple of non-empty strings for the class {name!r}, got {prompts!r}"
+                )
+        if self.background is not None and not 0 <= self.background < len(self.names):
+            raise ValueError(
+                f"expected a background index in 0..{len(self.names) - 1} or None, "
+                f"got {self.background}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def key(self) -> str:
+        """The sha256 of the content, the same in every process."""
+        content = [self.names, self.prompts, self.templates, self.background]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    @classmethod
+    def make(
+        cls,
+        names: Sequence[str],
+        *,
+        templates: str | Sequence[str] = "vild",
+        synonyms: str | None = None,
+        background: str | None = None,
+    ) -> Vocabulary:
+        """Make a vocabulary from class names.
+
+        Args:
+            names: K class names; they are stripped.
+            templates: the name of a template list or the templates themselves.
+            synonyms: separator at which a name is split into strings that are averaged, such as
+                ",". None inserts the whole name into the templates, commas included, as OVSeg does.
+            background: the name of a class to append for "none of the others", such as "others".
+                A name that is in `names` already marks that class instead.
+
+        Returns:
+            The vocabulary.
+
+        Raises:
+            ValueError: if a name is empty or occurs twice, or the templates are not valid.
+        """
+        if isinstance(names, str):
+            raise ValueError(f"expected a list of class names, got the single string {names!r}")
+        stripped = [name.strip() for name in names]
+        background_index = None
+        if background is not None:
+            if background.strip() not in stripped:
+                stripped.append(background.strip())
+            background_index = stripped.index(background.strip())
+        return cls(
+            names=tuple(stripped),
+            prompts=tuple(_split(name, synonyms) for name in stripped),
+            templates=_resolve(templates),
+            background=background_index,
+        )
+
+    @classmethod
+    def benchmark(
+        cls,
+        name: str,
+        *,
+        templates: str | Sequence[str] = "vild",
+        synonyms: str | None = None,
+    ) -> Vocabulary:
+        """Make the vocabulary of a benchmark from the class lists that the package ships.
+
+        Args:
+            name: such as "ade20k_150"; see `class_list_names`.
+            templates: the name of a template list or the templates themselves.
+            synonyms: separator at which names are split, as in `make`. A class for which the list
+                itself gives synonyms (the background of "voc21") uses those.
+
+        Returns:
+            The vocabulary, in the order of the benchmark's label ids.
+
+        Raises:
+            ValueError: if there is no such list.
+        """
+        classes = class_list(name)
+        names = tuple(class_name.strip() for class_name in classes.names)
+        prompts = tuple(
+            _split(class_name, synonyms) if given == (class_name,) else given
+            for class_name, given in zip(names, _stripped(classes.synonyms), strict=True)
+        )
+        return cls(names, prompts, _resolve(templates), classes.background)
+
+
+def _resolve(templates: str | Sequence[str]) -> tuple[str, ...]:
+    if isinstance(templates, str):
+        return templates_by_name(templates)
+    return check_templates(templates)
+
+
+def _split(name: str, separator: str | None) -> tuple[str, ...]:
+    if separator is None:
+        return (name,)
+    parts = (part.strip() for part in name.split(separator))
+    return tuple(dict.fromkeys(part for part in parts if part)) or (name,)
+
+
+def _stripped(groups: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(text.strip() for text in group) for group in groups)
+
+
+def _check_names(names: Sequence[str]) -> None:
+    if not names:
+        raise ValueError("expected at least one class name, got an empty list")
+    seen: dict[str, int] = {}
+    for index, name in enumerate(names):
+        if not isinstance(name, str) or not name or name != name.strip():
+            raise ValueError(
+                f"expected a non-empty class name without spaces around it, got {name!r} "
+                f"at position {index}"
+            )
+        if name in seen:
+            raise ValueError(
+                f"expected unique class names, got {name!r} at positions {seen[name]} and {index}; "
+                "remove one of them"
+            )
+        seen[name] = index
