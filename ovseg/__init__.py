@@ -1,0 +1,33 @@
+"""Open-vocabulary semantic segmentation: name anything, get its pixels.
+
+Importing this package imports no torch; `load` does when it is called.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ovseg.predictor import Predictor
+
+__version__ = "0.1.0"
+
+__all__ = ["__version__", "load"]
+
+
+def load(name_or_path: str = "ovseg_tiny", **kwargs: Any) -> Predictor:
+    """Load a trained segmenter by catalogue name or from a weights file.
+
+    Args:
+        name_or_path: a name of `ovseg.hub.catalogue()`, a local file or a URL.
+        **kwargs: `config`, `device` and `opts`, see `ovseg.predictor.load`.
+
+    Returns:
+        A `Predictor`, ready for `.segment(image, names)`.
+
+    Raises:
+        FileNotFoundError: if neither a catalogue entry nor a file has that name.
+    """
+    from ovseg.predictor import load as load_predictor
+
+    return load_predictor(name_or_path, **kwargs)

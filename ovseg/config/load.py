@@ -1,0 +1,197 @@
+"""Finding config files by name and reading them into a frozen config."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import ovseg
+from ovseg.config.defaults import get_default_cfg
+from ovseg.d2.config import CfgNode
+
+__all__ = ["config_path", "load_cfg"]
+
+# Sections of detectors in configs that the real Detectron2 has written out; a segmentation
+# model reads none of them, and the lite backend does not know them.
+_DETECTOR_SECTIONS = (
+    "ANCHOR_GENERATOR",
+    "FPN",
+    "PANOPTIC_FPN",
+    "PROPOSAL_GENERATOR",
+    "RETINANET",
+    "ROI_BOX_CASCADE_HEAD",
+    "ROI_BOX_HEAD",
+    "ROI_HEADS",
+    "ROI_KEYPOINT_HEAD",
+    "ROI_MASK_HEAD",
+    "RPN",
+)
+
+
+def load_cfg(path_or_name: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
+    """Read a config file with its `_BASE_` files, override settings, freeze the result.
+
+    Args:
+        path_or_name: a YAML file, or the name of a shipped config such as "ovseg_swinB".
+        opts: settings to override, as KEY, VALUE, KEY, VALUE, ...
+
+    Returns:
+        The frozen config with a value for every key.
+
+    Raises:
+        FileNotFoundError: if there is no such file and no shipped config of that name.
+        ValueError: if a file holds a Python tag, is not a mapping or its bases form a circle,
+            or if `opts` are not pairs or hold an unusable value.
+        KeyError: if a key is unknown.
+    """
+    path = config_path(path_or_name)
+    values = _read_with_bases(path, ())
+    cfg = get_default_cfg()
+    model = values.get("MODEL", {})
+    for section in _DETECTOR_SECTIONS:
+        if section not in cfg.MODEL:
+            model.pop(section, None)
+    try:
+        cfg.merge_from_other_cfg(CfgNode(values))
+    except (KeyError, ValueError) as error:
+        raise type(error)(f"{path}: {error.args[0]}") from error
+    _override(cfg, opts)
+    cfg.freeze()
+    return cfg
+
+
+def config_path(path_or_name: str | Path) -> Path:
+    """Find a config file.
+
+    Args:
+        path_or_name: an existing file, or the name of a shipped config with or without ".yaml".
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        FileNotFoundError: if neither is found; the message lists the shipped names.
+    """
+    path = Path(path_or_name).expanduser()
+    if path.is_file():
+        return path
+    folder = _config_folder()
+    name = str(path_or_name).removesuffix(".yaml")
+    shipped = {
+        str(file.relative_to(folder).with_suffix("")): file
+        for file in sorted(folder.rglob("*.yaml"))
+    }
+    if name in shipped:
+        return shipped[name]
+    names = ", ".join(n for n in shipped if not n.startswith("_base_")) or "none"
+    raise FileNotFoundError(
+        f"no config file {str(path_or_name)!r} and no shipped config of that name; shipped: {names}"
+    )
+
+
+def _config_folder() -> Path:
+    package = Path(ovseg.__file__).resolve().parent
+    # Inside the package when installed from a wheel, beside it in a checkout.
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """Read one file on top of the files that its `_BASE_` names, relative to it."""
+    path = path.resolve()
+    if path in seen:
+        chain = " -> ".join(file.name for file in (*seen, path))
+        raise ValueError(f"the _BASE_ entries of these configs form a circle: {chain}")
+    values = _read_yaml(path)
+    bases = values.pop("_BASE_", [])
+    merged: dict[str, Any] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        base_path = path.parent / Path(base).expanduser()
+        if not base_path.is_file():
+            raise FileNotFoundError(f"{path}: its _BASE_ {base!r} is not a file ({base_path})")
+        _merge(_read_with_bases(base_path, (*seen, path)), merged)
+    _merge(values, merged)
+    return merged
+
+
+def _merge(source: dict[str, Any], target: dict[str, Any]) -> None:
+    for key, value in source.items():
+        if isinstance(value, dict) and isinstance(target.get(key), dict):
+            _merge(value, target[key])
+        else:
+            target[key] = value
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    text = path.read_text(encoding="utf-8")
+    try:
+        values = yaml.safe_load(text)
+    except yaml.constructor.ConstructorError as error:
+        raise ValueError(_explain_tag(path, text, error)) from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold KEY: VALUE settings, got a {type(values).__name__}")
+    return values
+
+
+def _explain_tag(path: Path, text: str, error: yaml.constructor.ConstructorError) -> str:
+    line_number = error.problem_mark.line if error.problem_mark else 0
+    line = text.splitlines()[line_number].strip()
+    key = line.partition(":")[0] if ":" in line.partition("!")[0] else "KEY"
+    return (
+        f"{path}, line {line_number + 1}: YAML tags that run Python are refused, got {line!r}; "
+        f"write the value itself: {key}: {_literal_for(line)}"
+    )
+
+
+def _literal_for(line: str) -> str:
+    """Give the literal that a tagged line stands for, where it can be told without running it."""
+    sequence = re.search(r"!!python/tuple\s*(\[.*\])", line)
+    if sequence:
+        return sequence.group(1)
+    # The usual form in this family of configs: [int(x * 0.1 * 640) for x in range(5, 21)]
+    scales = re.search(
+        r"\[\s*int\(\s*x\s*\*\s*([\d.]+)\s*\*\s*([\d.]+)\s*\)\s+for\s+x\s+in\s+"
+        r"range\(\s*(\d+)\s*,\s*(\d+)\s*\)\s*\]",
+        line,
+    )
+    if scales is None:
+        return "[320, 384, 448]  (for example; the numbers that the expression gives)"
+    step, size = float(scales.group(1)), float(scales.group(2))
+    return str([int(x * step * size) for x in range(int(scales.group(3)), int(scales.group(4)))])
+
+
+def _override(cfg: CfgNode, opts: Sequence[Any]) -> None:
+    # argparse.REMAINDER keeps a separating "--".
+    items = [*opts[1:]] if opts and opts[0] == "--" else [*opts]
+    if len(items) % 2:
+        raise ValueError(
+            f"settings to override come in pairs KEY VALUE, got an odd number: {items}"
+        )
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        try:
+            cfg.merge_from_list([key, value])
+        except (AssertionError, KeyError) as error:
+            raise KeyError(f"unknown setting {key!r}{_similar(cfg, key)}") from error
+        except ValueError as error:
+            raise ValueError(f"setting {key!r} cannot be {value!r}: {error.args[0]}") from error
+
+
+def _similar(cfg: CfgNode, key: str) -> str:
+    """Suggest the keys of the deepest section that exists."""
+    node: Any = cfg
+    path = ""
+    for part in key.split("."):
+        if not isinstance(node, CfgNode) or part not in node:
+            break
+        node, path = node[part], f"{path}{part}."
+    if not isinstance(node, CfgNode):
+        return ""
+    return f"; {path or 'the top level '}has: {', '.join(sorted(node))}"

@@ -1,0 +1,68 @@
+"""Checkpoints of a model and of what trains it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from fvcore.common.checkpoint import Checkpointer
+from safetensors.torch import load_file
+from torch import nn
+
+from ovseg.d2._lite import comm
+from ovseg.d2._lite.paths import PathManager
+
+__all__ = ["DetectionCheckpointer"]
+
+
+class DetectionCheckpointer(Checkpointer):
+    """Checkpointer that writes in the main process only and unpickles nothing but tensors."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        save_to_disk: bool | None = None,
+        **checkpointables: Any,
+    ) -> None:
+        """Remember what to save and where.
+
+        Args:
+            model: the model; under DDP the wrapper may be given.
+            save_dir: folder of the checkpoints.
+            save_to_disk: whether this process writes; None means the main process does.
+            **checkpointables: other objects with `state_dict` and `load_state_dict`.
+        """
+        if save_to_disk is None:
+            save_to_disk = comm.is_main_process()
+        super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write `<save_dir>/<name>.pth`, whole or not at all, and mark it as the last one."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        data: dict[str, Any] = {"model": self.model.state_dict()}
+        data.update({key: obj.state_dict() for key, obj in self.checkpointables.items()})
+        data.update(kwargs)
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        self.logger.info("saving checkpoint to %s", path)
+        partial = os.path.join(self.save_dir, f".{name}.pth.{os.getpid()}")
+        torch.save(data, partial)
+        os.replace(partial, path)
+        self.tag_last_checkpoint(os.path.basename(path))
+
+    def _load_file(self, f: str) -> dict[str, Any]:
+        if f.endswith(".safetensors"):
+            return {"model": load_file(f)}
+        if f.endswith(".pkl"):
+            raise ValueError(
+                f"{f} is a pickle, which can run code when it is read; if you trust it, convert "
+                "it with tools/convert_weights.py (--allow-pickle) and load the result"
+            )
+        loaded = torch.load(f, map_location="cpu", weights_only=True)
+        if isinstance(loaded, Mapping) and "model" in loaded:
+            return dict(loaded)
+        return {"model": dict(loaded)}

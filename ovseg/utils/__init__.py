@@ -1,0 +1,1 @@
+"""Boxes, masks, images, files and checks: small, and free of any model."""

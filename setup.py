@@ -1,0 +1,92 @@
+"""Installs ovseg; the configs of the repository travel inside the package as `ovseg.configs`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+
+def read_version() -> str:
+    text = (ROOT / "ovseg" / "__init__.py").read_text(encoding="utf-8")
+    found = re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)
+    if found is None:
+        raise RuntimeError('ovseg/__init__.py must hold a line __version__ = "..."')
+    return found.group(1)
+
+
+def read_long_description() -> str:
+    readme = ROOT / "README.md"
+    return readme.read_text(encoding="utf-8") if readme.exists() else ""
+
+
+setup(
+    name="ovseg",
+    version=read_version(),
+    description="Open-vocabulary semantic segmentation with mask-adapted CLIP, and its relatives",
+    long_description=read_long_description(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=[
+        *find_packages(include=["ovseg", "ovseg.*"]),
+        "ovseg.configs",
+        "ovseg.configs._base_",
+    ],
+    package_dir={
+        "ovseg.configs": "configs",
+        "ovseg.configs._base_": "configs/_base_",
+    },
+    package_data={
+        "ovseg": ["assets/*", "py.typed"],
+        "ovseg.clip": ["model_configs/*.json"],
+        "ovseg.vocab": ["classes/*"],
+        "ovseg.data": ["classes/*"],
+        "ovseg.configs": ["*.yaml"],
+        "ovseg.configs._base_": ["*.yaml"],
+    },
+    # Lower ends: the oldest release whose API is used. Upper ends: the next major release
+    # after the one the tests have run with.
+    install_requires=[
+        "torch>=2.1,<3",
+        "torchvision>=0.16,<1",
+        "open_clip_torch>=3.3,<4",
+        "timm>=1.0.10,<2",
+        "fvcore>=0.1.5.post20221221,<0.2",
+        "iopath>=0.1.9,<0.2",
+        "pycocotools>=2.0.7,<3",
+        "nltk>=3.8,<4",
+        "opencv-python-headless>=4.8,<6",
+        "numpy>=1.26,<3",
+        "scipy>=1.11,<2",
+        "pillow>=10.0,<14",
+        "pyarrow>=14,<27",
+        "tqdm>=4.66,<5",
+        "safetensors>=0.4.2,<1",
+        "pyyaml>=6.0,<7",
+        "termcolor>=2.3,<4",
+        "tabulate>=0.9,<1",
+        "tensorboard>=2.14,<3",
+    ],
+    extras_require={
+        "ray": ["ray>=2.9,<3"],
+        "web": ["gradio>=4.44,<7"],
+        "supervision": ["supervision>=0.18,<1"],
+        "crf": ["pydensecrf2>=1.0,<2"],
+        "sam": ["sam2>=1.0,<2"],
+        "faiss": ["faiss-cpu>=1.7.4,<2"],
+        "transformers": ["transformers>=4.40,<6"],
+        "wandb": ["wandb>=0.16,<1"],
+        "dev": [
+            "pytest>=8.0,<10",
+            "ruff>=0.5,<0.18",
+            "mypy>=1.8,<3",
+            "scikit-image>=0.22,<1",
+            "scikit-learn>=1.3,<2",
+        ],
+    },
+)
