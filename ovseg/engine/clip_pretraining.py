@@ -1,0 +1,259 @@
+"""Contrastive training of a small CLIP from nothing, on image-text pairs that are drawn on the fly.
+
+The loss is open_clip's `ClipLoss` (Radford et al. 2021, section 2.3). The matrices of the transformer
+blocks are stepped by Muon, everything else by AdamW: at this size Muon needs about half the samples.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from open_clip.loss import ClipLoss
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from ovseg.clip import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD, encode_tokens, tokenize
+from ovseg.utils.files import atomic_path
+
+logger = logging.getLogger(__name__)
+
+MAX_LOGIT_SCALE = math.log(100)
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Hyper-parameters of one contrastive pretraining run.
+
+    Attributes:
+        steps: optimizer steps; the run sees `steps * batch_size` pairs, each of them once.
+        batch_size: pairs per step; each pair is the negative of all others.
+        lr: peak learning rate of both optimizers (Muon's update is scaled to AdamW's size).
+        weight_decay: decoupled weight decay of the block matrices; all else has none.
+        warmup: steps of linear warm-up before the cosine.
+        bf16: run the towers under bfloat16 autocast; None chooses it where the CPU has it in
+            hardware.
+        seed: of the initial weights; pair `i` of the stream does not depend on it.
+        checkpoint_period: steps between two checkpoints.
+        log_period: steps between two log lines.
+        workers: processes that draw pairs ahead of training.
+    """
+
+    steps: int = 1600
+    batch_size: int = 128
+    lr: float = 2e-3
+    weight_decay: float = 0.05
+    warmup: int = 100
+    bf16: bool | None = None
+    seed: int = 0
+    checkpoint_period: int = 200
+    log_period: int = 50
+    workers: int = 1
+
+
+class PairStream(Dataset):
+    """Pair `i` of a deterministic stream, tokenised and ready to batch.
+
+    Args:
+        render: maps an index to an image `(S, S, 3)` uint8 RGB and its caption.
+        length: pairs in the stream.
+        context_length: length of a token row.
+    """
+
+    def __init__(
+        self,
+        render: Callable[[int], tuple[np.ndarray, str]],
+        *,
+        length: int,
+        context_length: int = 77,
+    ) -> None:
+        self.render = render
+        self.length = length
+        self.context_length = context_length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image, caption = self.render(index)
+        tokens = tokenize([caption], context_length=self.context_length)[0]
+        return torch.from_numpy(image.transpose(2, 0, 1).copy()), tokens
+
+
+def normalise_images(images: Tensor) -> Tensor:
+    """RGB `(N, 3, S, S)` in 0-255 -> CLIP's normalised float32 input."""
+    mean = torch.tensor(CLIP_PIXEL_MEAN, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(CLIP_PIXEL_STD, device=images.device).view(1, 3, 1, 1)
+    return (images.float() - mean) / std
+
+
+def make_optimizers(clip: nn.Module, config: PretrainConfig) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the transformer blocks, AdamW for all other parameters."""
+    blocks: list[Tensor] = []
+    others: list[Tensor] = []
+    for name, parameter in clip.named_parameters():
+        if parameter.requires_grad:
+            (blocks if "resblocks" in name and parameter.ndim == 2 else others).append(parameter)
+    muon = torch.optim.Muon(
+        blocks,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    adamw = torch.optim.AdamW(others, lr=config.lr, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.0)
+    return [muon, adamw]
+
+
+def learning_rate(step: int, config: PretrainConfig) -> float:
+    """Linear warm-up, then a cosine to zero at `config.steps`."""
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    progress = (step - config.warmup) / max(config.steps - config.warmup, 1)
+    return 0.5 * config.lr * (1 + math.cos(math.pi * progress))
+
+
+def pretrain_clip(
+    clip: nn.Module,
+    render: Callable[[int], tuple[np.ndarray, str]],
+    *,
+    config: PretrainConfig,
+    output_dir: Path,
+    evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
+) -> None:
+    """Train `clip` in place; a checkpoint left by an interrupted run is continued.
+
+    Args:
+        clip: a CLIP with `encode_image`, `logit_scale` and a trimmed text tower (`ovseg.clip`).
+        render: pair `i` of the stream, see `PairStream`.
+        config: hyper-parameters.
+        output_dir: receives `checkpoint.pt` and `log.jsonl`.
+        evaluate: called at the end with the model in eval mode; its figures are logged.
+
+    Raises:
+        FloatingPointError: if the loss stops being finite.
+    """
+    output_dir.mkdir(parents=True, exist_ok=True)
+    optimizers = make_optimizers(clip, config)
+    start = _resume(clip, optimizers, config, output_dir / "checkpoint.pt")
+    bf16 = config.bf16 if config.bf16 is not None else _has_fast_bf16()
+    logger.info("CLIP pretraining: steps %d to %d, bfloat16 %s", start, config.steps, bf16)
+    loss_of = ClipLoss(cache_labels=True)
+    clip.train()
+    began = time.perf_counter()
+    batches = _batches(render, config, start)
+    for step, (images, tokens) in zip(range(start, config.steps), batches, strict=True):
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, config)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            image_rows = clip.encode_image(normalise_images(images))
+            text_rows = encode_tokens(clip, tokens)
+        loss = loss_of(
+            F.normalize(image_rows.float(), dim=-1),
+            F.normalize(text_rows.float(), dim=-1),
+            clip.logit_scale.exp(),
+        )
+        if not math.isfinite(loss.item()):
+            raise FloatingPointError(f"CLIP pretraining: loss is {loss.item()} at step {step}")
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+        with torch.no_grad():
+            clip.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+        if (step + 1) % config.log_period == 0:
+            _log_step(output_dir, step + 1, loss.item(), config, start, began)
+        if (step + 1) % config.checkpoint_period == 0 or step + 1 == config.steps:
+            _save(clip, optimizers, config, step + 1, output_dir / "checkpoint.pt")
+    clip.eval()
+    if evaluate is not None:
+        figures = evaluate(clip)
+        logger.info("CLIP pretraining done: %s", figures)
+        _append(output_dir, {"step": config.steps, **figures})
+
+
+def _batches(
+    render: Callable[[int], tuple[np.ndarray, str]], config: PretrainConfig, start: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    stream = PairStream(render, length=config.steps * config.batch_size)
+    order = range(start * config.batch_size, len(stream))
+    loader = DataLoader(
+        stream,
+        batch_size=config.batch_size,
+        sampler=order,
+        num_workers=config.workers,
+        prefetch_factor=4 if config.workers else None,
+    )
+    return iter(loader)
+
+
+def _has_fast_bf16() -> bool:
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def _log_step(
+    output_dir: Path, step: int, loss: float, config: PretrainConfig, start: int, began: float
+) -> None:
+    seconds = (time.perf_counter() - began) / (step - start)
+    eta = seconds * (config.steps - step)
+    logger.info(
+        "step %d/%d  loss %.3f  %.0f pairs/s  eta %d:%02d",
+        step,
+        config.steps,
+        loss,
+        config.batch_size / seconds,
+        *divmod(int(eta), 60),
+    )
+    _append(output_dir, {"step": step, "loss": loss, "seconds_per_step": seconds})
+
+
+def _append(output_dir: Path, record: dict[str, float]) -> None:
+    with (output_dir / "log.jsonl").open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def _save(
+    clip: nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    config: PretrainConfig,
+    step: int,
+    path: Path,
+) -> None:
+    with atomic_path(path) as temporary:
+        torch.save(
+            {
+                "model": clip.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+                "config": asdict(config),
+                "step": step,
+            },
+            temporary,
+        )
+
+
+def _resume(
+    clip: nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    config: PretrainConfig,
+    path: Path,
+) -> int:
+    if not path.exists():
+        return 0
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if state["config"] != asdict(config):
+        raise ValueError(
+            f"{path} was written with other settings ({state['config']}) than those asked for "
+            f"({asdict(config)}); remove it or choose another output folder"
+        )
+    clip.load_state_dict(state["model"])
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
+    return int(state["step"])
