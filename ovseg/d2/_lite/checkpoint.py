@@ -39,6 +39,7 @@ class DetectionCheckpointer(Checkpointer):
         if save_to_disk is None:
             save_to_disk = comm.is_main_process()
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
+        self.path_manager = PathManager
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write `<save_dir>/<name>.pth`, whole or not at all, and mark it as the last one."""

@@ -1,0 +1,48 @@
+"""Writing files so that a reader never sees half of one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+__all__ = ["atomic_path"]
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path to write to; it becomes `path` when the block ends well.
+
+    The temporary file lies in the target's folder, which is made if missing, and keeps the
+    target's ending. After an error the target is as before and nothing is left behind.
+
+    Args:
+        path: the file to write or replace.
+
+    Yields:
+        The path to write to.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(
+        dir=target.parent, prefix=f".{target.stem}.", suffix=target.suffix
+    )
+    os.close(handle)
+    partial = Path(name)
+    try:
+        yield partial
+        # mkstemp makes files private; the result gets what any new file gets.
+        partial.chmod(0o666 & ~_umask())
+        partial.replace(target)
+    finally:
+        with suppress(FileNotFoundError):
+            partial.unlink()
+
+
+def _umask() -> int:
+    # It can only be read by setting it.
+    current = os.umask(0o022)
+    os.umask(current)
+    return current
