@@ -1,0 +1,23 @@
+"""Tinyscapes: a procedural miniature world in the file formats of COCO.
+
+Small scenes of nameable things on textured grounds, with labels, instances and captions. Seen
+classes are labelled in training; unseen ones occur in its pictures and captions only.
+"""
+
+from __future__ import annotations
+
+from .pairs import render_pair
+from .scenes import Scene, render_scene
+from .world import ALL_NAMES, CLASSES, IGNORE_LABEL, SEEN_NAMES, TinyClass, scene_groups
+
+__all__ = [
+    "ALL_NAMES",
+    "CLASSES",
+    "IGNORE_LABEL",
+    "SEEN_NAMES",
+    "Scene",
+    "TinyClass",
+    "render_pair",
+    "render_scene",
+    "scene_groups",
+]
