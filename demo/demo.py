@@ -1,0 +1,107 @@
+#!/usr/bin/env python
+"""Segment pictures into the classes you name.
+
+Without any argument the bundled model segments the sample scenes into the classes of tinyscapes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ovseg.batch import find_images, read_class_file, segment_files, split_names
+from ovseg.predictor import DEFAULT_WEIGHTS, load
+from ovseg.segmentation import VIEWS, check_views
+
+SAMPLES = Path(__file__).resolve().parent / "samples"
+EPILOG = f"""
+examples:
+  demo.py --input A.jpg B.png 'dir/*.jpg' --class-names sky "red star" tree --output out/
+  demo.py --input photos/ --vocabulary ade20k_150 --config-file ovseg_swinB --weights W.pth
+
+writes for every picture:
+  NAME_labels.png   label map: the value is the class's place in the list, from 0; pixels that no
+                    class claims are 255 (8 bit, up to 255 classes) or 65535 (16 bit)
+  NAME.json         names, areas, scores, COCO RLE, and which weights made them
+  NAME_VIEW         pictures to look at, of {", ".join(VIEWS)} (--vis)
+
+exit status: 0, or 1 if a picture failed (the others are still done), or 2 for wrong arguments
+"""
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--input", nargs="+", metavar="PATH", help="files, folders, quoted patterns")
+    add("--output", default="out", metavar="DIR", help="folder for the results (default: out)")
+    classes = parser.add_mutually_exclusive_group()
+    classes.add_argument("--class-names", nargs="+", metavar="NAME", help="what to look for")
+    classes.add_argument("--class-file", metavar="FILE", help="names: one per line, or JSON")
+    classes.add_argument("--vocabulary", metavar="BENCHMARK", help="such as ade20k_150")
+    add("--background", metavar="NAME", help='a class for everything else, such as "others"')
+    add("--vis", default="overlay", metavar="VIEWS", help=f"of {','.join(VIEWS)}, with commas")
+    add("--proposals", action="store_true", help="list the model's masks in the JSON file")
+    add("--config-file", metavar="FILE", help="config file or shipped name")
+    add("--weights", metavar="W", help=f"name, path, address, random (default: {DEFAULT_WEIGHTS})")
+    add("--device", help="cpu, cuda, cuda:1 (default: the GPU if there is one)")
+    add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="config overrides")
+    return parser.parse_args(arguments)
+
+
+def choose_names(args: argparse.Namespace) -> list[str] | None:
+    """Read the class names that the arguments give; None for a benchmark's."""
+    if args.class_file:
+        return read_class_file(args.class_file)
+    if args.class_names:
+        names, remark = split_names(args.class_names)
+        if remark:
+            print(f"note: {remark}")
+        return names
+    if args.input and not args.vocabulary:
+        raise ValueError("name what to look for: --class-names, --class-file or --vocabulary")
+    return None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo and return its exit status."""
+    args = parse(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    views = [view.strip() for view in args.vis.split(",") if view.strip()]
+    try:
+        check_views(views)
+        names = choose_names(args)
+        Path(args.output).mkdir(parents=True, exist_ok=True)
+        predictor = load(args.weights, config=args.config_file, device=args.device, opts=args.opts)
+        vocabulary = (
+            predictor.vocabulary(names, background=args.background)
+            if names
+            else predictor.benchmark(args.vocabulary or "tinyscapes", background=args.background)
+        )
+    except (OSError, ValueError, KeyError) as error:
+        print(f"demo.py: error: {error}", file=sys.stderr)
+        return 2
+    print(f"{predictor.describe()}\nclasses: {len(vocabulary)}", flush=True)
+    sources = find_images(args.input or [SAMPLES])
+    outcomes = segment_files(
+        predictor, sources, vocabulary, args.output, views=views, proposals=args.proposals
+    )
+    failed = []
+    for number, source in enumerate(sources, start=1):
+        print(f"\n[{number}/{len(sources)}] {source.path}", flush=True)
+        outcome = next(outcomes)
+        print(outcome.describe(), flush=True)
+        failed += [outcome] if outcome.error else []
+    print(f"\n{len(sources) - len(failed)} of {len(sources)} segmented, results in {args.output}")
+    for outcome in failed:
+        print(f"failed: {outcome.path}: {outcome.error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

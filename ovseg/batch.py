@@ -1,0 +1,234 @@
+"""Segmenting many files in one go: finding them, naming the results, setting bad ones aside."""
+
+from __future__ import annotations
+
+import glob
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ovseg.predictor import Predictor
+from ovseg.segmentation import Segmentation, check_views
+from ovseg.vocab import Vocabulary
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One thing that was asked for.
+
+    Attributes:
+        path: the file.
+        error: why it is no usable input; None for a file.
+    """
+
+    path: Path
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one input.
+
+    Attributes:
+        path: the input file.
+        segmentation: the result, or None if it failed.
+        files: paths written, by kind (see ``Segmentation.save``).
+        seconds: time taken, reading and writing included.
+        error: the reason of the failure, or None.
+    """
+
+    path: Path
+    segmentation: Segmentation | None = None
+    files: dict[str, Path] = field(default_factory=dict)
+    seconds: float = 0.0
+    error: str | None = None
+
+    def describe(self) -> str:
+        """Say in plain text what was found and written, or why it failed.
+
+        Returns:
+            Lines without a final newline.
+        """
+        if self.segmentation is None:
+            return f"FAILED: {self.error}"
+        height, width = self.segmentation.labels.shape
+        files = ", ".join(map(str, self.files.values()))
+        return f"{width} x {height}, {self.seconds:.2f} s\n{self.segmentation.table()}\n-> {files}"
+
+
+def find_images(inputs: Sequence[str | os.PathLike[str]]) -> list[Source]:
+    """Expand files, folders and patterns into image files.
+
+    Args:
+        inputs: a file, a folder (its image files, not its subfolders') or a pattern with
+            ``*``, ``?``, ``[...]``, ``**``. An existing file is never read as a pattern.
+
+    Returns:
+        The files in the order asked for, sorted within a folder or pattern, each once; an input
+        that gives no file is kept with its error.
+    """
+    sources: list[Source] = []
+    for item in map(os.fspath, inputs):
+        path = Path(item).expanduser()
+        if path.is_dir():
+            found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+            error = f"no image files in this folder (looked for {', '.join(IMAGE_SUFFIXES)})"
+        elif path.exists() or not glob.has_magic(item):
+            found, error = [path] if path.exists() else [], "no such file"
+        else:
+            matches = map(Path, sorted(glob.glob(str(path), recursive=True)))
+            found = [match for match in matches if match.is_file()]
+            error = "no file matches this pattern"
+        sources += [Source(p) for p in found] or [Source(path, error)]
+    once: dict[Path, Source] = {}
+    for source in sources:
+        once.setdefault(source.path.resolve(), source)
+    return list(once.values())
+
+
+def output_stems(paths: Sequence[Path]) -> list[str]:
+    """Name the results so that none overwrites another's.
+
+    A file's own stem where it is alone with it; further files of that stem get ``_2``, ``_3``.
+    Upper and lower case are not told apart, as on some file systems.
+
+    Args:
+        paths: input files.
+
+    Returns:
+        One name per path.
+    """
+    own = {path.stem.casefold() for path in paths}
+    taken: set[str] = set()
+    stems = []
+    for path in paths:
+        stem, count = path.stem, 1
+        while stem.casefold() in taken or (count > 1 and stem.casefold() in own):
+            count += 1
+            stem = f"{path.stem}_{count}"
+        taken.add(stem.casefold())
+        stems.append(stem)
+    return stems
+
+
+def segment_files(
+    predictor: Predictor,
+    sources: Sequence[Source],
+    vocabulary: Vocabulary,
+    output: str | os.PathLike[str],
+    *,
+    views: Sequence[str] = ("overlay",),
+    proposals: bool = False,
+) -> Iterator[Outcome]:
+    """Segment files one after the other and write each result at once.
+
+    A file that cannot be segmented is set aside with its reason, and the others go on.
+
+    Args:
+        predictor: the model.
+        sources: what :func:`find_images` returned.
+        vocabulary: what to look for.
+        output: folder for the results; made if missing.
+        views: see ``Segmentation.save``.
+        proposals: see ``Segmentation.save``.
+
+    Yields:
+        One outcome per source, in order.
+
+    Raises:
+        ValueError: an unknown view.
+        OSError: the output folder cannot be made.
+    """
+    check_views(views)
+    Path(output).mkdir(parents=True, exist_ok=True)
+    stems = output_stems([source.path for source in sources])
+    for source, stem in zip(sources, stems, strict=True):
+        if source.error is not None:
+            yield Outcome(source.path, error=source.error)
+            continue
+        start = time.perf_counter()
+        try:
+            result = predictor.segment(source.path, vocabulary)
+            files = result.save(output, stem=stem, views=views, proposals=proposals)
+        except (OSError, ValueError, RuntimeError, MemoryError) as error:
+            _log.debug("%s failed", source.path, exc_info=True)
+            yield Outcome(source.path, error=f"{type(error).__name__}: {error}")
+            continue
+        yield Outcome(source.path, result, files, time.perf_counter() - start)
+
+
+# -- vocabularies from the command line --------------------------------------------------------
+
+
+def split_names(arguments: Sequence[str]) -> tuple[list[str], str | None]:
+    """Read class names as people type them on a command line.
+
+    Names are separated by spaces and may hold commas ("building, edifice" is one class). Two
+    forms can only be meant as a list with commas and are split: a single argument
+    ``sky,red star,tree``, and arguments that end or begin with a comma, ``sky, red star, tree``.
+
+    Args:
+        arguments: the words after ``--class-names``.
+
+    Returns:
+        The names, and a remark for the user where commas were split or kept.
+    """
+    arguments = [argument.strip() for argument in arguments]
+    loose = any(a.startswith(",") or a.endswith(",") for a in arguments)
+    if loose or (len(arguments) == 1 and "," in arguments[0]):
+        names = [" ".join(part.split()) for part in " ".join(arguments).split(",")]
+        names = [name for name in names if name]
+        return names, (
+            f"read as {len(names)} classes separated by commas: {names}; "
+            "for a name that holds a comma use a class file"
+        )
+    kept = [argument for argument in arguments if "," in argument]
+    remark = f"kept as one class each: {kept}; separate class names by spaces" if kept else None
+    return arguments, remark
+
+
+def read_class_file(path: str | os.PathLike[str]) -> list[str]:
+    """Read class names from a file.
+
+    Args:
+        path: a text file with one name per line (empty lines and lines that begin with "#" are
+            skipped), or a ``.json`` file with a list of names or of objects with a "name".
+
+    Returns:
+        The names, in the file's order.
+
+    Raises:
+        ValueError: the file holds no names or has another form.
+        OSError: it cannot be read.
+    """
+    text = Path(path).read_text(encoding="utf-8-sig")
+    if Path(path).suffix.lower() == ".json":
+        names = _names_from_json(path, text)
+    else:
+        lines = (line.strip() for line in text.splitlines())
+        names = [line for line in lines if line and not line.startswith("#")]
+    if not names:
+        raise ValueError(f"{path}: expected class names, one per line, got none")
+    return names
+
+
+def _names_from_json(path: str | os.PathLike[str], text: str) -> list[str]:
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not valid JSON: {error}") from error
+    entries = content if isinstance(content, list) else []
+    names = [entry.get("name") if isinstance(entry, dict) else entry for entry in entries]
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(
+            f'{path}: expected a JSON list of names or of objects with a "name", got {text[:60]!r}'
+        )
+    return [str(name) for name in names]

@@ -1,0 +1,348 @@
+"""From a picture and class names to a segmentation: the package's front door.
+
+>>> import ovseg
+>>> result = ovseg.load("ovseg_tiny").segment("photo.jpg", ["sky", "tree"])
+>>> result.save("out")
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+import ovseg
+from ovseg import d2, hub
+from ovseg.config import load_cfg
+from ovseg.d2.modeling import build_model
+from ovseg.data.tinyscapes import ALL_NAMES
+from ovseg.data.transforms import resize_shortest_edge
+from ovseg.modeling.weights import load_ovseg_weights
+from ovseg.regions import list_proposals, region_scores
+from ovseg.segmentation import Segmentation
+from ovseg.utils.images import pil_to_rgb, read_image
+from ovseg.vocab import Vocabulary, class_list_names
+
+if TYPE_CHECKING:
+    from ovseg.d2.config import CfgNode
+
+ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray
+
+DEFAULT_WEIGHTS = "ovseg_tiny"
+RANDOM_WEIGHTS = "random"
+
+_log = logging.getLogger(__name__)
+
+
+def load(
+    name_or_path: str | os.PathLike[str] | None = DEFAULT_WEIGHTS,
+    *,
+    config: str | os.PathLike[str] | None = None,
+    device: str | None = None,
+    opts: Sequence[str] = (),
+) -> Predictor:
+    """Load a model that is ready to segment pictures.
+
+    Args:
+        name_or_path: name in the weight catalogue (``ovseg.hub.catalogue()``), path or address
+            of a checkpoint; "random" for a model with random weights, to try out a
+            configuration; None for the config's own ``MODEL.WEIGHTS``.
+        config: config file or shipped name such as "ovseg_swinB"; by default the one that the
+            catalogue gives for the weights.
+        device: "cpu", "cuda", "cuda:1"; by default the GPU if there is one.
+        opts: config overrides, ``["KEY", "VALUE", ...]``.
+
+    Returns:
+        The predictor, in evaluation mode.
+
+    Raises:
+        ValueError: no config belongs to the weights, or the device does not exist.
+        ovseg.utils.weights.WeightsError: the checkpoint does not fit the model.
+    """
+    if name_or_path is None and config is None:
+        name_or_path = DEFAULT_WEIGHTS
+    config = _config_for(name_or_path) if config is None else config
+    cfg = load_cfg(config, ["MODEL.DEVICE", _pick_device(device), *opts])
+    wanted = os.fspath(name_or_path) if name_or_path is not None else cfg.MODEL.WEIGHTS
+    if not wanted:
+        raise ValueError(
+            f"{config}: MODEL.WEIGHTS is empty; name the weights to load, one of "
+            f"{_known_weights()}, a path or an address"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # "random" weights, too, are the same every time
+        model = build_model(cfg)
+    weights = _load_weights(model, wanted)
+    return Predictor.from_config(cfg, model, provenance=_provenance(config, cfg, weights))
+
+
+class Predictor:
+    """Segments pictures with one model; the vocabulary is given with each picture.
+
+    Args:
+        model: has ``predict_masks(batched_inputs, vocabulary)``, as ``ovseg.modeling.OVSeg``.
+        short_side: the picture's shorter side is scaled to this many pixels for the network.
+        max_side: unless its longer side would then exceed this.
+        templates: prompt templates for plain class names: a known list's name, or the strings.
+        mask_threshold: value above which a pixel belongs to a proposal (paper: 0.4).
+        provenance: facts to be kept with each result.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: torch.nn.Module,
+        short_side: int,
+        max_side: int,
+        templates: str | Sequence[str] = "vild",
+        mask_threshold: float = 0.4,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.model = model.eval()
+        self.short_side = short_side
+        self.max_side = max_side
+        self.templates = templates
+        self.mask_threshold = mask_threshold
+        self.provenance = dict(provenance or {})
+
+    @classmethod
+    def from_config(
+        cls, cfg: CfgNode, model: torch.nn.Module, *, provenance: Mapping[str, Any] | None = None
+    ) -> Predictor:
+        """Wrap a built model as its config says.
+
+        Args:
+            cfg: the config that the model was built from.
+            model: the model, with its weights.
+            provenance: facts to be kept with each result.
+
+        Returns:
+            The predictor.
+        """
+        adapter = cfg.MODEL.CLIP_ADAPTER
+        predefined = adapter.TEXT_TEMPLATES == "predefined"
+        return cls(
+            model=model,
+            short_side=cfg.INPUT.MIN_SIZE_TEST,
+            max_side=cfg.INPUT.MAX_SIZE_TEST,
+            templates=(
+                tuple(adapter.PREDEFINED_PROMPT_TEMPLATES) if predefined else adapter.TEXT_TEMPLATES
+            ),
+            mask_threshold=adapter.MASK_THR,
+            provenance=provenance,
+        )
+
+    def vocabulary(
+        self, names: Sequence[str] | Vocabulary, *, background: str | None = None
+    ) -> Vocabulary:
+        """Turn class names into the vocabulary that the model is asked for.
+
+        Args:
+            names: class names, each put into the templates as it stands; or a vocabulary, which
+                is returned unchanged.
+            background: a further class for everything else, such as "others".
+
+        Returns:
+            The vocabulary.
+
+        Raises:
+            ValueError: no name, an empty one, one given twice, or a background for a vocabulary
+                that is already made.
+        """
+        if isinstance(names, Vocabulary):
+            if background is not None:
+                raise ValueError(
+                    "background: a Vocabulary carries its own; "
+                    "give it to Vocabulary.make(..., background=...) instead"
+                )
+            return names
+        return Vocabulary.make(names, templates=self.templates, background=background)
+
+    def benchmark(self, name: str, *, background: str | None = None) -> Vocabulary:
+        """Make a benchmark's vocabulary with this model's templates.
+
+        Args:
+            name: such as "ade20k_150" (``ovseg.vocab.class_list_names()``) or "tinyscapes".
+            background: a further class for everything else, where the benchmark has none.
+
+        Returns:
+            The vocabulary, in the order of the benchmark's label ids.
+
+        Raises:
+            ValueError: an unknown benchmark.
+        """
+        if name == "tinyscapes":
+            return self.vocabulary(ALL_NAMES, background=background)
+        known = [*class_list_names(), "tinyscapes"]
+        if name not in known:
+            raise ValueError(f"vocabulary: expected one of {known}, got {name!r}")
+        made = Vocabulary.benchmark(name, templates=self.templates)
+        if background is None or made.background is not None:
+            return made
+        names, prompts = made.names, made.prompts
+        if background not in names:
+            names, prompts = (*names, background), (*prompts, (background,))
+        return replace(made, names=names, prompts=prompts, background=names.index(background))
+
+    def segment(
+        self,
+        image: ImageLike,
+        names: Sequence[str] | Vocabulary,
+        *,
+        background: str | None = None,
+    ) -> Segmentation:
+        """Cut a picture into the regions of the classes named.
+
+        Args:
+            image: a file, a PIL image, or an (H, W, 3) uint8 RGB array.
+            names: class names, or a vocabulary.
+            background: a further class for everything else, such as "others". Without it, and in
+                the semantic inference mode, every pixel goes to one of ``names``.
+
+        Returns:
+            The segmentation, at the picture's own size.
+
+        Raises:
+            ValueError: unusable image array or names.
+            OSError: the file cannot be read.
+        """
+        vocabulary = self.vocabulary(names, background=background)
+        picture = to_rgb(image)  # (H, W, 3)
+        height, width = picture.shape[:2]
+        small = resize_shortest_edge(picture, self.short_side, self.max_side)  # (h, w, 3)
+        tensor = torch.from_numpy(np.ascontiguousarray(small.transpose(2, 0, 1)))  # (3, h, w)
+        record = {"image": tensor, "height": height, "width": width}
+        with torch.no_grad():
+            [prediction] = self.model.predict_masks([record], vocabulary)
+            labels = prediction.labels().to("cpu", torch.int32).numpy()  # (H, W)
+            scores = region_scores(prediction, labels)
+            proposals = list_proposals(prediction, threshold=self.mask_threshold)
+        source = {"image": os.fspath(image)} if isinstance(image, str | os.PathLike) else {}
+        return Segmentation(
+            image=picture,
+            labels=labels,
+            names=vocabulary.names,
+            scores=scores,
+            proposals=proposals,
+            background=vocabulary.background,
+            provenance={**source, **self.provenance, "templates": len(vocabulary.templates)},
+        )
+
+    def describe(self) -> str:
+        """Say in plain text which weights and which software this is.
+
+        Returns:
+            Two lines without a final newline.
+        """
+        facts, weights = self.provenance, self.provenance["weights"]
+        return (
+            f"weights: {weights['name']}  {weights['path']}  "
+            f"sha256 {weights['sha256'][:12] or '-'}  licence: {weights['licence']}\n"
+            f"model:   {facts['config']} on {facts['device']}, "
+            f"detectron2 backend: {facts['backend']}"
+        )
+
+
+def to_rgb(image: ImageLike) -> np.ndarray:
+    """Read or check a picture.
+
+    Args:
+        image: a file, a PIL image, or an (H, W, 3) uint8 RGB array.
+
+    Returns:
+        (H, W, 3) uint8 RGB, upright.
+
+    Raises:
+        ValueError: an array of another shape or type, or an empty one.
+        OSError: the file cannot be read.
+    """
+    if isinstance(image, str | os.PathLike):
+        return read_image(image)
+    if isinstance(image, Image.Image):
+        return pil_to_rgb(image)
+    if not isinstance(image, np.ndarray):
+        raise ValueError(
+            f"image: expected a path, a PIL image or an (H, W, 3) uint8 RGB array, "
+            f"got {type(image).__name__}"
+        )
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(
+            f"image: expected an (H, W, 3) uint8 RGB array, got {image.shape} {image.dtype}; "
+            "scale floats to 0-255, or pass PIL.Image.fromarray(...) for grey and RGBA arrays"
+        )
+    return image
+
+
+# -- loading ---------------------------------------------------------------------------------
+
+
+def _known_weights() -> list[str]:
+    return [*hub.catalogue(), RANDOM_WEIGHTS]
+
+
+def _pick_device(device: str | None) -> str:
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ValueError(f"device: expected 'cpu', 'cuda' or 'cuda:N', got {device!r}") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device: {device!r} was asked for, but torch sees no GPU; use 'cpu'")
+    return device
+
+
+def _config_for(name_or_path: str | os.PathLike[str] | None) -> str:
+    """Find the config that belongs to weights named without one."""
+    entry = hub.catalogue().get(os.fspath(name_or_path or ""))
+    if entry is None or not entry.config:
+        raise ValueError(
+            f"config: expected the config that {name_or_path!r} was trained with, got none; "
+            f"give one such as 'ovseg_swinB', or weights from the catalogue: {_known_weights()}"
+        )
+    return entry.config
+
+
+def _load_weights(model: torch.nn.Module, wanted: str) -> dict[str, str]:
+    """Load weights strictly and say which they were: name, path, sha256, licence."""
+    if wanted == RANDOM_WEIGHTS:
+        _log.warning("random weights: the regions found mean nothing")
+        return {"name": RANDOM_WEIGHTS, "path": "", "sha256": "", "licence": "none"}
+    path = hub.resolve(wanted)
+    load_ovseg_weights(model, path)
+    entry = hub.catalogue().get(wanted)
+    return {
+        "name": entry.name if entry else Path(wanted).stem,
+        "path": str(path),
+        "sha256": _sha256(path),
+        "licence": entry.licence if entry else "unknown (not in the catalogue)",
+    }
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 22):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _provenance(
+    config: str | os.PathLike[str], cfg: CfgNode, weights: Mapping[str, str]
+) -> dict[str, Any]:
+    return {
+        "weights": dict(weights),
+        "config": os.fspath(config),
+        "device": cfg.MODEL.DEVICE,
+        "backend": d2.backend(),
+        "ovseg": ovseg.__version__,
+        "torch": torch.__version__,
+    }

@@ -1,0 +1,350 @@
+"""The result of segmenting one picture: labels, names, scores, and the masks behind them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from ovseg import visualization
+from ovseg.regions import Proposal
+from ovseg.utils.files import atomic_path
+from ovseg.utils.images import write_png
+from ovseg.utils.masks import encode_rle
+from ovseg.visualization import BLANK
+
+if TYPE_CHECKING:
+    import supervision
+
+FORMAT_VERSION = 1
+VIEWS = ("overlay", "mask", "panel")
+
+
+@dataclass(frozen=True)
+class ClassArea:
+    """How much of the picture one class covers.
+
+    Attributes:
+        label: class index.
+        name: class name.
+        pixels: number of pixels.
+        share: ``pixels`` over the picture's pixels, in [0, 1].
+        score: the class's score (see :class:`Segmentation`).
+    """
+
+    label: int
+    name: str
+    pixels: int
+    share: float
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """A picture cut into named regions.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB, upright.
+        labels: (H, W) int32 class indices; -1 where no class claims the pixel (only the demo
+            inference mode leaves such pixels).
+        names: K class names, in the order they were asked for.
+        scores: (K,) float32 in [0, 1]. A class's score is the mean class score of the masks
+            over the class's pixels, each mask weighted by its value there: the confidence with
+            which its pixels were named. A class without pixels has score 0. Scores rank regions;
+            they are not calibrated probabilities.
+        proposals: the surviving masks with their top classes, best first.
+        background: index of the explicit background class, or None.
+        provenance: what produced this: weights, config, backend, versions.
+    """
+
+    image: np.ndarray = field(repr=False)
+    labels: np.ndarray = field(repr=False)
+    names: tuple[str, ...]
+    scores: np.ndarray
+    proposals: tuple[Proposal, ...] = field(default=(), repr=False)
+    background: int | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def areas(self) -> list[ClassArea]:
+        """Measure the classes found.
+
+        Returns:
+            One entry per class with at least one pixel, largest first.
+        """
+        counts = visualization.pixel_counts(self.labels, len(self.names))
+        found = sorted(np.flatnonzero(counts), key=lambda k: (-int(counts[k]), int(k)))
+        size = self.labels.size
+        return [
+            ClassArea(
+                int(k), self.names[k], int(counts[k]), counts[k] / size, float(self.scores[k])
+            )
+            for k in found
+        ]
+
+    def mask(self, name: str) -> np.ndarray:
+        """Pick one class's region.
+
+        Args:
+            name: one of ``names``.
+
+        Returns:
+            (H, W) bool; all False where the class was not found.
+
+        Raises:
+            ValueError: the name was not asked for.
+        """
+        if name not in self.names:
+            raise ValueError(f"name: expected one of {list(self.names)}, got {name!r}")
+        return self.labels == self.names.index(name)
+
+    def to_coco_rle(self) -> list[dict[str, Any]]:
+        """Write each class found as one COCO result.
+
+        Returns:
+            Largest first: ``category_id`` (class index), ``category_name``, ``segmentation``
+            (``size`` (H, W) and compressed ``counts`` as str), ``area`` in pixels, ``bbox``
+            XYWH in pixels, ``score``.
+        """
+        results = []
+        for area in self.areas():
+            mask = self.labels == area.label
+            results.append(
+                {
+                    "category_id": area.label,
+                    "category_name": area.name,
+                    "segmentation": encode_rle(mask),
+                    "area": area.pixels,
+                    "bbox": _xywh(mask),
+                    "score": round(area.score, 6),
+                }
+            )
+        return results
+
+    def to_hf(self) -> list[dict[str, Any]]:
+        """Give the result the shape of a Hugging Face image-segmentation pipeline's.
+
+        Returns:
+            Largest first: ``label`` (name), ``score``, ``mask`` (PIL image of mode "L", 0 or 255).
+        """
+        return [
+            {
+                "label": area.name,
+                "score": area.score,
+                "mask": Image.fromarray((self.labels == area.label).astype(np.uint8) * 255),
+            }
+            for area in self.areas()
+        ]
+
+    def to_supervision(self) -> supervision.Detections:
+        """Give the result to the supervision package's annotators and sinks.
+
+        Returns:
+            ``supervision.Detections``, one per class found, largest first, with ``xyxy`` pixels,
+            ``mask``, ``confidence``, ``class_id`` and ``data["class_name"]``.
+
+        Raises:
+            ImportError: supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise ImportError(
+                "to_supervision needs the package supervision, which is not installed; "
+                "install the extra: pip install 'ovseg[supervision]'"
+            ) from error
+        areas = self.areas()
+        if not areas:
+            return supervision.Detections.empty()
+        masks = np.stack([self.labels == area.label for area in areas])  # (N, H, W)
+        boxes = np.array([_xywh(mask) for mask in masks], np.float32)
+        boxes[:, 2:] += boxes[:, :2]
+        return supervision.Detections(
+            xyxy=boxes,
+            mask=masks,
+            confidence=np.array([area.score for area in areas], np.float32),
+            class_id=np.array([area.label for area in areas], int),
+            data={"class_name": np.array([area.name for area in areas])},
+        )
+
+    def overlay(
+        self, *, alpha: float = 0.5, legend: bool = True, outlines: bool = True
+    ) -> np.ndarray:
+        """Show the result over the picture.
+
+        Args:
+            alpha: share of the tint, in [0, 1].
+            legend: add a strip with names and area shares; the picture is then brought to a
+                readable size. Without it the overlay keeps the picture's size.
+            outlines: draw the borders between classes.
+
+        Returns:
+            uint8 RGB picture.
+        """
+        return visualization.overlay(
+            self.image,
+            self.labels,
+            self.names,
+            background=self.background,
+            alpha=alpha,
+            legend=legend,
+            outlines=outlines,
+        )
+
+    def label_map(self) -> tuple[np.ndarray, int]:
+        """Make the label map as it is stored in a PNG.
+
+        Returns:
+            (H, W) uint8 with blank value 255 for up to 255 classes, else uint16 with 65535; and
+            that blank value. Other values are class indices.
+
+        Raises:
+            ValueError: more classes than 16 bits can hold.
+        """
+        if len(self.names) > 65535:
+            raise ValueError(f"a PNG label map holds 65535 classes, got {len(self.names)}")
+        dtype = np.uint8 if len(self.names) <= 255 else np.uint16
+        blank = int(np.iinfo(dtype).max)
+        return np.where(self.labels == BLANK, blank, self.labels).astype(dtype), blank
+
+    def to_dict(self, *, proposals: bool = False) -> dict[str, Any]:
+        """Describe the result in values that JSON can hold.
+
+        Args:
+            proposals: include the model's masks with their scores.
+
+        Returns:
+            ``format_version``, ``height``, ``width``, ``names``, ``background``,
+            ``blank_value`` (of the PNG label map), ``unlabelled_pixels``, ``classes`` (as
+            :meth:`to_coco_rle`, plus ``share`` and ``color``), ``provenance``, and on request
+            ``proposals``.
+        """
+        colors = visualization.palette(self.names, background=self.background)
+        height, width = self.labels.shape
+        classes = self.to_coco_rle()
+        for entry in classes:
+            entry["share"] = round(entry["area"] / self.labels.size, 6)
+            entry["color"] = colors[entry["category_id"]].tolist()
+        described: dict[str, Any] = {
+            "format_version": FORMAT_VERSION,
+            "height": height,
+            "width": width,
+            "names": list(self.names),
+            "background": self.background,
+            "blank_value": 255 if len(self.names) <= 255 else 65535,
+            "unlabelled_pixels": self.labels.size - sum(entry["area"] for entry in classes),
+            "classes": classes,
+            "provenance": dict(self.provenance),
+        }
+        if proposals:
+            described["proposals"] = [_describe(p, self.names) for p in self.proposals]
+        return described
+
+    def save(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        stem: str = "segmentation",
+        views: Sequence[str] = ("overlay",),
+        proposals: bool = False,
+    ) -> dict[str, Path]:
+        """Write the result to files; each appears whole or not at all.
+
+        Args:
+            directory: made if missing.
+            stem: start of every file name.
+            views: pictures to write, of "overlay" (JPEG), "mask" (PNG), "panel" (JPEG).
+            proposals: include the model's masks in the JSON file.
+
+        Returns:
+            The paths written: ``labels`` (``<stem>_labels.png``, see :meth:`label_map`),
+            ``json`` (``<stem>.json``, see :meth:`to_dict`) and one per view
+            (``<stem>_<view>.jpg|png``).
+
+        Raises:
+            ValueError: an unknown view.
+        """
+        check_views(views)
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = {"labels": folder / f"{stem}_labels.png", "json": folder / f"{stem}.json"}
+        write_png(paths["labels"], self.label_map()[0])
+        for view in views:
+            paths[view] = folder / f"{stem}_{view}.{'png' if view == 'mask' else 'jpg'}"
+            _write_picture(paths[view], self._view(view))
+        text = json.dumps(self.to_dict(proposals=proposals), ensure_ascii=False, indent=1)
+        with atomic_path(paths["json"]) as partial:  # last: it marks a whole result
+            partial.write_text(text + "\n", encoding="utf-8")
+        return paths
+
+    def table(self) -> str:
+        """Set the classes found in a table of plain text.
+
+        Returns:
+            Lines of name, area in percent, pixels and score, largest first.
+        """
+        rows = [(a.name, f"{a.share:.1%}", str(a.pixels), f"{a.score:.2f}") for a in self.areas()]
+        blank = int((self.labels == BLANK).sum())
+        if blank:
+            rows.append(("(no class)", f"{blank / self.labels.size:.1%}", str(blank), ""))
+        head = ("class", "area", "pixels", "score")
+        widths = [max(len(row[i]) for row in [head, *rows]) for i in range(4)]
+        lines = (
+            [row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in (1, 2, 3))]
+            for row in [head, *rows]
+        )
+        return "\n".join("  ".join(cells).rstrip() for cells in lines)
+
+    def _view(self, view: str) -> np.ndarray:
+        if view == "overlay":
+            return self.overlay()
+        if view == "mask":
+            colors = visualization.palette(self.names, background=self.background)
+            return visualization.colorize(self.labels, colors)
+        return visualization.panels(self.image, self.labels, self.names, background=self.background)
+
+
+def check_views(views: Sequence[str]) -> None:
+    """Refuse a view that cannot be drawn.
+
+    Args:
+        views: names of views.
+
+    Raises:
+        ValueError: one of them is not in ``VIEWS``.
+    """
+    unknown = [view for view in views if view not in VIEWS]
+    if unknown:
+        raise ValueError(f"views: expected some of {list(VIEWS)}, got {unknown}")
+
+
+def _xywh(mask: np.ndarray) -> list[int]:
+    """Find the tight box (x, y, width, height) of a non-empty (H, W) bool mask."""
+    columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+    left, top = int(columns[0]), int(rows[0])
+    return [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1]
+
+
+def _describe(proposal: Proposal, names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "category_id": proposal.label,
+        "category_name": names[proposal.label],
+        "score": round(proposal.score, 6),
+        "proposal_score": round(proposal.proposal_score, 6),
+        "clip_score": None if proposal.clip_score is None else round(proposal.clip_score, 6),
+        "share": round(proposal.area, 6),
+        "segmentation": proposal.rle,
+    }
+
+
+def _write_picture(path: Path, picture: np.ndarray) -> None:
+    if path.suffix == ".png":
+        write_png(path, picture)
+        return
+    with atomic_path(path) as partial:
+        Image.fromarray(picture).save(partial, format="JPEG", quality=92)

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ovseg.batch import (
+    find_images,
+    output_stems,
+    read_class_file,
+    segment_files,
+    split_names,
+)
+from ovseg.segmentation import Segmentation
+from ovseg.utils.images import read_image
+from ovseg.vocab import Vocabulary
+
+
+def write_image(path: Path, size: tuple[int, int] = (6, 4), mode: str = "RGB") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, 0).save(path)
+    return path
+
+
+class OneClassPredictor:
+    """Gives every pixel to class 0; fails on pictures three pixels wide."""
+
+    def segment(self, image: Path, names: Vocabulary) -> Segmentation:
+        picture = read_image(image)
+        if picture.shape[1] == 3:
+            raise RuntimeError("too narrow")
+        return Segmentation(
+            image=picture,
+            labels=np.zeros(picture.shape[:2], np.int32),
+            names=names.names,
+            scores=np.ones(len(names), np.float32),
+        )
+
+
+def test_files_folders_and_patterns_are_expanded_once_each(tmp_path: Path) -> None:
+    for name in ["b.png", "a.JPG", "sub/c.jpg", "[x].png"]:
+        write_image(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no picture")
+    sources = find_images(
+        [tmp_path / "b.png", tmp_path, str(tmp_path / "**/*.jpg"), tmp_path / "[x].png"]
+    )
+    assert [s.path.name for s in sources] == ["b.png", "[x].png", "a.JPG", "c.jpg"]
+    assert all(s.error is None for s in sources)
+
+
+def test_inputs_without_a_file_keep_their_reason(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    sources = find_images([tmp_path / "empty", tmp_path / "gone.jpg", str(tmp_path / "*.png")])
+    assert [s.error for s in sources] == [
+        pytest.approx(sources[0].error),
+        "no such file",
+        "no file matches this pattern",
+    ]
+    assert "no image files in this folder" in str(sources[0].error)
+
+
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        (["a.jpg", "b.jpg"], ["a", "b"]),
+        (["a.jpg", "a.png", "d/a.jpg"], ["a", "a_2", "a_3"]),
+        (["a.jpg", "a.png", "a_2.jpg"], ["a", "a_3", "a_2"]),
+        (["A.jpg", "a.jpg"], ["A", "a_2"]),
+    ],
+)
+def test_results_never_share_a_name(paths: list[str], expected: list[str]) -> None:
+    assert output_stems([Path(p) for p in paths]) == expected
+
+
+def test_bad_files_are_set_aside_and_the_others_done(tmp_path: Path) -> None:
+    write_image(tmp_path / "in/a.jpg")
+    (tmp_path / "in/b.jpg").write_bytes(b"not a picture")
+    write_image(tmp_path / "in/c.png", size=(3, 4))
+    write_image(tmp_path / "in/d.png")
+    write_image(tmp_path / "other/a.png", size=(8, 4))
+    sources = find_images([tmp_path / "in", tmp_path / "other", tmp_path / "gone.jpg"])
+    outcomes = list(
+        segment_files(OneClassPredictor(), sources, Vocabulary.make(["sky"]), tmp_path / "out")
+    )
+    assert [o.error is None for o in outcomes] == [True, False, False, True, True, False]
+    assert "b.jpg" in str(outcomes[1].error)
+    assert outcomes[2].error == "RuntimeError: too narrow"
+    assert outcomes[5].error == "no such file"
+    assert json.loads((tmp_path / "out/a.json").read_text())["width"] == 6
+    assert json.loads((tmp_path / "out/a_2.json").read_text())["width"] == 8
+    assert not list((tmp_path / "out").glob("b*"))
+    assert "100.0%" in outcomes[0].describe() and "FAILED" in outcomes[1].describe()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names", "remarked"),
+    [
+        (["sky", "red star"], ["sky", "red star"], False),
+        (["sky,red star, tree"], ["sky", "red star", "tree"], True),
+        (["sky,", "red", "star,", "tree"], ["sky", "red star", "tree"], True),
+        (["sky", "building, edifice"], ["sky", "building, edifice"], True),
+        (["sky"], ["sky"], False),
+    ],
+)
+def test_class_names_as_people_type_them(
+    arguments: list[str], names: list[str], remarked: bool
+) -> None:
+    read, remark = split_names(arguments)
+    assert read == names
+    assert (remark is not None) == remarked
+
+
+def test_class_file_of_lines(tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    path.write_text("\ufeff# things\nsky\n\n building, edifice \nárbol\n", encoding="utf-8")
+    assert read_class_file(path) == ["sky", "building, edifice", "árbol"]
+
+
+@pytest.mark.parametrize("content", [["sky", "tree"], [{"id": 4, "name": "sky"}, {"name": "tree"}]])
+def test_class_file_of_json(tmp_path: Path, content: list[object]) -> None:
+    path = tmp_path / "names.json"
+    path.write_text(json.dumps(content))
+    assert read_class_file(path) == ["sky", "tree"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.json", "{", "not valid JSON"),
+        ("a.json", '{"names": 3}', "expected a JSON list of names"),
+        ("a.json", "[1, 2]", "expected a JSON list of names"),
+        ("a.txt", "\n# nothing\n", "expected class names, one per line"),
+    ],
+)
+def test_class_file_of_another_form(tmp_path: Path, name: str, text: str, message: str) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_class_file(path)

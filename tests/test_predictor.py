@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import ovseg
+from ovseg.predictor import Predictor, load, to_rgb
+from ovseg.regions import list_proposals, region_scores
+from ovseg.vocab import Vocabulary
+
+
+@dataclass
+class FakePrediction:
+    masks: torch.Tensor
+    class_scores: torch.Tensor
+    proposal_scores: torch.Tensor
+    clip_scores: torch.Tensor | None
+    valid: torch.Tensor
+    output_size: tuple[int, int]
+
+    def labels(self) -> torch.Tensor:
+        height, width = self.output_size
+        labels = torch.zeros(height, width, dtype=torch.int64)
+        labels[:, width // 2 :] = 1
+        return labels
+
+
+class HalvesModel(torch.nn.Module):
+    """Calls the left half class 0 and the right half class 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[dict[str, Any], Vocabulary]] = []
+
+    def predict_masks(
+        self, batched_inputs: list[dict[str, Any]], vocabulary: Vocabulary
+    ) -> list[FakePrediction]:
+        [record] = batched_inputs
+        self.seen.append((record, vocabulary))
+        _, height, width = record["image"].shape
+        masks = torch.zeros(3, height, width)
+        masks[0, :, : width // 2] = 1.0
+        masks[1, :, width // 2 :] = 0.5
+        scores = torch.zeros(3, len(vocabulary))
+        scores[0, 0], scores[1, 1] = 0.9, 0.6
+        return [
+            FakePrediction(
+                masks=masks,
+                class_scores=scores,
+                proposal_scores=scores / 2,
+                clip_scores=scores / 3,
+                valid=torch.tensor([True, True, False]),
+                output_size=(record["height"], record["width"]),
+            )
+        ]
+
+
+@pytest.fixture
+def predictor() -> Predictor:
+    return Predictor(model=HalvesModel(), short_side=32, max_side=48)
+
+
+def picture(height: int = 20, width: int = 40) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def test_result_has_the_picture_size_and_the_network_its_own(predictor: Predictor) -> None:
+    result = predictor.segment(picture(20, 40), ["sky", "tree"])
+    record, _ = predictor.model.seen[0]
+    assert record["image"].shape == (3, 24, 48)  # 32 for the short side would exceed 48
+    assert result.labels.shape == (20, 40) and result.labels.dtype == np.int32
+    assert (result.labels[:, :20] == 0).all() and (result.labels[:, 20:] == 1).all()
+    assert result.names == ("sky", "tree")
+
+
+def test_network_sees_rgb_channels_first() -> None:
+    predictor = Predictor(model=HalvesModel(), short_side=8, max_side=8)
+    red = np.zeros((8, 8, 3), np.uint8)
+    red[..., 0] = 255
+    predictor.segment(red, ["a", "b"])
+    image = predictor.model.seen[0][0]["image"]
+    assert image[0].min() == 255 and image[1:].max() == 0
+
+
+def test_scores_are_means_over_the_class_pixels(predictor: Predictor) -> None:
+    result = predictor.segment(picture(), ["sky", "tree", "road"])
+    assert result.scores.tolist() == pytest.approx([0.9, 0.6, 0.0])
+
+
+def test_scores_weigh_masks_by_their_values() -> None:
+    prediction = FakePrediction(
+        masks=torch.tensor([[[1.0, 0.0]], [[0.25, 1.0]]]),
+        class_scores=torch.tensor([[0.8, 0.1], [0.4, 0.7]]),
+        proposal_scores=torch.zeros(2, 2),
+        clip_scores=None,
+        valid=torch.ones(2, dtype=torch.bool),
+        output_size=(1, 2),
+    )
+    scores = region_scores(prediction, np.array([[0, 1]], np.int32))
+    assert scores.tolist() == pytest.approx([(0.8 + 0.25 * 0.4) / 1.25, 0.7])
+    assert region_scores(prediction, np.array([[-1, -1]])).tolist() == [0.0, 0.0]
+
+
+def test_score_of_a_region_below_the_network_grid_is_that_of_the_best_mask() -> None:
+    prediction = FakePrediction(
+        masks=torch.ones(1, 1, 1),
+        class_scores=torch.tensor([[0.2, 0.7]]),
+        proposal_scores=torch.zeros(1, 2),
+        clip_scores=None,
+        valid=torch.ones(1, dtype=torch.bool),
+        output_size=(8, 8),
+    )
+    labels = np.zeros((8, 8), np.int32)
+    labels[7, 7] = 1
+    assert region_scores(prediction, labels).tolist() == pytest.approx([0.2, 0.7])
+
+
+def test_scores_without_any_mask() -> None:
+    prediction = FakePrediction(
+        masks=torch.zeros(0, 4, 4),
+        class_scores=torch.zeros(0, 2),
+        proposal_scores=torch.zeros(0, 2),
+        clip_scores=None,
+        valid=torch.zeros(0, dtype=torch.bool),
+        output_size=(4, 4),
+    )
+    assert region_scores(prediction, np.zeros((4, 4), np.int32)).tolist() == [0.0, 0.0]
+    assert list_proposals(prediction, threshold=0.4) == ()
+
+
+def test_proposals_are_the_surviving_masks_best_first(predictor: Predictor) -> None:
+    proposals = predictor.segment(picture(), ["sky", "tree"]).proposals
+    assert [(p.label, p.score) for p in proposals] == [
+        (0, pytest.approx(0.9)),
+        (1, pytest.approx(0.6)),
+    ]
+    assert proposals[1].proposal_score == pytest.approx(0.3)
+    assert proposals[1].clip_score == pytest.approx(0.2)
+    assert proposals[0].area == pytest.approx(0.5)
+    assert proposals[0].rle["size"] == [24, 48]
+
+
+def test_background_becomes_a_class(predictor: Predictor) -> None:
+    result = predictor.segment(picture(), ["sky"], background="others")
+    assert result.names == ("sky", "others") and result.background == 1
+
+
+def test_callers_list_is_not_changed(predictor: Predictor) -> None:
+    names = ["sky"]
+    predictor.segment(picture(), names, background="others")
+    assert names == ["sky"]
+
+
+def test_vocabulary_is_passed_as_it_is(predictor: Predictor) -> None:
+    vocabulary = Vocabulary.make(["sky", "tree"], templates=["{}"])
+    predictor.segment(picture(), vocabulary)
+    assert predictor.model.seen[0][1] is vocabulary
+    with pytest.raises(ValueError, match="carries its own"):
+        predictor.segment(picture(), vocabulary, background="others")
+
+
+def test_benchmark_with_a_background_of_its_own_choice(predictor: Predictor) -> None:
+    plain = predictor.benchmark("pascal_voc_20")
+    extended = predictor.benchmark("pascal_voc_20", background="others")
+    assert extended.names == (*plain.names, "others")
+    assert extended.background == len(plain) and extended.prompts[:-1] == plain.prompts
+
+
+def test_unknown_benchmark_lists_the_known_ones(predictor: Predictor) -> None:
+    with pytest.raises(ValueError, match=r"'ade20k_150'.*'tinyscapes'.*got 'ade'"):
+        predictor.benchmark("ade")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+    ],
+    ids=["float", "grey", "rgba", "empty"],
+)
+def test_unfit_arrays_are_refused(bad: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"expected an \(H, W, 3\) uint8 RGB array"):
+        to_rgb(bad)
+
+
+def test_grey_and_turned_pictures_are_made_rgb_and_upright(tmp_path: Path) -> None:
+    assert to_rgb(Image.new("L", (6, 4), 9)).tolist() == np.full((4, 6, 3), 9).tolist()
+    turned = Image.new("RGB", (6, 4))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.jpg", exif=exif)
+    assert to_rgb(tmp_path / "turned.jpg").shape == (6, 4, 3)
+
+
+def test_same_picture_twice_gives_the_same_result(predictor: Predictor) -> None:
+    first, second = (predictor.segment(picture(), ["sky", "tree"]) for _ in range(2))
+    assert first.to_dict(proposals=True) == second.to_dict(proposals=True)
+
+
+def test_load_refuses_a_file_without_a_config(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"config: .*got none.*'ovseg_swinB'"):
+        load(tmp_path / "w.safetensors")
+
+
+def test_load_refuses_a_device_that_is_no_device() -> None:
+    with pytest.raises(ValueError, match="'cpu', 'cuda' or 'cuda:N', got 'gpu'"):
+        load("random", config="ovseg_tiny", device="gpu")
+
+
+def test_random_weights_are_the_same_every_time_and_say_so() -> None:
+    first = ovseg.load("random", config="ovseg_tiny", device="cpu")
+    second = ovseg.load("random", config="ovseg_tiny", device="cpu")
+    left, right = first.model.state_dict(), second.model.state_dict()
+    assert all(torch.equal(left[key], right[key]) for key in left)
+    assert first.provenance["weights"]["name"] == "random"
+    assert "random" in first.describe()
+    result = first.segment(picture(64, 80), ["sky", "tree"])
+    assert result.labels.shape == (64, 80)
+    assert 0.0 < result.scores.max() <= 1.0
