@@ -23,7 +23,7 @@ $(INSTALLED): setup.py pyproject.toml
 	@touch $@
 
 demo: setup
-	$(BIN)/python demo/demo.py --input 'demo/samples/*' --output output/demo $(ARGS)
+	$(BIN)/python demo/demo.py --output output/demo $(ARGS)
 
 test: setup
 	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
