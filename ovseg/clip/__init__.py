@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from .build import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD, OPENAI_NAMES, build_clip, clip_config
-from .encoders import encode_texts, encode_tokens, tokenize
-from .mask_prompt import MaskPromptedCLIP, MaskPromptedVisionTransformer
+from ovseg.clip.build import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD, OPENAI_NAMES, build_clip, clip_config
+from ovseg.clip.encoders import encode_texts, encode_tokens, tokenize
+from ovseg.clip.mask_prompt import MaskPromptedCLIP, MaskPromptedVisionTransformer
+from ovseg.clip.weights import load_clip_state
 
 __all__ = [
     "CLIP_PIXEL_MEAN",
@@ -16,5 +17,6 @@ __all__ = [
     "clip_config",
     "encode_texts",
     "encode_tokens",
+    "load_clip_state",
     "tokenize",
 ]

@@ -17,7 +17,7 @@ from open_clip import (
     list_models,
 )
 
-from .mask_prompt import MaskPromptedCLIP
+from ovseg.clip.mask_prompt import MaskPromptedCLIP
 
 CLIP_PIXEL_MEAN: tuple[float, float, float] = tuple(255 * v for v in OPENAI_DATASET_MEAN)
 CLIP_PIXEL_STD: tuple[float, float, float] = tuple(255 * v for v in OPENAI_DATASET_STD)
@@ -92,8 +92,8 @@ def clip_config(name: str) -> dict[str, Any]:
         return _read_config(Path(name))
     if name not in list_models():
         raise ValueError(
-            f"expected the name of a CLIP, got {name!r}; valid: {', '.join(OPENAI_NAMES)} (OpenAI), "
-            f"{', '.join(SHIPPED_NAMES)} (shipped), the path of an open_clip model config ending "
+            f"expected the name of a CLIP, got {name!r}; valid: "
+            f"{', '.join(OPENAI_NAMES)} (OpenAI), {', '.join(SHIPPED_NAMES)} (shipped), the path of an open_clip model config ending "
             "in .json, or a name that open_clip.list_models() gives"
         )
     return get_model_config(name)

@@ -29,7 +29,7 @@ def tokenize(texts: Sequence[str], context_length: int = CONTEXT_LENGTH) -> Tens
         (N, L) int64, zero-padded behind the end-of-text token.
     """
     if isinstance(texts, str):
-        raise ValueError(f"expected a list of texts, got the single string {texts!r}")
+        raise TypeError(f"expected a list of texts, got the single string {texts!r}")
     if not texts:
         return torch.zeros(0, context_length, dtype=torch.int64)
     return open_clip_tokenize(list(texts), context_length)

@@ -17,7 +17,7 @@ from open_clip.transformer import LayerNorm, QuickGELU, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .encoders import encode_tokens
+from ovseg.clip.encoders import encode_tokens
 
 # What the mask prompt assumes: one class token in front of a full grid of patch tokens.
 _REQUIRED = {

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from .classes import ClassList, class_list, class_list_names
-from .templates import TEMPLATE_NAMES, templates_by_name
-from .text_bank import TextBank
-from .vocabulary import Vocabulary
+from ovseg.vocab.classes import ClassList, class_list, class_list_names
+from ovseg.vocab.templates import TEMPLATE_NAMES, templates_by_name
+from ovseg.vocab.text_bank import TextBank
+from ovseg.vocab.vocabulary import Vocabulary
 
 __all__ = [
     "TEMPLATE_NAMES",

@@ -66,7 +66,7 @@ def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
         ValueError: if the list is empty or a template has no "{}", or more than one.
     """
     if isinstance(templates, str):
-        raise ValueError(f"expected a list of templates, got the single string {templates!r}")
+        raise TypeError(f"expected a list of templates, got the single string {templates!r}")
     if not templates:
         raise ValueError("expected at least one template, got an empty list")
     for template in templates:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .vocabulary import Vocabulary
+from ovseg.vocab.vocabulary import Vocabulary
 
 _ClassKey = tuple[tuple[str, ...], tuple[str, ...]]
 

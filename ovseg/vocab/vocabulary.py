@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from .classes import class_list
-from .templates import check_templates, templates_by_name
+from ovseg.vocab.classes import class_list
+from ovseg.vocab.templates import check_templates, templates_by_name
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Vocabulary:
             ValueError: if a name is empty or occurs twice, or the templates are not valid.
         """
         if isinstance(names, str):
-            raise ValueError(f"expected a list of class names, got the single string {names!r}")
+            raise TypeError(f"expected a list of class names, got the single string {names!r}")
         stripped = [name.strip() for name in names]
         background_index = None
         if background is not None:
