@@ -154,7 +154,7 @@ class Canvas:
         image = self.image
         if rng.random() < 0.25:
             image = cv2.GaussianBlur(image, (3, 3), 0)
-        gain, slant_x, slant_y = rng.uniform(0.75, 1.12), rng.uniform(-0.2, 0.2), rng.uniform(-0.2, 0.2)  # fmt: skip
+        gain, slant_x, slant_y = rng.uniform(0.74, 1.04), rng.uniform(-0.17, 0.17), rng.uniform(-0.17, 0.17)  # fmt: skip
         warm = rng.uniform(-0.07, 0.07)
         across = np.linspace(gain - slant_x, gain + slant_x, width, dtype=np.float32)
         down = np.linspace(-slant_y, slant_y, height, dtype=np.float32)
@@ -183,9 +183,7 @@ def _noise_bank(strength: int) -> np.ndarray:
 
 def _jitter(rng: random.Random, colour: Sequence[int], amount: int) -> tuple[int, int, int]:
     shift = rng.uniform(-amount, amount)
-    r, g, b = (
-        min(max(int(c + shift + rng.uniform(-amount, amount) / 2), 0), 255) for c in colour
-    )
+    r, g, b = (min(max(int(c + shift + rng.uniform(-amount, amount) / 2), 0), 255) for c in colour)
     return r, g, b
 
 

@@ -15,6 +15,11 @@ _IRREGULAR_PLURALS = {
     "fish": "fish", "cactus": "cacti", "snowman": "snowmen", "bus": "buses", "bicycle": "bicycles",
 }  # fmt: skip
 _NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
+# Nouns of stuff that stand without an article; the others take "the" or "a".
+_MASS_NOUNS = (
+    "grass", "sand", "snow", "gravel", "lava", "magma", "water", "asphalt", "farmland",
+    "bricks", "tiles", "pebbles", "stones", "drapes",
+)  # fmt: skip
 _PLURAL_STUFF = ("bricks", "tiles", "pebbles", "stones", "drapes")
 
 _WHERE: dict[str, tuple[str, ...]] = {
@@ -89,7 +94,9 @@ def stuff_phrase(rng: random.Random, class_id: int) -> str:
     """For a stuff class, words like "the sea" or "hot lava"."""
     noun = noun_of(rng, class_id)
     words = rng.choice(_STUFF_ADJECTIVES[CLASSES[class_id].name]) + " " if rng.random() < 0.3 else ""  # fmt: skip
-    return rng.choice(("the ", "the ", "")) + words + noun
+    if rng.random() < 0.6 or noun in ("sky", "sea", "ocean"):
+        return "the " + words + noun
+    return words + noun if noun in _MASS_NOUNS else with_article(words + noun)
 
 
 def thing_phrase(rng: random.Random, thing: PlacedThing, *, count: int = 1, size: int = 0) -> str:

@@ -147,7 +147,7 @@ def _find_spot(canvas: Canvas, class_id: int, ground: str | None) -> tuple[float
     for _ in range(12):
         x = rng.uniform(0.06 * width, 0.94 * width)
         anchor = rng.uniform(0.08 * height, 0.97 * height)
-        radius = rng.uniform(12, 25) * (0.8 + 0.45 * anchor / height)
+        radius = rng.uniform(13, 28) * (0.8 + 0.45 * anchor / height)
         y = anchor if floats else anchor - 0.95 * radius
         if y < 0.3 * radius:
             continue

@@ -119,9 +119,12 @@ def _floor(rng: np.random.Generator) -> np.ndarray:
 
 
 def _snow(rng: np.random.Generator) -> np.ndarray:
-    drift = np.sin(_ROWS * 2 * np.pi / rng.uniform(50, 70) + 7 * _smooth_noise(rng, 90, 60))
+    hills = 1.6 * _smooth_noise(rng, 70, 90) + 0.25 * np.sin(
+        _COLS * 2 * np.pi / rng.uniform(45, 70)
+    )
+    slope = (_ROWS / rng.uniform(26, 36) + hills) % 1.0  # 0 at a drift's crest, 1 at its foot
     sparkle = (_grain(rng) > 0.985).astype(np.float32)
-    return 0.62 + 0.24 * drift + 0.06 * (_grain(rng) - 0.5) + 0.3 * sparkle
+    return 0.95 - 0.75 * slope**1.5 + 0.08 * (_grain(rng) - 0.5) + 0.4 * sparkle
 
 
 def _fence(rng: np.random.Generator) -> np.ndarray:
@@ -210,8 +213,9 @@ _RAMPS: dict[str, tuple[tuple[Colour, Colour, Colour], ...]] = {
         ((120, 112, 104), (214, 186, 140), (240, 220, 180)),
     ),
     "snow": (
-        ((196, 214, 238), (230, 238, 248), (255, 255, 255)),
-        ((204, 206, 226), (234, 234, 246), (255, 255, 255)),
+        ((150, 180, 226), (206, 222, 244), (246, 250, 255)),
+        ((166, 172, 216), (214, 216, 240), (248, 248, 255)),
+        ((170, 188, 206), (214, 224, 234), (248, 250, 252)),
     ),
     "fence": (
         ((46, 30, 18), (140, 96, 56), (194, 146, 94)),

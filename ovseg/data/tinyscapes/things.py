@@ -133,7 +133,9 @@ def _umbrella(v: random.Random) -> list[Part]:
     return [
         part("black", stroke(hook, 0.09)),
         part("main", [*top, *hem]),
-        part("second", [(0, -0.9), *arc(0, 0, 0.55, 0.8, 250, 190, n=6), (-0.5, 0.0), (-0.25, 0.0)]),
+        part(
+            "second", [(0, -0.9), *arc(0, 0, 0.55, 0.8, 250, 190, n=6), (-0.5, 0.0), (-0.25, 0.0)]
+        ),
         part("second", [(0, -0.9), *arc(0, 0, 0.55, 0.8, 290, 350, n=6), (0.5, 0.0), (0.25, 0.0)]),
         part("black", box(-0.04, -1.0, 0.04, -0.85)),
     ]
@@ -141,9 +143,7 @@ def _umbrella(v: random.Random) -> list[Part]:
 
 def _flower(v: random.Random) -> list[Part]:
     n = v.choice((5, 6, 7))
-    petals = [
-        part("main", ellipse(x, y, 0.27, 0.27)) for x, y in radial(0, -0.4, [0.36] * n)
-    ]
+    petals = [part("main", ellipse(x, y, 0.27, 0.27)) for x, y in radial(0, -0.4, [0.36] * n)]
     return [
         part("leaf", stroke([(0, -0.3), (0.04, 0.4), (0, 1.0)], 0.1)),
         part("leaf", ellipse(0.27, 0.5, 0.28, 0.11, turn=-30)),
@@ -286,7 +286,11 @@ def _crab(v: random.Random) -> list[Part]:
     pupil = [ellipse(x, -0.2, 0.05, 0.05, n=8) for x in (-0.2, 0.2)]
     parts = [part("shade", limb) for leg in legs for limb in (leg, mirror(leg))]
     parts += [part("shade", arm), part("shade", mirror(arm))]
-    parts += [part("main", claw), part("main", mirror(claw)), part("main", ellipse(0, 0.35, 0.6, h))]
+    parts += [
+        part("main", claw),
+        part("main", mirror(claw)),
+        part("main", ellipse(0, 0.35, 0.6, h)),
+    ]
     parts += [part("shade", box(-0.24, -0.2, -0.16, 0.1), box(0.16, -0.2, 0.24, 0.1))]
     return [*parts, part("white", *eye), part("black", *pupil), part("second", arc(0, 0.45, 0.3, 0.12, 0, 180))]  # fmt: skip
 
