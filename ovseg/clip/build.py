@@ -93,8 +93,8 @@ def clip_config(name: str) -> dict[str, Any]:
     if name not in list_models():
         raise ValueError(
             f"expected the name of a CLIP, got {name!r}; valid: "
-            f"{', '.join(OPENAI_NAMES)} (OpenAI), {', '.join(SHIPPED_NAMES)} (shipped), the path of an open_clip model config ending "
-            "in .json, or a name that open_clip.list_models() gives"
+            f"{', '.join(OPENAI_NAMES)} (OpenAI), {', '.join(SHIPPED_NAMES)} (shipped), the path of "
+            "an open_clip model config ending in .json, or a name that open_clip.list_models() gives"
         )
     return get_model_config(name)
 

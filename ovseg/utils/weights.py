@@ -196,9 +196,11 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    # torch's text recommends to switch the check off, which is not the remedy here.
-    found = re.search(r"WeightsUnpickler error: (.*)", str(error))
-    return (found[1] if found else str(error)) or type(error).__name__
+    # torch's text starts by recommending to switch the check off, which is not the remedy here.
+    found = re.search(
+        r"(Trying to load unsupported|WeightsUnpickler error:|Unsupported).*", str(error)
+    )
+    return (found[0] if found else str(error)) or type(error).__name__
 
 
 def _fits(tensor: Tensor, target: Tensor) -> bool:
