@@ -84,7 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             else predictor.benchmark(args.vocabulary or "tinyscapes", background=args.background)
         )
     except (OSError, ValueError, KeyError) as error:
-        print(f"demo.py: error: {error}", file=sys.stderr)
+        text = error.args[0] if isinstance(error, KeyError) else error  # str() would quote it
+        print(f"demo.py: error: {text}", file=sys.stderr)
         return 2
     print(f"{predictor.describe()}\nclasses: {len(vocabulary)}", flush=True)
     sources = find_images(args.input or [SAMPLES])

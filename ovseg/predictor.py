@@ -34,7 +34,7 @@ from ovseg.vocab import Vocabulary, class_list_names
 if TYPE_CHECKING:
     from ovseg.d2.config import CfgNode
 
-ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray
+ImageLike = str | Path | Image.Image | np.ndarray
 
 DEFAULT_WEIGHTS = "ovseg_tiny"
 RANDOM_WEIGHTS = "random"
@@ -43,9 +43,9 @@ _log = logging.getLogger(__name__)
 
 
 def load(
-    name_or_path: str | os.PathLike[str] | None = DEFAULT_WEIGHTS,
+    name_or_path: str | Path | None = DEFAULT_WEIGHTS,
     *,
-    config: str | os.PathLike[str] | None = None,
+    config: str | Path | None = None,
     device: str | None = None,
     opts: Sequence[str] = (),
 ) -> Predictor:
@@ -225,7 +225,7 @@ class Predictor:
             labels = prediction.labels().to("cpu", torch.int32).numpy()  # (H, W)
             scores = region_scores(prediction, labels)
             proposals = list_proposals(prediction, threshold=self.mask_threshold)
-        source = {"image": os.fspath(image)} if isinstance(image, str | os.PathLike) else {}
+        source = {"image": os.fspath(image)} if isinstance(image, str | Path) else {}
         return Segmentation(
             image=picture,
             labels=labels,
@@ -264,7 +264,7 @@ def to_rgb(image: ImageLike) -> np.ndarray:
         ValueError: an array of another shape or type, or an empty one.
         OSError: the file cannot be read.
     """
-    if isinstance(image, str | os.PathLike):
+    if isinstance(image, str | Path):
         return read_image(image)
     if isinstance(image, Image.Image):
         return pil_to_rgb(image)
@@ -300,7 +300,7 @@ def _pick_device(device: str | None) -> str:
     return device
 
 
-def _config_for(name_or_path: str | os.PathLike[str] | None) -> str:
+def _config_for(name_or_path: str | Path | None) -> str:
     """Find the config that belongs to weights named without one."""
     entry = hub.catalogue().get(os.fspath(name_or_path or ""))
     if entry is None or not entry.config:
@@ -335,9 +335,7 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _provenance(
-    config: str | os.PathLike[str], cfg: CfgNode, weights: Mapping[str, str]
-) -> dict[str, Any]:
+def _provenance(config: str | Path, cfg: CfgNode, weights: Mapping[str, str]) -> dict[str, Any]:
     return {
         "weights": dict(weights),
         "config": os.fspath(config),

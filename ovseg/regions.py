@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import torch
 
-from ovseg.utils.masks import encode_rle
+from ovseg.utils.masks import RunLength, encode_rle
 
 if TYPE_CHECKING:
     from ovseg.modeling.segmentor import MaskPrediction
@@ -28,7 +28,7 @@ class Proposal:
         area: share of the picture that the mask covers, in [0, 1].
     """
 
-    rle: dict[str, Any]
+    rle: RunLength
     label: int
     score: float
     proposal_score: float

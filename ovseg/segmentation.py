@@ -78,7 +78,7 @@ class Segmentation:
             One entry per class with at least one pixel, largest first.
         """
         counts = visualization.pixel_counts(self.labels, len(self.names))
-        found = sorted(np.flatnonzero(counts), key=lambda k: (-int(counts[k]), int(k)))
+        found = sorted(np.flatnonzero(counts).tolist(), key=lambda k: (-int(counts[k]), k))
         size = self.labels.size
         return [
             ClassArea(

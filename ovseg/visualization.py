@@ -260,13 +260,13 @@ def legend_strip(
     width = int(size * 4 + name_width + share_width)
     strip = Image.new("RGB", (width, height), _PAPER)
     draw = ImageDraw.Draw(strip)
-    for line, ((name, share), (_, color, _)) in enumerate(zip(texts, entries, strict=True)):
+    for line, ((name, percent), (_, color, _)) in enumerate(zip(texts, entries, strict=True)):
         top = size // 2 + line * row
         if color is not None:
             box = (size, top, size * 2, top + size)
             draw.rectangle(box, fill=color, outline=_FAINT)
         draw.text((size * 2.5, top + size / 2), name, _INK, font, anchor="lm")
-        draw.text((width - size, top + size / 2), share, _FAINT, font, anchor="rm")
+        draw.text((width - size, top + size / 2), percent, _FAINT, font, anchor="rm")
     return np.asarray(strip)
 
 
@@ -274,7 +274,7 @@ def _legend_entries(
     labels: np.ndarray, names: Sequence[str], colors: np.ndarray
 ) -> list[tuple[str, tuple[int, int, int] | None, float]]:
     counts = pixel_counts(labels, len(names))
-    order = sorted(np.flatnonzero(counts), key=lambda k: (-int(counts[k]), int(k)))
+    order = sorted(np.flatnonzero(counts).tolist(), key=lambda k: (-int(counts[k]), k))
     entries: list[tuple[str, tuple[int, int, int] | None, float]] = []
     for k in order:
         red, green, blue = (int(c) for c in colors[k])
