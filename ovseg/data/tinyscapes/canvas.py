@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import cv2
 import numpy as np
@@ -154,17 +154,21 @@ class Canvas:
         image = self.image
         if rng.random() < 0.25:
             image = cv2.GaussianBlur(image, (3, 3), 0)
-        gain, slant_x, slant_y = rng.uniform(0.74, 1.04), rng.uniform(-0.17, 0.17), rng.uniform(-0.17, 0.17)  # fmt: skip
+        gain, slant_x, slant_y = (
+            rng.uniform(0.74, 1.04),
+            rng.uniform(-0.17, 0.17),
+            rng.uniform(-0.17, 0.17),
+        )
         warm = rng.uniform(-0.07, 0.07)
         across = np.linspace(gain - slant_x, gain + slant_x, width, dtype=np.float32)
         down = np.linspace(-slant_y, slant_y, height, dtype=np.float32)
         light = across[None, :] + down[:, None]  # (H, W)
-        light = cv2.merge([light * (1 + warm), light, light * (1 - warm)])  # (H, W, 3)
-        image = cv2.multiply(image, light, dtype=cv2.CV_16S)
+        tinted = cv2.merge([light * (1 + warm), light, light * (1 - warm)])  # (H, W, 3)
+        lit = cv2.multiply(image, tinted, dtype=cv2.CV_16S)
         strength = rng.choice((2, 4, 6, 9))
         oy, ox = rng.randint(0, _NOISE_SIZE - height), rng.randint(0, _NOISE_SIZE - width)
         noise = _noise_bank(strength)[oy : oy + height, ox : ox + width]
-        return cv2.add(image, noise, dtype=cv2.CV_8U)
+        return cv2.add(lit, noise, dtype=cv2.CV_8U)
 
     def labels(self) -> np.ndarray:
         """(H, W) uint8 class ids."""
@@ -175,7 +179,7 @@ class Canvas:
         return np.bincount(self.owners.ravel(), minlength=len(self.classes)).tolist()
 
 
-@lru_cache(maxsize=None)
+@cache
 def _noise_bank(strength: int) -> np.ndarray:
     noise = np.random.default_rng(20_240 + strength).normal(size=(_NOISE_SIZE, _NOISE_SIZE, 3))
     return np.rint(noise * strength).astype(np.int16)

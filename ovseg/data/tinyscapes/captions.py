@@ -55,7 +55,16 @@ _STUFF_ADJECTIVES: dict[str, tuple[str, ...]] = {
     "carpet": ("patterned", "old", "soft"),
 }
 _THING_ADJECTIVES = ("old", "nice", "lovely", "single", "strange", "pretty")
-_OPENINGS = ("a photo of {}", "a picture of {}", "there is {}", "{}", "{}", "{}", "an image of {}", "this is {}")  # fmt: skip
+_OPENINGS = (
+    "a photo of {}",
+    "a picture of {}",
+    "there is {}",
+    "{}",
+    "{}",
+    "{}",
+    "an image of {}",
+    "this is {}",
+)
 _CLOSE_OPENINGS = (*_OPENINGS, "a close-up of {}", "a close view of {}")
 
 
@@ -93,7 +102,9 @@ def where_phrase(rng: random.Random, class_id: int) -> str:
 def stuff_phrase(rng: random.Random, class_id: int) -> str:
     """For a stuff class, words like "the sea" or "hot lava"."""
     noun = noun_of(rng, class_id)
-    words = rng.choice(_STUFF_ADJECTIVES[CLASSES[class_id].name]) + " " if rng.random() < 0.3 else ""  # fmt: skip
+    words = (
+        rng.choice(_STUFF_ADJECTIVES[CLASSES[class_id].name]) + " " if rng.random() < 0.3 else ""
+    )
     if rng.random() < 0.6 or noun in ("sky", "sea", "ocean"):
         return "the " + words + noun
     return words + noun if noun in _MASS_NOUNS else with_article(words + noun)
@@ -147,7 +158,14 @@ def stuff_caption(rng: random.Random, class_id: int, other: int | None) -> str:
     phrase = stuff_phrase(rng, class_id)
     if other is not None and rng.random() < 0.3:
         phrase += rng.choice((" and ", " next to ", " with ")) + stuff_phrase(rng, other)
-    openings = ("a photo of {}", "a picture of {}", "{}", "a close-up of {}", "nothing but {}", "a view of {}")  # fmt: skip
+    openings = (
+        "a photo of {}",
+        "a picture of {}",
+        "{}",
+        "a close-up of {}",
+        "nothing but {}",
+        "a view of {}",
+    )
     return _finish(rng, rng.choice(openings).format(phrase))
 
 
@@ -163,10 +181,16 @@ def scene_caption(rng: random.Random, canvas: Canvas, visible: Sequence[int]) ->
     for thing in canvas.things:
         if visible[thing.number] >= 0.18 * thing.radius**2:
             groups.setdefault(thing.class_id, []).append(thing)
-    grounds = [c for i, c in enumerate(canvas.classes[: len(canvas.classes) - len(canvas.things)]) if visible[i] > 400]  # fmt: skip
+    grounds = [
+        c
+        for i, c in enumerate(canvas.classes[: len(canvas.classes) - len(canvas.things)])
+        if visible[i] > 400
+    ]
     if not groups or rng.random() < 0.07:
         names = rng.sample(grounds, min(len(grounds), 2))
-        joined = rng.choice((" and ", " with ", " next to ")).join(stuff_phrase(rng, c) for c in names)  # fmt: skip
+        joined = rng.choice((" and ", " with ", " next to ")).join(
+            stuff_phrase(rng, c) for c in names
+        )
         return _finish(rng, rng.choice(("a view of {}", "a photo of {}", "{}")).format(joined))
     order = sorted(groups.values(), key=lambda g: -max(t.radius for t in g) - rng.uniform(0, 10))
     told = order[: rng.choice((1, 2, 2, 2, 3, 3))]

@@ -68,8 +68,10 @@ def choose_grounds(rng: random.Random, wanted: str | None = None) -> list[str]:
         wanted: a stuff that should be among them.
     """
     grounds = _any_grounds(rng)
+    if wanted is None:
+        return grounds
     for _ in range(60):
-        if wanted is None or wanted in grounds:
+        if wanted in grounds:
             return grounds
         grounds = _any_grounds(rng)
     return [wanted, *[name for name in grounds if name != wanted][:1]]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 
 import cv2
 import numpy as np
@@ -240,7 +240,7 @@ _RAMPS: dict[str, tuple[tuple[Colour, Colour, Colour], ...]] = {
 }  # fmt: skip
 
 
-@lru_cache(maxsize=None)
+@cache
 def texture_tile(split: str, name: str, number: int) -> np.ndarray:
     """One brightness tile of a stuff class.
 

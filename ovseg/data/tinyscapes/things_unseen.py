@@ -1,4 +1,4 @@
-"""How the things look that training labels never show (see `things`)."""
+"""How the things look that training labels never show (see `things_seen`)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,18 @@ def _balloon(v: random.Random) -> list[Part]:
 
 def _bicycle(v: random.Random) -> list[Part]:
     r = v.uniform(0.4, 0.46)
-    wheels = [part("black", ellipse(x, 0.5, r, r), ellipse(x, 0.5, r - 0.1, r - 0.1)) for x in (-0.56, 0.56)]  # fmt: skip
+    wheels = [
+        part("black", ellipse(x, 0.5, r, r), ellipse(x, 0.5, r - 0.1, r - 0.1))
+        for x in (-0.56, 0.56)
+    ]
     bars = [
-        [(-0.56, 0.5), (-0.25, -0.15)], [(-0.25, -0.15), (0.05, 0.5)], [(-0.56, 0.5), (0.05, 0.5)],
-        [(0.05, 0.5), (0.42, -0.15)], [(-0.25, -0.12), (0.42, -0.12)], [(0.56, 0.5), (0.36, -0.4)],
-    ]  # fmt: skip
+        [(-0.56, 0.5), (-0.25, -0.15)],
+        [(-0.25, -0.15), (0.05, 0.5)],
+        [(-0.56, 0.5), (0.05, 0.5)],
+        [(0.05, 0.5), (0.42, -0.15)],
+        [(-0.25, -0.12), (0.42, -0.12)],
+        [(0.56, 0.5), (0.36, -0.4)],
+    ]
     return [
         *wheels,
         *[part("main", stroke(bar, 0.12)) for bar in bars],
@@ -37,7 +44,15 @@ def _bicycle(v: random.Random) -> list[Part]:
 
 def _rocket(v: random.Random) -> list[Part]:
     w = v.uniform(0.28, 0.36)
-    body = [(0, -1.0), (w * 0.7, -0.65), (w, -0.2), (w * 0.9, 0.5), (-w * 0.9, 0.5), (-w, -0.2), (-w * 0.7, -0.65)]  # fmt: skip
+    body = [
+        (0, -1.0),
+        (w * 0.7, -0.65),
+        (w, -0.2),
+        (w * 0.9, 0.5),
+        (-w * 0.9, 0.5),
+        (-w, -0.2),
+        (-w * 0.7, -0.65),
+    ]
     fin = [(w * 0.8, 0.05), (w + 0.34, 0.5), (w + 0.3, 0.75), (w * 0.8, 0.5)]
     return [
         part("flame", [(-0.2, 0.5), (0.2, 0.5), (0.1, 0.8), (0, 1.05), (-0.1, 0.8)]),
@@ -163,27 +178,52 @@ def _moon(v: random.Random) -> list[Part]:
 
 def _candle(v: random.Random) -> list[Part]:
     w, top = v.uniform(0.2, 0.28), v.uniform(-0.35, -0.2)
-    drip = [(-w, top), (w, top), (w, top + 0.4), (w * 0.5, top + 0.22), (0, top + 0.34), (-w * 0.4, top + 0.15), (-w, top + 0.5)]  # fmt: skip
+    drip = [
+        (-w, top),
+        (w, top),
+        (w, top + 0.4),
+        (w * 0.5, top + 0.22),
+        (0, top + 0.34),
+        (-w * 0.4, top + 0.15),
+        (-w, top + 0.5),
+    ]
     return [
         part("metal", [*arc(0, 0.85, 0.62, 0.15, 180, 360, n=10), (0.45, 1.0), (-0.45, 1.0)]),
         part("metal", ellipse(0.68, 0.78, 0.2, 0.17, n=12), ellipse(0.68, 0.78, 0.1, 0.08, n=12)),
         part("main", box(-w, top, w, 0.85)),
         part("tint", drip),
         part("black", box(-0.03, top - 0.15, 0.03, top)),
-        part("flame", [(0, -1.0), (0.17, top - 0.25), (0.1, top - 0.08), (-0.1, top - 0.08), (-0.17, top - 0.25)]),
+        part(
+            "flame",
+            [
+                (0, -1.0),
+                (0.17, top - 0.25),
+                (0.1, top - 0.08),
+                (-0.1, top - 0.08),
+                (-0.17, top - 0.25),
+            ],
+        ),
         part("white", ellipse(0, top - 0.2, 0.06, 0.1, n=10)),
-    ]  # fmt: skip
+    ]
 
 
 def _carrot(v: random.Random) -> list[Part]:
     w = v.uniform(0.32, 0.4)
-    leaves = [part("leaf", ellipse(x, -0.72, 0.1, 0.32, turn=turn)) for x, turn in ((-0.22, -30), (0.22, 30), (0, 0))]  # fmt: skip
-    rings = [box(-w * k, y, w * 0.1, y + 0.05) for y, k in ((-0.15, 0.85), (0.15, 0.62), (0.45, 0.4))]  # fmt: skip
+    leaves = [
+        part("leaf", ellipse(x, -0.72, 0.1, 0.32, turn=turn))
+        for x, turn in ((-0.22, -30), (0.22, 30), (0, 0))
+    ]
+    rings = [
+        box(-w * k, y, w * 0.1, y + 0.05) for y, k in ((-0.15, 0.85), (0.15, 0.62), (0.45, 0.4))
+    ]
     return [
         *leaves,
-        part("main", [(-w, -0.3), (-w * 0.7, -0.46), (w * 0.7, -0.46), (w, -0.3), (0.05, 1.0), (-0.05, 1.0)]),
+        part(
+            "main",
+            [(-w, -0.3), (-w * 0.7, -0.46), (w * 0.7, -0.46), (w, -0.3), (0.05, 1.0), (-0.05, 1.0)],
+        ),
         part("shade", *rings),
-    ]  # fmt: skip
+    ]
 
 
 PAINTERS: dict[str, Callable[[random.Random], list[Part]]] = {

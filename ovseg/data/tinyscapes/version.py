@@ -8,8 +8,8 @@ from importlib import resources
 
 # Everything that decides what a picture, a label or a caption looks like.
 _SOURCES = (
-    "world.py", "textures.py", "shapes.py", "things.py", "things_unseen.py", "canvas.py",
-    "captions.py", "scenes.py", "pairs.py",
+    "world.py", "textures.py", "shapes.py", "things.py", "things_seen.py",
+    "things_unseen.py", "canvas.py", "captions.py", "scenes.py", "pairs.py",
 )  # fmt: skip
 # Raise when the written files change though the drawing code does not.
 FILE_FORMAT = 1
