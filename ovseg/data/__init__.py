@@ -1,0 +1,1 @@
+"""Datasets: their catalogue, the reading and changing of samples, the loaders."""

@@ -1,0 +1,380 @@
+"""The benchmarks by name: where their files lie and what their classes are called.
+
+The names, folders and class lists are those that users of Detectron2-based open-vocabulary
+projects already have on disk. Nothing is read from disk before a dataset is used.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from ovseg.d2.data import DatasetCatalog, MetadataCatalog
+from ovseg.data.tinyscapes import (
+    ALL_NAMES,
+    IGNORE_LABEL,
+    SEEN_NAMES,
+    ensure_split,
+    scene_groups,
+)
+from ovseg.vocab import class_list
+
+__all__ = [
+    "ROOT_VARIABLE",
+    "DatasetFilesError",
+    "SemSegFolders",
+    "dataset_root",
+    "load_sem_seg",
+    "register_builtin",
+    "register_sem_seg",
+]
+
+ROOT_VARIABLE = "DETECTRON2_DATASETS"
+"""Environment variable with the folder that holds all datasets; without it, `datasets`."""
+
+_MARK = "registered_by_ovseg"
+_logger = logging.getLogger(__name__)
+
+
+class DatasetFilesError(FileNotFoundError):
+    """The files of a dataset are not where they are expected."""
+
+
+@dataclass(frozen=True)
+class SemSegFolders:
+    """A dataset of pictures and label maps of the same names.
+
+    Args:
+        name: name in the catalogue.
+        classes: name of its class list.
+        images: folder of the pictures, below the root of all datasets.
+        labels: folder of the label maps.
+        label_suffix: ending of the label maps.
+        ignore_label: label of pixels without a class.
+    """
+
+    name: str
+    classes: str
+    images: str
+    labels: str
+    label_suffix: str = "png"
+    ignore_label: int = 255
+
+
+_COCO = "coco_stuff_171"
+_VOC2010 = "VOCdevkit/VOC2010"
+BENCHMARKS = (
+    SemSegFolders(
+        name="coco_2017_train_stuff_sem_seg",
+        classes=_COCO,
+        images="coco/train2017",
+        labels="coco/stuffthingmaps_detectron2/train2017",
+    ),
+    SemSegFolders(
+        name="coco_2017_train_stuff_10k_sem_seg",
+        classes=_COCO,
+        images="coco/coco_stuff_10k/images_detectron2/train",
+        labels="coco/coco_stuff_10k/annotations_detectron2/train",
+    ),
+    SemSegFolders(
+        name="ade20k_sem_seg_train",
+        classes="ade20k_150",
+        images="ADEChallengeData2016/images/training",
+        labels="ADEChallengeData2016/annotations_detectron2/training",
+    ),
+    SemSegFolders(
+        name="ade20k_sem_seg_val",
+        classes="ade20k_150",
+        images="ADEChallengeData2016/images/validation",
+        labels="ADEChallengeData2016/annotations_detectron2/validation",
+    ),
+    SemSegFolders(
+        name="ade20k_full_sem_seg_val",
+        classes="ade20k_847",
+        images="ADE20K_2021_17_01/images_detectron2/validation",
+        labels="ADE20K_2021_17_01/annotations_detectron2/validation",
+        label_suffix="tif",
+        ignore_label=65535,
+    ),
+    SemSegFolders(
+        name="pascalvoc20_sem_seg_val",
+        classes="pascal_voc_20",
+        images="VOCdevkit/VOC2012/JPEGImages",
+        labels="VOCdevkit/VOC2012/annotations_detectron2/val",
+    ),
+    SemSegFolders(
+        name="pascal_context_59_sem_seg_val",
+        classes="pascal_context_59",
+        images=f"{_VOC2010}/JPEGImages",
+        labels=f"{_VOC2010}/annotations_detectron2/pc59_val",
+    ),
+    SemSegFolders(
+        name="pascal_context_459_sem_seg_val",
+        classes="pascal_context_459",
+        images=f"{_VOC2010}/JPEGImages",
+        labels=f"{_VOC2010}/annotations_detectron2/pc459_val",
+        label_suffix="tif",
+        ignore_label=65535,
+    ),
+)
+"""The evaluation and training sets of the OVSeg paper."""
+
+
+def dataset_root(root: str | PathLike[str] | None = None) -> Path:
+    """Find the folder that holds all datasets.
+
+    Args:
+        root: the folder; None takes it from the environment.
+
+    Returns:
+        The folder, which need not exist.
+    """
+    if root is None:
+        root = os.environ.get(ROOT_VARIABLE) or "datasets"
+    return Path(root).expanduser()
+
+
+def register_builtin(root: str | PathLike[str] | None = None) -> None:
+    """Register the benchmarks and the tinyscapes sets; calling it again does no harm.
+
+    A name that Detectron2 has registered keeps its loader and gains what is missing in its
+    metadata. With another root than before, the sets registered here move to the new one.
+
+    Args:
+        root: folder that holds all datasets; None takes it from the environment.
+    """
+    base = dataset_root(root)
+    for folders in BENCHMARKS:
+        _register_benchmark(folders, base)
+    for split in ("train", "val", "test"):
+        _register_tinyscapes(split, base)
+
+
+def register_sem_seg(
+    name: str,
+    *,
+    images: str | PathLike[str],
+    labels: str | PathLike[str],
+    stuff_classes: Sequence[str],
+    image_suffix: str = "jpg",
+    label_suffix: str = "png",
+    ignore_label: int = 255,
+    hint: str = "",
+    **metadata: Any,
+) -> None:
+    """Register a dataset of pictures and label maps of the same names.
+
+    Args:
+        name: name in the catalogue.
+        images: folder of the pictures.
+        labels: folder of the label maps, whose values index `stuff_classes`.
+        stuff_classes: class names in the order of the labels.
+        image_suffix: ending of the pictures.
+        label_suffix: ending of the label maps.
+        ignore_label: label of pixels without a class.
+        hint: what to do when the files are missing, for the error message.
+        **metadata: further metadata, such as `evaluation_set` or `class_groups`.
+
+    Raises:
+        AssertionError: the name is taken.
+    """
+
+    def load() -> list[dict[str, Any]]:
+        return load_sem_seg(
+            labels,
+            images,
+            label_suffix=label_suffix,
+            image_suffix=image_suffix,
+            hint=hint,
+            name=name,
+        )
+
+    DatasetCatalog.register(name, load)
+    MetadataCatalog.get(name).set(
+        stuff_classes=list(stuff_classes),
+        image_root=str(images),
+        sem_seg_root=str(labels),
+        evaluator_type="sem_seg",
+        ignore_label=ignore_label,
+        **metadata,
+    )
+
+
+def load_sem_seg(
+    label_root: str | PathLike[str],
+    image_root: str | PathLike[str],
+    *,
+    label_suffix: str = "png",
+    image_suffix: str = "jpg",
+    name: str = "",
+    hint: str = "",
+) -> list[dict[str, Any]]:
+    """Pair the pictures of a folder with the label maps of another by their names.
+
+    Files without a partner are left out, with a warning that says how many.
+
+    Args:
+        label_root: folder of the label maps.
+        image_root: folder of the pictures.
+        label_suffix: ending of the label maps.
+        image_suffix: ending of the pictures.
+        name: dataset name, for messages and `meta`.
+        hint: what to do when the files are missing, for the error message.
+
+    Returns:
+        One record per pair, sorted by name: `file_name`, `sem_seg_file_name`, `image_id`, `meta`.
+
+    Raises:
+        DatasetFilesError: a folder is missing or has no such files, or no names match.
+    """
+    images = _files_by_stem(image_root, image_suffix, name, hint)
+    labels = _files_by_stem(label_root, label_suffix, name, hint)
+    stems = sorted(images.keys() & labels.keys())
+    if not stems:
+        raise DatasetFilesError(
+            f"dataset {name!r}: expected pictures and label maps of the same names, but none of "
+            f"the {len(images)} files in {image_root} matches one of the {len(labels)} in "
+            f"{label_root}"
+        )
+    if len(stems) < max(len(images), len(labels)):
+        _logger.warning(
+            "%s has %d %s files and %s has %d %s files; using the %d that are in both",
+            *(image_root, len(images), image_suffix, label_root, len(labels), label_suffix),
+            len(stems),
+        )
+    return [
+        {
+            "file_name": str(images[stem]),
+            "sem_seg_file_name": str(labels[stem]),
+            "image_id": stem,
+            "meta": {"dataset_name": name},
+        }
+        for stem in stems
+    ]
+
+
+def _files_by_stem(
+    folder: str | PathLike[str], suffix: str, name: str, hint: str
+) -> dict[str, Path]:
+    ending = f".{suffix.lstrip('.')}".lower()
+    try:
+        entries = [path.name for path in Path(folder).iterdir()]
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DatasetFilesError(_missing(f"no folder {folder}", name, hint)) from error
+    files = {
+        entry[: -len(ending)]: Path(folder, entry)
+        for entry in entries
+        if entry.lower().endswith(ending) and not entry.startswith(".")
+    }
+    if not files:
+        raise DatasetFilesError(_missing(f"no *{ending} files in {folder}", name, hint))
+    return files
+
+
+def _missing(what: str, name: str, hint: str) -> str:
+    return f"dataset {name!r}: {what}" + (f"\n{hint}" if hint else "")
+
+
+def _tree_hint(folders: SemSegFolders, base: Path) -> str:
+    return (
+        f"expected:\n  {base}/\n    {folders.images}/*.jpg\n"
+        f"    {folders.labels}/*.{folders.label_suffix}\n"
+        f"set the environment variable {ROOT_VARIABLE} to the folder that holds your datasets "
+        f"(now {os.environ.get(ROOT_VARIABLE) or 'not set'})"
+    )
+
+
+def _register_benchmark(folders: SemSegFolders, base: Path) -> None:
+    classes = class_list(folders.classes)
+    metadata: dict[str, Any] = {}
+    if folders.classes == _COCO and classes.ids is not None:
+        metadata["stuff_dataset_id_to_contiguous_id"] = {
+            raw: index for index, raw in enumerate(classes.ids)
+        }
+    if folders.classes == "ade20k_847":
+        metadata["thing_classes"] = list(classes.names)
+    if not _claim(folders.name, base):
+        _complete_metadata(folders, base, classes.names, metadata)
+        return
+    register_sem_seg(
+        folders.name,
+        images=base / folders.images,
+        labels=base / folders.labels,
+        stuff_classes=classes.names,
+        label_suffix=folders.label_suffix,
+        ignore_label=folders.ignore_label,
+        hint=_tree_hint(folders, base),
+        **metadata,
+        **{_MARK: str(base)},
+    )
+
+
+def _claim(name: str, base: Path) -> bool:
+    """Tell whether to register a name: it is free, or ours and of another root."""
+    if name not in DatasetCatalog.list():
+        return True
+    if MetadataCatalog.get(name).get(_MARK) in (None, str(base)):
+        return False
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+    return True
+
+
+def _complete_metadata(
+    folders: SemSegFolders, base: Path, names: Sequence[str], extra: Mapping[str, Any]
+) -> None:
+    """Add what another registration of a benchmark left out; check what it has."""
+    metadata = MetadataCatalog.get(folders.name)
+    if metadata.get(_MARK) is not None:
+        return
+    wanted = {
+        "stuff_classes": list(names),
+        "evaluator_type": "sem_seg",
+        "ignore_label": folders.ignore_label,
+        "image_root": str(base / folders.images),
+        "sem_seg_root": str(base / folders.labels),
+        **extra,
+    }
+    for key, value in wanted.items():
+        present = metadata.get(key)
+        if present is None:
+            metadata.set(**{key: value})
+        elif list(present) != value if key == "stuff_classes" else present != value:
+            _logger.warning(
+                "dataset %s was registered elsewhere with another %s than here; that one is used",
+                *(folders.name, key),
+            )
+
+
+def _register_tinyscapes(split: str, base: Path) -> None:
+    name = f"tinyscapes_{split}_sem_seg"
+    if not _claim(name, base):
+        return
+    folder = base / "tinyscapes"
+    images, labels = folder / f"{split}2017", folder / "stuffthingmaps" / f"{split}2017"
+
+    def load() -> list[dict[str, Any]]:
+        ensure_split(base, split)
+        return load_sem_seg(labels, images, name=name)
+
+    metadata: dict[str, Any] = {"stuff_classes": list(SEEN_NAMES)}
+    if split != "train":
+        metadata = {
+            "stuff_classes": list(ALL_NAMES),
+            "evaluation_set": {"seen": list(range(len(SEEN_NAMES)))},
+            "class_groups": scene_groups(),
+        }
+    DatasetCatalog.register(name, load)
+    MetadataCatalog.get(name).set(
+        image_root=str(images),
+        sem_seg_root=str(labels),
+        evaluator_type="sem_seg",
+        ignore_label=IGNORE_LABEL,
+        **metadata,
+        **{_MARK: str(base)},
+    )

@@ -1,0 +1,198 @@
+"""From a dataset record to what a model takes.
+
+A record is Detectron2's dict: `file_name`, `sem_seg_file_name`, optionally `height` and `width`,
+and `meta` with the `dataset_name`. A mapper adds `image` and, for training, `instances`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from ovseg.d2.config import CfgNode, configurable
+from ovseg.d2.data import MetadataCatalog
+from ovseg.d2.structures import Instances
+from ovseg.data.transforms import ColorAugSSD, Labelled, TrainTransform, resize_shortest_edge
+from ovseg.utils.images import ImageError, read_image, read_label
+
+__all__ = ["TestMapper", "TrainMapper", "semantic_instances"]
+
+
+class TrainMapper:
+    """Read a picture and its labels, change both at random, and give one mask per class.
+
+    Args:
+        transform: the random changes.
+        ignore_label: label of pixels without a class.
+        num_classes: labels must be below this.
+    """
+
+    @configurable
+    def __init__(self, *, transform: TrainTransform, ignore_label: int, num_classes: int) -> None:
+        self.transform = transform
+        self.ignore_label = ignore_label
+        self.num_classes = num_classes
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Read the INPUT section of a config, and the ignore label of the training set."""
+        head = cfg.MODEL.SEM_SEG_HEAD
+        ignore_label = head.IGNORE_VALUE
+        if cfg.DATASETS.TRAIN:
+            metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
+            ignore_label = metadata.get("ignore_label", ignore_label)
+        crop = cfg.INPUT.CROP
+        _require("INPUT.FORMAT", cfg.INPUT.FORMAT, "RGB")
+        _require("INPUT.DATASET_MAPPER_NAME", cfg.INPUT.DATASET_MAPPER_NAME, "mask_former_semantic")
+        _require("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, "horizontal", "none")
+        if crop.ENABLED:
+            _require("INPUT.CROP.TYPE", crop.TYPE, "absolute")
+        short_edges = cfg.INPUT.MIN_SIZE_TRAIN
+        transform = TrainTransform(
+            short_edges=(short_edges,) if isinstance(short_edges, int) else tuple(short_edges),
+            max_size=cfg.INPUT.MAX_SIZE_TRAIN,
+            sampling=cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING,
+            crop_size=(int(crop.SIZE[0]), int(crop.SIZE[1])) if crop.ENABLED else None,
+            max_area=crop.SINGLE_CATEGORY_MAX_AREA,
+            color=ColorAugSSD() if cfg.INPUT.COLOR_AUG_SSD else None,
+            flip=cfg.INPUT.RANDOM_FLIP == "horizontal",
+            size_divisibility=cfg.INPUT.SIZE_DIVISIBILITY,
+            ignore_label=ignore_label,
+        )
+        return {
+            "transform": transform,
+            "ignore_label": ignore_label,
+            "num_classes": head.NUM_CLASSES,
+        }
+
+    def __call__(
+        self, record: Mapping[str, Any], rng: np.random.Generator | None = None
+    ) -> dict[str, Any]:
+        """Make a training sample.
+
+        Args:
+            record: dataset record, left unchanged.
+            rng: source of all random choices; None draws from fresh entropy.
+
+        Returns:
+            The record with `image` (3, H, W) uint8 RGB, `height` and `width` of the file, and
+            `instances`: `gt_classes` (N,) int64, sorted, and `gt_masks` (N, H, W) bool.
+
+        Raises:
+            ImageError: a file is unreadable, or picture and labels differ in size.
+            ValueError: a label is not below `num_classes`.
+        """
+        image = _read_picture(record)
+        labels = read_label(record["sem_seg_file_name"])
+        self._check_range(labels, record["sem_seg_file_name"])
+        if labels.shape != image.shape[:2]:
+            raise ImageError(
+                f"{record['sem_seg_file_name']}: expected labels of the picture's size "
+                f"{image.shape[:2]}, got {labels.shape} (height, width)"
+            )
+        sample = Labelled(image, labels)
+        sample = self.transform(sample, np.random.default_rng() if rng is None else rng)
+        return {
+            **record,
+            "height": image.shape[0],
+            "width": image.shape[1],
+            "image": _to_tensor(sample.image),
+            "instances": semantic_instances(sample.labels, self.ignore_label),
+        }
+
+    def _check_range(self, labels: np.ndarray, path: str) -> None:
+        # Not an ImageError: one such file means that labels and config do not belong together.
+        if labels.size and labels[labels != self.ignore_label].max(initial=0) >= self.num_classes:
+            found = np.unique(labels[(labels != self.ignore_label) & (labels >= self.num_classes)])
+            raise ValueError(
+                f"{path}: expected labels in 0..{self.num_classes - 1} or {self.ignore_label} "
+                f"(ignored), got {found[:5].tolist()}; set MODEL.SEM_SEG_HEAD.NUM_CLASSES to the "
+                "number of classes of the training set, or convert the labels"
+            )
+
+
+class TestMapper:
+    """Read a picture and resize it for inference; the labels are not touched.
+
+    Args:
+        short: length of the shorter edge, pixels; 0 keeps the size.
+        max_size: longest allowed edge, pixels.
+    """
+
+    __test__ = False  # not a test class, whatever its name
+
+    @configurable
+    def __init__(self, *, short: int, max_size: int) -> None:
+        self.short = short
+        self.max_size = max_size
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Read the INPUT section of a config."""
+        _require("INPUT.FORMAT", cfg.INPUT.FORMAT, "RGB")
+        return {"short": cfg.INPUT.MIN_SIZE_TEST, "max_size": cfg.INPUT.MAX_SIZE_TEST}
+
+    def __call__(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Make a test input.
+
+        Args:
+            record: dataset record, left unchanged.
+
+        Returns:
+            The record with `image` (3, h, w) uint8 RGB, `height` and `width` of the file.
+
+        Raises:
+            ImageError: the picture is unreadable or not of the size the record states.
+        """
+        image = _read_picture(record)
+        resized = resize_shortest_edge(image, self.short, self.max_size)
+        return {
+            **record,
+            "height": image.shape[0],
+            "width": image.shape[1],
+            "image": _to_tensor(resized),
+        }
+
+
+def semantic_instances(labels: np.ndarray, ignore_label: int) -> Instances:
+    """Turn a label map into one mask per class.
+
+    Args:
+        labels: (H, W) integers.
+        ignore_label: label that gets no mask.
+
+    Returns:
+        Instances with `gt_classes` (N,) int64, ascending, and `gt_masks` (N, H, W) bool; N = 0
+        where all is ignored.
+    """
+    classes = np.unique(labels)
+    classes = classes[classes != ignore_label]
+    masks = labels[None] == classes[:, None, None]  # (N, H, W)
+    return Instances(
+        (labels.shape[0], labels.shape[1]),
+        gt_classes=torch.from_numpy(classes.astype(np.int64)),
+        gt_masks=torch.from_numpy(masks),
+    )
+
+
+def _read_picture(record: Mapping[str, Any]) -> np.ndarray:
+    image = read_image(record["file_name"])
+    stated = (record.get("height", image.shape[0]), record.get("width", image.shape[1]))
+    if stated != image.shape[:2]:
+        raise ImageError(
+            f"{record['file_name']}: expected {stated} (height, width) as the dataset states, "
+            f"got {image.shape[:2]}; the annotation belongs to another version of the picture"
+        )
+    return image
+
+
+def _to_tensor(image: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))  # (3, H, W)
+
+
+def _require(key: str, value: str, *valid: str) -> None:
+    if value not in valid:
+        raise ValueError(f"expected {key} to be one of {valid}, got {value!r}")
