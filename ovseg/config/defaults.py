@@ -75,8 +75,13 @@ def _add_solver(cfg: CfgNode) -> None:
     solver.POLY_LR_POWER = 0.9
     # The rate never falls below this share of BASE_LR.
     solver.POLY_LR_CONSTANT_ENDING = 0.0
-    # Ours: batches whose gradients are summed before one step.
+    # Ours: parts that the images of one step are cut into, one forward and backward each; saves
+    # memory, changes no gradient. IMS_PER_BATCH stays the number of images per step.
     solver.ACCUMULATION_STEPS = 1
+    # Ours: iterations between two lines of progress and of metrics.json.
+    solver.LOG_PERIOD = 20
+    # Ours: checkpoints to keep, the newest ones; 0 keeps all.
+    solver.CHECKPOINTS_KEPT = 3
     # Ours: "float16" (scaled losses) or "bfloat16", where SOLVER.AMP.ENABLED.
     solver.AMP.DTYPE = "float16"
     # Ours: exponential moving average of the weights, evaluated in their place.
