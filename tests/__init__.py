@@ -1,0 +1,1 @@
+"""Tests of ovseg; helpers shared between them are in `tests.helpers`."""

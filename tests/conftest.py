@@ -1,0 +1,55 @@
+"""Keeps tests off the network and off the user's files, and skips what this machine cannot run."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+import torch
+
+from tests.helpers import has_real_detectron2
+
+_LOCAL = ("127.", "localhost", "::1", "0.0.0.0")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    needs = {
+        "gpu": (torch.cuda.is_available(), "needs a CUDA device"),
+        "real_d2": (has_real_detectron2(), "needs the real Detectron2"),
+    }
+    for item in items:
+        for marker, (available, reason) in needs.items():
+            if marker in item.keywords and not available:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    # Tests are small; threads would only fight over the cores.
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = socket.socket.connect
+
+    def local_only(self: socket.socket, address: object) -> None:
+        host = address[0] if isinstance(address, tuple) else ""
+        if isinstance(address, tuple) and not str(host).startswith(_LOCAL):
+            raise OSError(f"a test tried to connect to {host}; tests run without a network")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", local_only)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OVSEG_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("DETECTRON2_DATASETS", str(tmp_path_factory.mktemp("datasets")))
+        yield
