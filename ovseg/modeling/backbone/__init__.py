@@ -1,0 +1,3 @@
+"""Backbones."""
+
+from __future__ import annotations

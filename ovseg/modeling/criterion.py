@@ -1,0 +1,184 @@
+"""Losses of mask classification.
+
+Source: MaskFormer (Cheng et al., NeurIPS 2021), section 3.2 and appendix A: weighted cross-entropy,
+focal loss and dice loss of matched pairs, at every decoder layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ovseg.d2.utils import comm
+from ovseg.modeling.matcher import FOCAL_ALPHA, HungarianMatcher
+
+Matches = Sequence[tuple[Tensor, Tensor]]
+
+
+def sigmoid_focal_loss(logits: Tensor, targets: Tensor, num_masks: float) -> Tensor:
+    """Focal loss (alpha 0.25, gamma 2), mean over pixels, sum over masks / num_masks.
+
+    Args:
+        logits: (N, P).
+        targets: (N, P) float 0 or 1.
+        num_masks: divisor of the sum over masks.
+
+    Returns:
+        Scalar.
+    """
+    probability = logits.sigmoid()
+    entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    hit = probability * targets + (1 - probability) * (1 - targets)
+    alpha = FOCAL_ALPHA * targets + (1 - FOCAL_ALPHA) * (1 - targets)
+    return (alpha * entropy * (1 - hit).square()).mean(1).sum() / num_masks
+
+
+def dice_loss(logits: Tensor, targets: Tensor, num_masks: float) -> Tensor:
+    """Dice loss, smoothed by one pixel, sum over masks / num_masks.
+
+    Args:
+        logits: (N, P).
+        targets: (N, P) float 0 or 1.
+        num_masks: divisor of the sum over masks.
+
+    Returns:
+        Scalar.
+    """
+    probability = logits.sigmoid()
+    overlap = 2 * (probability * targets).sum(1)
+    total = probability.sum(1) + targets.sum(1)
+    return (1 - (overlap + 1) / (total + 1)).sum() / num_masks
+
+
+class SetCriterion(nn.Module):
+    """Matches predictions to targets and computes the losses of the pairs.
+
+    Padding and ignored pixels count as negatives of every mask.
+
+    Args:
+        num_classes: K; class K is "no object".
+        matcher: assigns targets to queries.
+        no_object_weight: class weight of "no object"; at 0 or below it is left out of the loss.
+        mask_weight: weight of the focal loss.
+        dice_weight: weight of the dice loss.
+    """
+
+    empty_weight: Tensor
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        matcher: HungarianMatcher,
+        no_object_weight: float,
+        mask_weight: float,
+        dice_weight: float,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.matcher = matcher
+        self.no_object_weight = no_object_weight
+        self.weights = {"loss_ce": 1.0, "loss_mask": mask_weight, "loss_dice": dice_weight}
+        empty_weight = torch.ones(num_classes + 1)
+        if no_object_weight > 0:
+            empty_weight[-1] = no_object_weight
+        self.register_buffer("empty_weight", empty_weight)
+
+    def class_loss(
+        self, logits: Tensor, targets: Sequence[Mapping[str, Tensor]], matches: Matches
+    ) -> Tensor:
+        """Cross-entropy of all queries; unmatched ones are "no object".
+
+        Args:
+            logits: (B, Q, K + 1).
+            targets: per image labels (N,).
+            matches: per image query and target indices.
+
+        Returns:
+            Scalar, the mean weighted by the class weights.
+        """
+        wanted = torch.full(logits.shape[:2], self.num_classes, device=logits.device)  # (B, Q)
+        for row, target, (queries, chosen) in zip(wanted, targets, matches, strict=True):
+            row[queries.to(row.device)] = target["labels"][chosen.to(target["labels"].device)]
+        if self.no_object_weight <= 0:
+            # Dropped altogether, not weighted by zero: a mean over nothing stays defined below.
+            wanted = wanted.masked_fill(wanted == self.num_classes, -100)
+            if not bool((wanted >= 0).any()):
+                return logits.sum() * 0.0
+        return F.cross_entropy(logits.float().transpose(1, 2), wanted, self.empty_weight)
+
+    def mask_losses(
+        self,
+        masks: Tensor,
+        targets: Sequence[Mapping[str, Tensor]],
+        matches: Matches,
+        num_masks: float,
+    ) -> dict[str, Tensor]:
+        """Focal and dice loss of the matched pairs at the targets' resolution.
+
+        Args:
+            masks: (B, Q, h, w) logits.
+            targets: per image masks (N, H, W), one size for all images.
+            matches: per image query and target indices.
+            num_masks: divisor of the sums over masks.
+
+        Returns:
+            loss_mask and loss_dice.
+        """
+        chosen = torch.cat([m[q.to(m.device)] for m, (q, _) in zip(masks, matches, strict=True)])
+        wanted = torch.cat(
+            [
+                t["masks"][index.to(t["masks"].device)]
+                for t, (_, index) in zip(targets, matches, strict=True)
+            ]
+        )  # (N, H, W)
+        if not len(chosen):
+            return {"loss_mask": masks.sum() * 0.0, "loss_dice": masks.sum() * 0.0}
+        logits = F.interpolate(
+            chosen[:, None].float(), size=wanted.shape[-2:], mode="bilinear", align_corners=False
+        ).flatten(1)  # (N, H * W)
+        flat = wanted.flatten(1).to(logits)
+        return {
+            "loss_mask": sigmoid_focal_loss(logits, flat, num_masks),
+            "loss_dice": dice_loss(logits, flat, num_masks),
+        }
+
+    def forward(
+        self, outputs: Mapping[str, Any], targets: Sequence[Mapping[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """Computes the weighted losses of the last and of every auxiliary layer.
+
+        Args:
+            outputs: pred_logits (B, Q, K + 1), pred_masks (B, Q, h, w), optionally aux_outputs.
+            targets: per image labels (N,) int64 and masks (N, H, W) bool.
+
+        Returns:
+            loss_ce, loss_mask and loss_dice, and the same with suffix _i for auxiliary layer i.
+        """
+        num_masks = _mean_count(targets, outputs["pred_masks"].device)
+        losses: dict[str, Tensor] = {}
+        layers = [("", outputs)]
+        layers += [(f"_{i}", aux) for i, aux in enumerate(outputs.get("aux_outputs", ()))]
+        with torch.autocast(outputs["pred_masks"].device.type, enabled=False):
+            for suffix, layer in layers:
+                matches = self.matcher(layer, targets)
+                terms = {"loss_ce": self.class_loss(layer["pred_logits"], targets, matches)}
+                terms |= self.mask_losses(layer["pred_masks"], targets, matches, num_masks)
+                losses |= {name + suffix: self.weights[name] * term for name, term in terms.items()}
+        return losses
+
+
+def _mean_count(targets: Sequence[Mapping[str, Tensor]], device: torch.device) -> float:
+    """Mean number of target masks per process, at least 1."""
+    count = float(sum(len(target["labels"]) for target in targets))
+    world = comm.get_world_size()
+    if world > 1:
+        total = torch.tensor([count], device=device)
+        torch.distributed.all_reduce(total)
+        count = float(total)
+    return max(count / world, 1.0)

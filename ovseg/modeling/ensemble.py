@@ -1,0 +1,53 @@
+"""Combining what the mask classifier and CLIP say about each mask.
+
+Source: OVSeg (Liang et al., CVPR 2023), section 3.1, equation 3: a geometric mean with weight
+lambda, after GroupViT's successors; the one-mask-per-class rule is that of OVSeg's demo.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def ensemble_scores(
+    proposal: Tensor, clip: Tensor | None, valid: Tensor, *, weight: float
+) -> Tensor:
+    """Weighted geometric mean of two classifiers.
+
+    Args:
+        proposal: (Q, K) probabilities of the mask classifier.
+        clip: (Q, K) probabilities of CLIP, or None to use `proposal` alone.
+        valid: (Q,) bool, the masks that CLIP saw; rows of `clip` elsewhere are not read.
+        weight: CLIP's exponent in [0, 1]. At 0 CLIP alone decides and masks that it did not see
+            score zero: this special value is part of the released configurations.
+
+    Returns:
+        (Q, K).
+    """
+    if clip is None:
+        return proposal
+    if weight == 0:
+        return torch.where(valid[:, None], clip, 0.0)
+    seen = torch.where(valid[:, None], clip, 1.0)
+    return proposal ** (1 - weight) * seen**weight
+
+
+def keep_best_mask_per_class(scores: Tensor, valid: Tensor, *, skip: int | None = None) -> Tensor:
+    """Keeps the scores of only those masks that are the best of some class.
+
+    Args:
+        scores: (Q, K).
+        valid: (Q,) bool; other masks are never the best.
+        skip: a class whose best mask is not kept on its account.
+
+    Returns:
+        (Q, K), `scores` with all other rows zero.
+    """
+    if not bool(valid.any()):
+        return torch.zeros_like(scores)
+    best = scores.masked_fill(~valid[:, None], -torch.inf).argmax(0)  # (K,)
+    if skip is not None:
+        best = torch.cat((best[:skip], best[skip + 1 :]))
+    kept = torch.zeros_like(valid).index_fill(0, best, True)
+    return torch.where(kept[:, None], scores, 0.0)

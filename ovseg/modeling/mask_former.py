@@ -1,0 +1,199 @@
+"""MaskFormer with a closed vocabulary, and what OVSeg shares with it.
+
+Source: Cheng et al., "Per-Pixel Classification is Not All You Need for Semantic Segmentation",
+NeurIPS 2021.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ovseg.d2.config import CfgNode, configurable
+from ovseg.d2.modeling import (
+    META_ARCH_REGISTRY,
+    Backbone,
+    build_backbone,
+    build_sem_seg_head,
+)
+from ovseg.modeling.criterion import SetCriterion
+from ovseg.modeling.matcher import HungarianMatcher
+from ovseg.modeling.postprocess import MaskPrediction
+from ovseg.modeling.segmentor import ImageBatch, Inputs, Segmentor
+from ovseg.vocab import Vocabulary
+
+
+def instance_targets(
+    batched_inputs: Inputs, size: tuple[int, int], device: torch.device
+) -> list[dict[str, Tensor]]:
+    """Ground truth of a batch, masks zero-padded to the batch's size.
+
+    Args:
+        batched_inputs: each with instances: gt_classes (N,) and gt_masks (N, H, W).
+        size: (height, width) of the padded batch.
+        device: where the targets go.
+
+    Returns:
+        Per image labels (N,) int64 and masks (N, height, width) bool.
+    """
+    targets = []
+    for x in batched_inputs:
+        instances = x["instances"]
+        masks = getattr(instances.gt_masks, "tensor", instances.gt_masks).to(device)
+        padding = (0, size[1] - masks.shape[2], 0, size[0] - masks.shape[1])
+        targets.append({"labels": instances.gt_classes.to(device), "masks": F.pad(masks, padding)})
+    return targets
+
+
+@META_ARCH_REGISTRY.register()
+class MaskFormer(Segmentor):
+    """Segmentation by classifying masks, with the classes it was trained on.
+
+    Args:
+        backbone: images to features.
+        sem_seg_head: features to class logits and masks per query.
+        criterion: the training losses.
+        mask_threshold: a mask with a pixel above this value counts as valid.
+        base: arguments of `Segmentor`.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        sem_seg_head: nn.Module,
+        criterion: SetCriterion,
+        mask_threshold: float,
+        **base: Any,
+    ) -> None:
+        super().__init__(**base)
+        self.backbone = backbone
+        self.sem_seg_head = sem_seg_head
+        self.criterion = criterion
+        self.mask_threshold = mask_threshold
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Reads MODEL, TEST.OUTPUT and the prompt templates."""
+        former, adapter = cfg.MODEL.MASK_FORMER, cfg.MODEL.CLIP_ADAPTER
+        backbone = build_backbone(cfg)
+        divisibility = former.SIZE_DIVISIBILITY
+        criterion = SetCriterion(
+            num_classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            matcher=HungarianMatcher(
+                cost_class=1.0, cost_mask=former.MASK_WEIGHT, cost_dice=former.DICE_WEIGHT
+            ),
+            no_object_weight=former.NO_OBJECT_WEIGHT,
+            mask_weight=former.MASK_WEIGHT,
+            dice_weight=former.DICE_WEIGHT,
+        )
+        predefined = adapter.TEXT_TEMPLATES == "predefined"
+        return {
+            "backbone": backbone,
+            "sem_seg_head": build_sem_seg_head(cfg, backbone.output_shape()),
+            "criterion": criterion,
+            "mask_threshold": adapter.MASK_THR,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "size_divisibility": (
+                divisibility if divisibility >= 0 else backbone.size_divisibility
+            ),
+            "templates": (
+                tuple(adapter.PREDEFINED_PROMPT_TEMPLATES) if predefined else adapter.TEXT_TEMPLATES
+            ),
+            "output": cfg.TEST.OUTPUT,
+        }
+
+    def class_logits(self, outputs: dict[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:
+        """Turns the head's class outputs into logits; here they are logits already.
+
+        Args:
+            outputs: of the head; pred_logits (B, Q, D).
+            vocabulary: K classes.
+
+        Returns:
+            `outputs` with pred_logits (B, Q, K + 1), also in aux_outputs.
+        """
+        classes = outputs["pred_logits"].shape[-1] - 1
+        if len(vocabulary) != classes:
+            raise ValueError(
+                f"Expected the {classes} classes of training, got a vocabulary of "
+                f"{len(vocabulary)}; MaskFormer is closed, OVSeg takes any vocabulary."
+            )
+        return outputs
+
+    def losses(
+        self, batch: ImageBatch, batched_inputs: Inputs, vocabulary: Vocabulary
+    ) -> dict[str, Tensor]:
+        """Computes the losses of every decoder layer; see `Segmentor.losses`."""
+        if len(vocabulary) != self.criterion.num_classes:
+            raise ValueError(
+                f"Expected {self.criterion.num_classes} training classes, got a vocabulary of "
+                f"{len(vocabulary)}; set MODEL.SEM_SEG_HEAD.NUM_CLASSES to {len(vocabulary)}."
+            )
+        images = batch.padded.tensor
+        outputs = self.class_logits(self.sem_seg_head(self.backbone(images)), vocabulary)
+        size = (images.shape[-2], images.shape[-1])
+        return self.criterion(outputs, instance_targets(batched_inputs, size, self.device))
+
+    def predict(self, batch: ImageBatch, vocabulary: Vocabulary) -> Iterator[MaskPrediction]:
+        """Predicts the masks of one image after the other; see `Segmentor.predict`."""
+        images = batch.padded.tensor
+        outputs = self.class_logits(self.sem_seg_head(self.backbone(images)), vocabulary)
+        for index, (image, output_size) in enumerate(
+            zip(batch.images, batch.output_sizes, strict=True)
+        ):
+            masks = F.interpolate(
+                outputs["pred_masks"][index : index + 1].float(),
+                size=images.shape[-2:],
+                mode="bilinear",
+                align_corners=False,
+            )[0, :, : image.shape[1], : image.shape[2]]  # (Q, h, w)
+            # no-object takes part in the softmax and is dropped from the result.
+            proposal = outputs["pred_logits"][index].float().softmax(-1)[:, :-1]  # (Q, K)
+            yield self.score(image, masks.sigmoid(), proposal, vocabulary, output_size)
+
+    def score(
+        self,
+        image: Tensor,
+        masks: Tensor,
+        proposal: Tensor,
+        vocabulary: Vocabulary,
+        output_size: tuple[int, int],
+    ) -> MaskPrediction:
+        """Gives the masks of one image their final class scores.
+
+        Args:
+            image: (3, h, w) RGB 0-255.
+            masks: (Q, h, w) in [0, 1].
+            proposal: (Q, K) class probabilities of the head.
+            vocabulary: K classes.
+            output_size: requested (H, W).
+
+        Returns:
+            The prediction.
+        """
+        valid = (masks > self.mask_threshold).flatten(1).any(1)
+        return MaskPrediction(masks, proposal, proposal, None, valid, output_size)
+
+    def predict_masks(
+        self, batched_inputs: Inputs, vocabulary: Vocabulary | None = None
+    ) -> list[MaskPrediction]:
+        """Predicts masks and their scores, before merging.
+
+        Args:
+            batched_inputs: see `Segmentor.forward`.
+            vocabulary: K classes; None reads them from the inputs.
+
+        Returns:
+            One prediction per image.
+        """
+        if vocabulary is None:
+            vocabulary = self.find_vocabulary(batched_inputs)
+        with torch.no_grad():
+            return list(self.predict(self.prepare(batched_inputs), vocabulary))

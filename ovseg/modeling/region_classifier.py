@@ -1,0 +1,239 @@
+"""Naming masks: each region, cut out and resized, goes through the mask-prompted CLIP.
+
+Source: OVSeg (Liang et al., CVPR 2023), sections 3.1 and 3.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ovseg.clip import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD, MaskPromptedCLIP, encode_texts
+from ovseg.utils.boxes import masks_to_boxes
+from ovseg.vocab import TextBank, Vocabulary
+
+# Inverse temperature of every comparison with text features; CLIP's own scale saturates here.
+LOGIT_SCALE = 100.0
+
+MASK_FILLS = ("mean", "zero")
+Box = tuple[int, int, int, int]
+
+
+def expand_box(box: Box, ratio: float, size: tuple[int, int]) -> Box:
+    """Scales a box about its centre and clips it to the image.
+
+    Args:
+        box: XYXY in pixels.
+        ratio: factor on both sides.
+        size: (height, width) of the image.
+
+    Returns:
+        XYXY; coordinates are truncated towards zero, as the released results were made so.
+    """
+    left, top, right, bottom = box
+    center_x, center_y = (left + right) / 2, (top + bottom) / 2
+    half_width, half_height = (right - left) * ratio / 2, (bottom - top) * ratio / 2
+    height, width = size
+    return (
+        max(int(center_x - half_width), 0),
+        max(int(center_y - half_height), 0),
+        min(int(center_x + half_width), width),
+        min(int(center_y + half_height), height),
+    )
+
+
+class RegionClassifier(nn.Module):
+    """CLIP, frozen, comparing image regions with the classes of a vocabulary.
+
+    Only `non_object_embedding` is trained. Text features are kept per class until weights are
+    loaded or the module moves to another device.
+
+    Args:
+        clip_model: the mask-prompted CLIP; it stays in eval mode.
+        mask_fill: what surrounds a region: "mean" (CLIP's mean colour) or "zero" (black).
+        mask_threshold: a pixel belongs to a mask above this value.
+        expand_ratio: factor on the sides of a region's tight box.
+        matting: blend with the mask's values instead of cutting at the threshold. Every patch that
+            has any mask value then counts as foreground, which switches the mask prompt off.
+        mask_prompt: whether CLIP sees the masks besides the regions.
+        chunk_size: regions per CLIP forward.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self,
+        *,
+        clip_model: MaskPromptedCLIP,
+        mask_fill: str = "mean",
+        mask_threshold: float = 0.4,
+        expand_ratio: float = 1.0,
+        matting: bool = False,
+        mask_prompt: bool = True,
+        chunk_size: int = 32,
+    ) -> None:
+        super().__init__()
+        if mask_fill not in MASK_FILLS:
+            raise ValueError(
+                f"MODEL.CLIP_ADAPTER.MASK_FILL: expected one of {MASK_FILLS}, got {mask_fill!r}."
+            )
+        if chunk_size < 1:
+            raise ValueError(
+                f"MODEL.CLIP_ADAPTER.CHUNK_SIZE: expected at least 1, got {chunk_size}."
+            )
+        self.clip_model = clip_model.requires_grad_(False).eval()
+        self.mask_fill = mask_fill
+        self.mask_threshold = mask_threshold
+        self.expand_ratio = expand_ratio
+        self.matting = matting
+        self.mask_prompt = mask_prompt
+        self.chunk_size = chunk_size
+        self.register_buffer("pixel_mean", torch.tensor(CLIP_PIXEL_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("pixel_std", torch.tensor(CLIP_PIXEL_STD).view(1, 3, 1, 1))
+        text_width = clip_model.token_embedding.embedding_dim
+        self.non_object_embedding = nn.Parameter(
+            torch.randn(1, clip_model.embed_dim) * text_width**-0.5
+        )
+        # Bound methods, not closures: a deep copy must refer to the copied CLIP.
+        self.text_bank = TextBank(self._encode_texts)
+        clip_model.register_load_state_dict_post_hook(self._forget_texts)
+
+    def train(self, mode: bool = True) -> RegionClassifier:
+        """Sets the mode of everything but CLIP, which stays in eval mode."""
+        super().train(mode)
+        self.clip_model.eval()
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RegionClassifier:
+        self.text_bank.clear()
+        return super()._apply(fn, recurse)
+
+    def _forget_texts(self, *_: Any) -> None:
+        self.text_bank.clear()
+
+    def _encode_texts(self, texts: list[str]) -> Tensor:
+        with torch.autocast(self.pixel_mean.device.type, enabled=False):
+            return encode_texts(self.clip_model, texts)
+
+    def text_features(self, vocabulary: Vocabulary) -> Tensor:
+        """Unit rows that embeddings are compared with.
+
+        Args:
+            vocabulary: K classes.
+
+        Returns:
+            (K + 1, D) float32; the last row is the trainable "no object" embedding.
+        """
+        no_object = F.normalize(self.non_object_embedding.float(), dim=-1)
+        return torch.cat((self.text_bank.features(vocabulary), no_object))
+
+    def similarity(self, embeddings: Tensor, text_features: Tensor) -> Tensor:
+        """Scaled cosine similarity.
+
+        Args:
+            embeddings: (..., D), of any length.
+            text_features: (K + 1, D) unit rows.
+
+        Returns:
+            (..., K + 1) float32 logits.
+        """
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return LOGIT_SCALE * F.normalize(embeddings.float(), dim=-1) @ text_features.T
+
+    def locate(self, masks: Tensor) -> tuple[Tensor, list[Box]]:
+        """Finds the masks that are not empty, and their boxes.
+
+        Args:
+            masks: (Q, h, w) in [0, 1].
+
+        Returns:
+            valid (Q,) bool, and the (expanded) boxes of the V valid masks.
+        """
+        binary = masks > self.mask_threshold
+        valid = binary.flatten(1).any(1)
+        boxes = [tuple(box) for box in masks_to_boxes(binary[valid]).tolist()]
+        if self.expand_ratio != 1.0:
+            size = (masks.shape[1], masks.shape[2])
+            boxes = [expand_box(box, self.expand_ratio, size) for box in boxes]
+        return valid, boxes
+
+    def crop_regions(
+        self, image: Tensor, masks: Sequence[Tensor], boxes: Sequence[Box]
+    ) -> tuple[Tensor, Tensor]:
+        """Cuts regions out, fills what lies outside the mask, and resizes them for CLIP.
+
+        The fill and the normalisation precede the resizing, which has no antialiasing and does not
+        keep the aspect ratio: the released CLIP was adapted to regions made so.
+
+        Args:
+            image: (3, h, w) normalised with CLIP's statistics.
+            masks: N masks (h, w) in [0, 1].
+            boxes: N boxes XYXY.
+
+        Returns:
+            (N, 3, S, S) regions (bicubic) and (N, 1, S, S) masks (nearest).
+        """
+        size = self.clip_model.image_size
+        regions = image.new_empty(len(masks), 3, *size)
+        prompts = image.new_empty(len(masks), 1, *size)
+        fill = None if self.mask_fill == "mean" else (-self.pixel_mean / self.pixel_std)[0]
+        for index, (mask, (left, top, right, bottom)) in enumerate(zip(masks, boxes, strict=True)):
+            alpha = mask[None, top:bottom, left:right]  # (1, ch, cw)
+            if not self.matting:
+                alpha = (alpha > self.mask_threshold).to(image.dtype)
+            region = image[:, top:bottom, left:right] * alpha  # the mean colour is 0 here
+            if fill is not None:
+                region = region + fill * (1 - alpha)
+            regions[index] = F.interpolate(
+                region[None], size=size, mode="bicubic", align_corners=False
+            )[0]
+            if self.mask_prompt:
+                prompts[index] = F.interpolate(alpha[None], size=size, mode="nearest")[0]
+        return regions, prompts
+
+    def forward(self, image: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Encodes the regions of the masks that are not empty.
+
+        Args:
+            image: (3, h, w) RGB 0-255.
+            masks: (Q, h, w) in [0, 1].
+
+        Returns:
+            (V, D) features, not normalised, and valid (Q,) bool with V entries set.
+        """
+        valid, boxes = self.locate(masks)
+        normalised = (image.to(masks.dtype) - self.pixel_mean[0]) / self.pixel_std[0]
+        indices = valid.nonzero()[:, 0].tolist()
+        features = [normalised.new_empty(0, self.clip_model.embed_dim)]
+        for start in range(0, len(boxes), self.chunk_size):
+            chunk = slice(start, start + self.chunk_size)
+            chosen = [masks[index] for index in indices[chunk]]
+            regions, prompts = self.crop_regions(normalised, chosen, boxes[chunk])
+            encoded = self.clip_model.visual(regions, prompts if self.mask_prompt else None)
+            features.append(encoded.float())
+        return torch.cat(features), valid
+
+    def classify(
+        self, image: Tensor, masks: Tensor, vocabulary: Vocabulary
+    ) -> tuple[Tensor, Tensor]:
+        """Compares the regions of an image with a vocabulary.
+
+        Args:
+            image: (3, h, w) RGB 0-255.
+            masks: (Q, h, w) in [0, 1].
+            vocabulary: K classes.
+
+        Returns:
+            (V, K + 1) logits of the V masks that are not empty, the last column for "no object",
+            and valid (Q,) bool.
+        """
+        features, valid = self(image, masks)
+        return self.similarity(features, self.text_features(vocabulary)), valid
