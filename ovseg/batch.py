@@ -10,10 +10,13 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ovseg.predictor import Predictor
 from ovseg.segmentation import Segmentation, check_views
-from ovseg.vocab import Vocabulary
+
+if TYPE_CHECKING:
+    from ovseg.predictor import Predictor
+    from ovseg.vocab import Vocabulary
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 

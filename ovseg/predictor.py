@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,10 +28,12 @@ from ovseg.modeling.weights import load_ovseg_weights
 from ovseg.regions import list_proposals, region_scores
 from ovseg.segmentation import Segmentation
 from ovseg.utils.images import pil_to_rgb, read_image
+from ovseg.visualization import BLANK
 from ovseg.vocab import Vocabulary, class_list_names
 
 if TYPE_CHECKING:
     from ovseg.d2.config import CfgNode
+    from ovseg.modeling import MaskFormer
 
 ImageLike = str | Path | Image.Image | np.ndarray
 
@@ -71,7 +72,7 @@ def load(
         name_or_path = DEFAULT_WEIGHTS
     config = _config_for(name_or_path) if config is None else config
     cfg = load_cfg(config, ["MODEL.DEVICE", _pick_device(device), *opts])
-    wanted = os.fspath(name_or_path) if name_or_path is not None else cfg.MODEL.WEIGHTS
+    wanted = str(name_or_path) if name_or_path is not None else cfg.MODEL.WEIGHTS
     if not wanted:
         raise ValueError(
             f"{config}: MODEL.WEIGHTS is empty; name the weights to load, one of "
@@ -88,7 +89,8 @@ class Predictor:
     """Segments pictures with one model; the vocabulary is given with each picture.
 
     Args:
-        model: has ``predict_masks(batched_inputs, vocabulary)``, as ``ovseg.modeling.OVSeg``.
+        model: an OVSeg or MaskFormer; only its ``predict_masks(batched_inputs, vocabulary)`` is
+            called.
         short_side: the picture's shorter side is scaled to this many pixels for the network.
         max_side: unless its longer side would then exceed this.
         templates: prompt templates for plain class names: a known list's name, or the strings.
@@ -99,7 +101,7 @@ class Predictor:
     def __init__(
         self,
         *,
-        model: torch.nn.Module,
+        model: MaskFormer,
         short_side: int,
         max_side: int,
         templates: str | Sequence[str] = "vild",
@@ -115,7 +117,7 @@ class Predictor:
 
     @classmethod
     def from_config(
-        cls, cfg: CfgNode, model: torch.nn.Module, *, provenance: Mapping[str, Any] | None = None
+        cls, cfg: CfgNode, model: MaskFormer, *, provenance: Mapping[str, Any] | None = None
     ) -> Predictor:
         """Wrap a built model as its config says.
 
@@ -222,10 +224,10 @@ class Predictor:
         record = {"image": tensor, "height": height, "width": width}
         with torch.no_grad():
             [prediction] = self.model.predict_masks([record], vocabulary)
-            labels = prediction.labels().to("cpu", torch.int32).numpy()  # (H, W)
+            labels = prediction.labels(blank=BLANK).to("cpu", torch.int32).numpy()  # (H, W)
             scores = region_scores(prediction, labels)
             proposals = list_proposals(prediction, threshold=self.mask_threshold)
-        source = {"image": os.fspath(image)} if isinstance(image, str | Path) else {}
+        source = {"image": str(image)} if isinstance(image, str | Path) else {}
         return Segmentation(
             image=picture,
             labels=labels,
@@ -285,7 +287,8 @@ def to_rgb(image: ImageLike) -> np.ndarray:
 
 
 def _known_weights() -> list[str]:
-    return [*hub.catalogue(), RANDOM_WEIGHTS]
+    models = [name for name, entry in hub.catalogue().items() if entry.config]
+    return [*models, RANDOM_WEIGHTS]
 
 
 def _pick_device(device: str | None) -> str:
@@ -301,29 +304,31 @@ def _pick_device(device: str | None) -> str:
 
 
 def _config_for(name_or_path: str | Path | None) -> str:
-    """Find the config that belongs to weights named without one."""
-    entry = hub.catalogue().get(os.fspath(name_or_path or ""))
-    if entry is None or not entry.config:
-        raise ValueError(
-            f"config: expected the config that {name_or_path!r} was trained with, got none; "
-            f"give one such as 'ovseg_swinB', or weights from the catalogue: {_known_weights()}"
-        )
-    return entry.config
+    """Find the config that belongs to weights named without one, by their name or file name."""
+    wanted = str(name_or_path)
+    for entry in hub.catalogue().values():
+        if entry.config and (wanted == entry.name or Path(wanted).name == entry.filename):
+            return entry.config
+    raise ValueError(
+        f"config: expected the config that {wanted!r} was trained with, got none; "
+        f"give one such as 'ovseg_swinB', or weights from the catalogue: {_known_weights()}"
+    )
 
 
-def _load_weights(model: torch.nn.Module, wanted: str) -> dict[str, str]:
+def _load_weights(model: MaskFormer, wanted: str) -> dict[str, str]:
     """Load weights strictly and say which they were: name, path, sha256, licence."""
     if wanted == RANDOM_WEIGHTS:
         _log.warning("random weights: the regions found mean nothing")
         return {"name": RANDOM_WEIGHTS, "path": "", "sha256": "", "licence": "none"}
     path = hub.resolve(wanted)
     load_ovseg_weights(model, path)
-    entry = hub.catalogue().get(wanted)
+    entries = hub.catalogue().values()
+    entry = next((e for e in entries if wanted in (e.name, e.filename, e.url)), None)
     return {
-        "name": entry.name if entry else Path(wanted).stem,
+        "name": entry.name if entry else path.stem,
         "path": str(path),
         "sha256": _sha256(path),
-        "licence": entry.licence if entry else "unknown (not in the catalogue)",
+        "licence": entry.licence if entry else "unknown (not from the catalogue)",
     }
 
 
@@ -338,7 +343,7 @@ def _sha256(path: Path) -> str:
 def _provenance(config: str | Path, cfg: CfgNode, weights: Mapping[str, str]) -> dict[str, Any]:
     return {
         "weights": dict(weights),
-        "config": os.fspath(config),
+        "config": str(config),
         "device": cfg.MODEL.DEVICE,
         "backend": d2.backend(),
         "ovseg": ovseg.__version__,

@@ -54,12 +54,8 @@ def test_files_folders_and_patterns_are_expanded_once_each(tmp_path: Path) -> No
 def test_inputs_without_a_file_keep_their_reason(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     sources = find_images([tmp_path / "empty", tmp_path / "gone.jpg", str(tmp_path / "*.png")])
-    assert [s.error for s in sources] == [
-        pytest.approx(sources[0].error),
-        "no such file",
-        "no file matches this pattern",
-    ]
     assert "no image files in this folder" in str(sources[0].error)
+    assert [s.error for s in sources[1:]] == ["no such file", "no file matches this pattern"]
 
 
 @pytest.mark.parametrize(

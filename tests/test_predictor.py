@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +9,10 @@ import torch
 from PIL import Image
 
 import ovseg
+from ovseg.modeling import MaskPrediction
 from ovseg.predictor import Predictor, load, to_rgb
 from ovseg.regions import list_proposals, region_scores
 from ovseg.vocab import Vocabulary
-
-
-@dataclass
-class FakePrediction:
-    masks: torch.Tensor
-    class_scores: torch.Tensor
-    proposal_scores: torch.Tensor
-    clip_scores: torch.Tensor | None
-    valid: torch.Tensor
-    output_size: tuple[int, int]
-
-    def labels(self) -> torch.Tensor:
-        height, width = self.output_size
-        labels = torch.zeros(height, width, dtype=torch.int64)
-        labels[:, width // 2 :] = 1
-        return labels
 
 
 class HalvesModel(torch.nn.Module):
@@ -40,7 +24,7 @@ class HalvesModel(torch.nn.Module):
 
     def predict_masks(
         self, batched_inputs: list[dict[str, Any]], vocabulary: Vocabulary
-    ) -> list[FakePrediction]:
+    ) -> list[MaskPrediction]:
         [record] = batched_inputs
         self.seen.append((record, vocabulary))
         _, height, width = record["image"].shape
@@ -50,7 +34,7 @@ class HalvesModel(torch.nn.Module):
         scores = torch.zeros(3, len(vocabulary))
         scores[0, 0], scores[1, 1] = 0.9, 0.6
         return [
-            FakePrediction(
+            MaskPrediction(
                 masks=masks,
                 class_scores=scores,
                 proposal_scores=scores / 2,
@@ -94,7 +78,7 @@ def test_scores_are_means_over_the_class_pixels(predictor: Predictor) -> None:
 
 
 def test_scores_weigh_masks_by_their_values() -> None:
-    prediction = FakePrediction(
+    prediction = MaskPrediction(
         masks=torch.tensor([[[1.0, 0.0]], [[0.25, 1.0]]]),
         class_scores=torch.tensor([[0.8, 0.1], [0.4, 0.7]]),
         proposal_scores=torch.zeros(2, 2),
@@ -108,7 +92,7 @@ def test_scores_weigh_masks_by_their_values() -> None:
 
 
 def test_score_of_a_region_below_the_network_grid_is_that_of_the_best_mask() -> None:
-    prediction = FakePrediction(
+    prediction = MaskPrediction(
         masks=torch.ones(1, 1, 1),
         class_scores=torch.tensor([[0.2, 0.7]]),
         proposal_scores=torch.zeros(1, 2),
@@ -122,7 +106,7 @@ def test_score_of_a_region_below_the_network_grid_is_that_of_the_best_mask() -> 
 
 
 def test_scores_without_any_mask() -> None:
-    prediction = FakePrediction(
+    prediction = MaskPrediction(
         masks=torch.zeros(0, 4, 4),
         class_scores=torch.zeros(0, 2),
         proposal_scores=torch.zeros(0, 2),
