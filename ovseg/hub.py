@@ -22,7 +22,7 @@ DETECTRON2_URL = "https://dl.fbaipublicfiles.com/detectron2/"
 _OPENAI_URL = "https://openaipublic.azureedge.net/clip/models"
 _SWIN_URL = "https://github.com/SwinTransformer/storage/releases/download/v1.0.0"
 _OVSEG_NOTE = (
-    "the authors' README links it on Google Drive, which has no address that a program can rely on; "
+    "the authors' README links it on Google Drive, which has no address to download from directly; "
     "only the first digits of its md5 are known here"
 )
 

@@ -92,9 +92,9 @@ def clip_config(name: str) -> dict[str, Any]:
         return _read_config(Path(name))
     if name not in list_models():
         raise ValueError(
-            f"expected the name of a CLIP, got {name!r}; valid: "
-            f"{', '.join(OPENAI_NAMES)} (OpenAI), {', '.join(SHIPPED_NAMES)} (shipped), the path of "
-            "an open_clip model config ending in .json, or a name that open_clip.list_models() gives"
+            f"expected the name of a CLIP, got {name!r}; valid: {', '.join(OPENAI_NAMES)}, "
+            f"{', '.join(SHIPPED_NAMES)} (shipped), the path of an open_clip model config "
+            "ending in .json, or a name that open_clip.list_models() gives"
         )
     return get_model_config(name)
 

@@ -71,8 +71,11 @@ def verify(path: Path, *, sha256: str | None = None, md5: str | None = None) -> 
     for algorithm, expected in (("sha256", sha256), ("md5", md5)):
         if expected is None:
             continue
+        digest = hashlib.new(algorithm)
         with path.open("rb") as file:
-            got = hashlib.file_digest(file, algorithm).hexdigest()
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+        got = digest.hexdigest()
         if not got.startswith(expected.lower()):
             raise DownloadError(
                 f"{path}: expected the {algorithm} {expected}, got {got}; the file is damaged or "

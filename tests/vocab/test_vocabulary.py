@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from ovseg.vocab import Vocabulary, templates_by_name
+
+
+def test_names_are_stripped_and_inserted_whole_by_default():
+    vocabulary = Vocabulary.make([" window ", "building, edifice"])
+    assert vocabulary.names == ("window", "building, edifice")
+    assert vocabulary.prompts == (("window",), ("building, edifice",))
+    assert len(vocabulary) == 2
+    assert vocabulary.background is None
+
+
+def test_synonyms_are_split_only_on_request():
+    vocabulary = Vocabulary.make(["building, edifice,, building", "sky"], synonyms=",")
+    assert vocabulary.names == ("building, edifice,, building", "sky")
+    assert vocabulary.prompts == (("building", "edifice"), ("sky",))
+
+
+def test_background_is_appended_or_marks_the_class_that_is_there():
+    assert Vocabulary.make(["cat"], background="others").names == ("cat", "others")
+    assert Vocabulary.make(["cat"], background="others").background == 1
+    vocabulary = Vocabulary.make(["others", "cat"], background="others")
+    assert vocabulary.names == ("others", "cat")
+    assert vocabulary.background == 0
+
+
+def test_the_callers_list_is_not_changed():
+    names = ["cat"]
+    Vocabulary.make(names, background="others")
+    assert names == ["cat"]
+
+
+def test_the_key_depends_on_everything_and_nothing_else():
+    base = Vocabulary.make(["a", "b"])
+    assert base.key == Vocabulary.make([" a", "b "]).key
+    assert base == Vocabulary.make(["a", "b"])
+    others = [
+        Vocabulary.make(["b", "a"]),
+        Vocabulary.make(["a", "b"], templates="imagenet"),
+        Vocabulary.make(["a", "b"], templates=["a {}"]),
+        Vocabulary.make(["a"], background="b"),
+        dataclasses.replace(base, prompts=(("a", "aa"), ("b",))),
+        Vocabulary.make(["a b"]),
+    ]
+    assert len({vocabulary.key for vocabulary in [base, *others]}) == 1 + len(others)
+
+
+def test_the_key_is_the_same_in_every_process():
+    assert Vocabulary.make(["a"], templates=["{}"]).key.startswith("cf81dc9977")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "at least one class name"),
+        (["cat", " "], "non-empty class name .* at position 1"),
+        (["cat", "dog", "cat "], r"unique class names, got 'cat' at positions 0 and 2"),
+    ],
+)
+def test_bad_names_are_refused(names, message):
+    with pytest.raises(ValueError, match=message):
+        Vocabulary.make(names)
+
+
+def test_a_single_string_is_not_a_list_of_names():
+    with pytest.raises(TypeError, match="list of class names, got the single string 'cat'"):
+        Vocabulary.make("cat")
+
+
+def test_inconsistent_parts_are_refused():
+    vocabulary = Vocabulary.make(["cat", "dog"])
+    with pytest.raises(ValueError, match=r"one tuple of prompts per class \(2\), got 1"):
+        dataclasses.replace(vocabulary, prompts=(("cat",),))
+    with pytest.raises(ValueError, match="non-empty strings for the class 'dog'"):
+        dataclasses.replace(vocabulary, prompts=(("cat",), ()))
+    with pytest.raises(ValueError, match=r"background index in 0\.\.1 or None, got 2"):
+        dataclasses.replace(vocabulary, background=2)
+
+
+def test_vild_templates_have_their_exact_punctuation():
+    vild = templates_by_name("vild")
+    assert len(vild) == 14
+    assert vild[0] == "a photo of a {}."
+    assert [t for t in vild if not t.endswith(".")] == list(vild[1:5])
+    assert vild[3] == "There is the {} in the scene"
+    assert vild[6] == "a photo of a medium {}."
+    assert vild[13] == "There is a large {} in the scene."
+    assert len(set(vild)) == 14
+
+
+def test_imagenet_templates_are_the_eighty_of_clip():
+    imagenet = templates_by_name("imagenet")
+    assert len(imagenet) == 80
+    assert (imagenet[0], imagenet[-1]) == ("a bad photo of a {}.", "a tattoo of the {}.")
+    assert all(template.count("{}") == 1 for template in imagenet)
+
+
+@pytest.mark.parametrize("templates", [["no place"], ["{} and {}"], []])
+def test_templates_need_exactly_one_place(templates):
+    with pytest.raises(ValueError, match=r"template"):
+        Vocabulary.make(["cat"], templates=templates)
+
+
+def test_unknown_template_lists_are_refused_with_the_choices():
+    with pytest.raises(ValueError, match="valid: vild, imagenet, predefined"):
+        Vocabulary.make(["cat"], templates="vidl")
