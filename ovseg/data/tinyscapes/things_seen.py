@@ -124,6 +124,7 @@ def _umbrella(v: random.Random) -> list[Part]:
     dip = v.uniform(0.08, 0.16)
     hook = [(0, -0.2), (0, 0.75), *arc(-0.16, 0.78, 0.16, 0.18, 0, 180, n=8)]
     top = arc(0, 0, 1.0, 0.9, 180, 360, n=20)
+    panel = [(0, -0.9), *arc(0, 0, 0.55, 0.8, 290, 350, n=6), (0.5, 0.0), (0.25, 0.0)]
     hem = [
         (x, dip * (1 if i % 2 else -0.4))
         for i, x in enumerate((0.75, 0.5, 0.25, 0, -0.25, -0.5, -0.75))
@@ -131,10 +132,8 @@ def _umbrella(v: random.Random) -> list[Part]:
     return [
         part("black", stroke(hook, 0.09)),
         part("main", [*top, *hem]),
-        part(
-            "second", [(0, -0.9), *arc(0, 0, 0.55, 0.8, 250, 190, n=6), (-0.5, 0.0), (-0.25, 0.0)]
-        ),
-        part("second", [(0, -0.9), *arc(0, 0, 0.55, 0.8, 290, 350, n=6), (0.5, 0.0), (0.25, 0.0)]),
+        part("second", panel),
+        part("second", mirror(panel)),
         part("black", box(-0.04, -1.0, 0.04, -0.85)),
     ]
 
@@ -300,14 +299,9 @@ def _crab(v: random.Random) -> list[Part]:
     ]
     arm = stroke([(0.5, 0.2), (0.8, 0.0), (0.72, -0.3)], 0.13)
     claw = [
-        (0.6, -0.25),
-        (0.5, -0.6),
-        (0.62, -0.85),
-        (0.72, -0.55),
-        (0.9, -0.85),
-        (0.98, -0.5),
+        (0.6, -0.25), (0.5, -0.6), (0.62, -0.85), (0.72, -0.55), (0.9, -0.85), (0.98, -0.5),
         (0.82, -0.22),
-    ]
+    ]  # fmt: skip
     eye = [ellipse(x, -0.2, 0.1, 0.1, n=10) for x in (-0.2, 0.2)]
     pupil = [ellipse(x, -0.2, 0.05, 0.05, n=8) for x in (-0.2, 0.2)]
     parts = [part("shade", limb) for leg in legs for limb in (leg, mirror(leg))]

@@ -73,7 +73,7 @@ def write_split(
 
 
 def ensure_split(
-    root: str | Path, split: str, count: int | None = None, *, workers: int = 2
+    root: str | Path, split: str, count: int | None = None, *, workers: int = 0
 ) -> Path:
     """Writes a split unless this version of it is there already.
 
@@ -81,7 +81,8 @@ def ensure_split(
         root: the folder that holds data sets.
         split: "train", "val" or "test".
         count: number of pictures; None takes what is there, or else the split's default.
-        workers: processes that draw.
+        workers: processes that draw. By default this one does, because a script that merely
+            loads a data set may lack the main guard that new processes need.
 
     Returns:
         the folder `root/tinyscapes`.
@@ -181,7 +182,12 @@ def _map_chunks(draw: partial[int], starts: list[int], workers: int) -> Iterator
         return
     # Forking a process that runs threads (torch, OpenCV) may hang, so workers start afresh.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(starts)), mp_context=context) as pool:
+    with ProcessPoolExecutor(
+        min(workers, len(starts)),
+        mp_context=context,
+        initializer=cv2.setNumThreads,
+        initargs=(1,),  # the processes share the cores already
+    ) as pool:
         yield from pool.map(draw, starts)
 
 
@@ -200,7 +206,6 @@ def _shown_names(split: str) -> tuple[str, ...]:
 
 def _write_chunk(folder: Path, split: str, count: int, start: int) -> int:
     """Draws and writes the pictures of one chunk, then its part file; returns how many."""
-    cv2.setNumThreads(1)  # the processes share the cores already
     images, maps = _picture_folders(folder, split)
     records = []
     for index in range(start, min(start + CHUNK_SIZE, count)):
@@ -284,10 +289,11 @@ def _numbered(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _remove_surplus(folder: Path, split: str, count: int) -> None:
-    """Deletes pictures that an earlier, larger run of this split has left."""
+    """Deletes what a larger run (pictures) or a killed one (temporary files) has left."""
     for pictures in _picture_folders(folder, split):
         for path in pictures.iterdir():
-            if path.stem.isdigit() and int(path.stem) >= count:
+            beyond = path.stem.isdigit() and int(path.stem) >= count
+            if beyond or path.name.startswith(".0"):
                 path.unlink()
 
 
