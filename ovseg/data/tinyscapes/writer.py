@@ -38,6 +38,8 @@ DEFAULT_COUNTS: dict[str, int] = {"train": 4000, "val": 500, "test": 1000}
 CHUNK_SIZE = 50
 JPEG_QUALITY = 92
 
+Chunk = tuple[int, int]  # first index, and one past the last
+
 _log = logging.getLogger(__name__)
 
 
@@ -150,17 +152,17 @@ def _write(folder: Path, split: str, count: int, *, workers: int, progress: bool
             shutil.rmtree(stale)
     for part_folder in (parts, *_picture_folders(folder, split)):
         part_folder.mkdir(parents=True, exist_ok=True)
-    starts = range(0, count, CHUNK_SIZE)
-    draw = partial(_write_chunk, folder, split, count)
-    todo = [start for start in starts if not _part_file(folder, split, start, count).exists()]
+    chunks = [(start, min(start + CHUNK_SIZE, count)) for start in range(0, count, CHUNK_SIZE)]
+    draw = partial(_write_chunk, folder, split)
+    todo = [chunk for chunk in chunks if not _part_file(folder, split, chunk).exists()]
     with tqdm(total=count, desc=f"tinyscapes {split}", unit="img", disable=not progress) as bar:
-        bar.update(count - sum(min(CHUNK_SIZE, count - start) for start in todo))
+        bar.update(count - sum(stop - start for start, stop in todo))
         for drawn in _map_chunks(draw, todo, workers):
             bar.update(drawn)
     records = [
         record
-        for start in starts
-        for record in json.loads(_part_file(folder, split, start, count).read_text("utf-8"))
+        for chunk in chunks
+        for record in json.loads(_part_file(folder, split, chunk).read_text("utf-8"))
     ]
     _write_annotations(folder, split, records)
     _remove_surplus(folder, split, count)
@@ -176,27 +178,27 @@ def _write(folder: Path, split: str, count: int, *, workers: int, progress: bool
     shutil.rmtree(parts)
 
 
-def _map_chunks(draw: partial[int], starts: list[int], workers: int) -> Iterator[int]:
-    if workers <= 1 or len(starts) <= 1:
-        yield from map(draw, starts)
+def _map_chunks(draw: partial[int], chunks: list[Chunk], workers: int) -> Iterator[int]:
+    if workers <= 1 or len(chunks) <= 1:
+        yield from map(draw, chunks)
         return
     # Forking a process that runs threads (torch, OpenCV) may hang, so workers start afresh.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
-        min(workers, len(starts)),
+        min(workers, len(chunks)),
         mp_context=context,
         initializer=cv2.setNumThreads,
         initargs=(1,),  # the processes share the cores already
     ) as pool:
-        yield from pool.map(draw, starts)
+        yield from pool.map(draw, chunks)
 
 
 def _picture_folders(folder: Path, split: str) -> tuple[Path, Path]:
     return folder / f"{split}2017", folder / "stuffthingmaps" / f"{split}2017"
 
 
-def _part_file(folder: Path, split: str, start: int, count: int) -> Path:
-    stop = min(start + CHUNK_SIZE, count)
+def _part_file(folder: Path, split: str, chunk: Chunk) -> Path:
+    start, stop = chunk
     return folder / f".parts_{split}_{world_version()}" / f"{start:07d}-{stop:07d}.json"
 
 
@@ -204,18 +206,18 @@ def _shown_names(split: str) -> tuple[str, ...]:
     return SEEN_NAMES if split == "train" else ALL_NAMES
 
 
-def _write_chunk(folder: Path, split: str, count: int, start: int) -> int:
+def _write_chunk(folder: Path, split: str, chunk: Chunk) -> int:
     """Draws and writes the pictures of one chunk, then its part file; returns how many."""
     images, maps = _picture_folders(folder, split)
     records = []
-    for index in range(start, min(start + CHUNK_SIZE, count)):
+    for index in range(*chunk):
         scene = render_scene(split, index)
         labels = training_labels(scene.labels) if split == "train" else scene.labels
         jpeg = (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY)
         _write_image(images / f"{index:012d}.jpg", scene.image[..., ::-1], jpeg)
         _write_image(maps / f"{index:012d}.png", labels, ())
         records.append(_record(scene, index, len(_shown_names(split))))
-    _write_json(_part_file(folder, split, start, count), records)
+    _write_json(_part_file(folder, split, chunk), records)
     return len(records)
 
 
