@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from ovseg.d2.utils import comm
@@ -18,7 +18,7 @@ from ovseg.engine.ema import ExponentialMovingAverage
 from ovseg.utils.files import atomic_path
 from ovseg.utils.weights import write_safetensors
 
-__all__ = ["FINAL_NAME", "RunCheckpoint", "latest_checkpoint", "read_checkpoint"]
+__all__ = ["FINAL_NAME", "RunCheckpoint", "averaged_state", "latest_checkpoint", "read_checkpoint"]
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,19 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             "weights alone are given with MODEL.WEIGHTS, without --resume"
         )
     return state
+
+
+def averaged_state(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The model's tensors in a checkpoint, the averaged ones where the run kept an average.
+
+    Args:
+        state: from `read_checkpoint`.
+
+    Returns:
+        Tensors by name.
+    """
+    average = state["ema"]["parameters"] if state["ema"] else {}
+    return {**state["model"], **average}
 
 
 class RunCheckpoint:

@@ -24,6 +24,8 @@ from ovseg.d2.utils import comm
 from ovseg.data.build import build_test_loader
 from ovseg.engine.tta import AugmentedSegmentor
 from ovseg.evaluation import SemSegEvaluator
+from ovseg.modeling.segmentor import Segmentor
+from ovseg.modeling.sliding_window import SlidingWindow
 from ovseg.utils.environment import environment_record
 from ovseg.utils.files import atomic_path
 
@@ -36,7 +38,7 @@ Results = Mapping[str, Mapping[str, float]]
 
 def evaluate(
     cfg: CfgNode,
-    model: nn.Module,
+    model: Segmentor,
     *,
     weights: Mapping[str, str] | None = None,
     make_loader: Callable[[CfgNode, str], Any] = build_test_loader,
@@ -67,7 +69,7 @@ def evaluate(
             "DATASETS.TEST \"('tinyscapes_val_sem_seg',)\""
         )
     make_evaluator = make_evaluator or _default_evaluator
-    subject = AugmentedSegmentor.from_config(cfg, model) if cfg.TEST.AUG.ENABLED else model
+    subject = test_model(cfg, model)
     results: OrderedDict[str, Results] = OrderedDict()
     for name in cfg.DATASETS.TEST:
         folder = Path(cfg.OUTPUT_DIR) / "inference" / name
@@ -85,6 +87,20 @@ def evaluate(
     return results
 
 
+def test_model(cfg: CfgNode, model: Segmentor) -> nn.Module:
+    """Wrap a model for the sliding window and the augmentation that `cfg.TEST` asks for.
+
+    Raises:
+        ValueError: for TEST.DENSE_CRF, which is not part of the package.
+    """
+    if cfg.TEST.DENSE_CRF:
+        raise ValueError("TEST.DENSE_CRF: expected False, got True; there is no CRF here")
+    window = SlidingWindow.from_config(cfg, model) if cfg.TEST.SLIDING_WINDOW else None
+    if cfg.TEST.AUG.ENABLED:
+        return AugmentedSegmentor.from_config(cfg, model, window=window)
+    return window or model
+
+
 def _default_evaluator(cfg: CfgNode, dataset_name: str, folder: Path) -> DatasetEvaluator:
     return SemSegEvaluator(dataset_name, output_dir=folder)
 
@@ -100,6 +116,7 @@ def _manifest(
         "processes": comm.get_world_size(),
         "seconds": round(seconds, 2),
         "test_time_augmentation": bool(cfg.TEST.AUG.ENABLED),
+        "sliding_window": bool(cfg.TEST.SLIDING_WINDOW),
         "environment": environment_record(),
         "config": cfg.dump(),
     }

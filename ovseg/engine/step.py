@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from ovseg.engine.distributed import mean_over_ranks
 
 __all__ = ["NonFiniteLossError", "TrainingStep", "autocast_dtype", "split_batch"]
 
+AUXILIARY = re.compile(r"_\d+$")  # ending of the losses of a decoder's inner layers
 AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -62,7 +64,8 @@ class TrainingStep:
     added. A loss that is a mean over images is simply averaged. OVSeg's losses divide by the number
     of masks or of weighted queries in the batch instead; a model says so with
     `micro_batch_weights(micro_batches)`, one dict (loss name -> weight) per micro-batch, and the
-    gradient is then exactly that of the whole batch.
+    gradient is then exactly that of the whole batch. A name stands for its auxiliary losses, too
+    (`loss_ce` for `loss_ce_0`).
 
     Args:
         model: the module to call, a DDP wrapper or the model itself.
@@ -138,8 +141,9 @@ class TrainingStep:
                     self.device_type, self.amp_dtype, enabled=self.amp_dtype is not None
                 ):
                     losses = self.model(micro_batch)
+                even = 1.0 / len(micro_batches)
                 parts = {
-                    name: loss * weights[index].get(name, 1.0 / len(micro_batches))
+                    name: loss * weights[index].get(AUXILIARY.sub("", name), even)
                     for name, loss in losses.items()
                 }
                 self.scaler.scale(sum(parts.values())).backward()

@@ -28,6 +28,7 @@ class AugmentedSegmentor(nn.Module):
 
     Args:
         model: a segmentor whose `output` can be set to "sem_seg".
+        window: segments a view tile by tile with `model`; None segments it in one piece.
         short_sides: length of the shorter side of each view.
         max_size: longest side of a view.
         flip: add the mirror image of each view.
@@ -41,19 +42,23 @@ class AugmentedSegmentor(nn.Module):
         short_sides: Sequence[int],
         max_size: int,
         flip: bool = True,
+        window: nn.Module | None = None,
         output: str = "sem_seg",
     ) -> None:
         super().__init__()
         if not short_sides:
             raise ValueError("TEST.AUG.MIN_SIZES: expected at least one scale, got none")
         self.model = model
+        self.segment = window or model
         self.short_sides = tuple(short_sides)
         self.max_size = max_size
         self.flip = flip
         self.output = output
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, model: nn.Module) -> AugmentedSegmentor:
+    def from_config(
+        cls, cfg: CfgNode, model: nn.Module, *, window: nn.Module | None = None
+    ) -> AugmentedSegmentor:
         """Read `cfg.TEST.AUG`."""
         augment = cfg.TEST.AUG
         return cls(
@@ -61,6 +66,7 @@ class AugmentedSegmentor(nn.Module):
             short_sides=augment.MIN_SIZES,
             max_size=augment.MAX_SIZE,
             flip=augment.FLIP,
+            window=window,
             output=cfg.TEST.OUTPUT,
         )
 
@@ -87,7 +93,7 @@ class AugmentedSegmentor(nn.Module):
         total: Tensor | None = None
         count = 0
         for view, flipped in self._views(inputs):
-            score = self.model([view])[0]["sem_seg"]  # (K, H, W)
+            score = self.segment([view])[0]["sem_seg"]  # (K, H, W)
             score = score.flip(-1) if flipped else score
             total = score if total is None else total + score
             count += 1

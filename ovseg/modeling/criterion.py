@@ -89,8 +89,42 @@ class SetCriterion(nn.Module):
             empty_weight[-1] = no_object_weight
         self.register_buffer("empty_weight", empty_weight)
 
+    def class_weight(self, counts: Sequence[int], queries: int) -> float:
+        """Sum of the class weights of all queries; it does not depend on which ones are matched.
+
+        Args:
+            counts: targets of each image.
+            queries: Q.
+
+        Returns:
+            What the weighted mean of the cross-entropy divides by.
+        """
+        matched = sum(min(count, queries) for count in counts)
+        return matched + max(self.no_object_weight, 0.0) * (queries * len(counts) - matched)
+
+    def divisors(self, counts: Sequence[int], queries: int) -> dict[str, float]:
+        """What the losses divide by, as means over processes; all processes call this together.
+
+        With means, the gradient that DistributedDataParallel averages is that of one process with
+        all the images.
+
+        Args:
+            counts: targets of each image of this process.
+            queries: Q.
+
+        Returns:
+            By name of a loss; those of masks divide by at least 1.
+        """
+        mine = [self.class_weight(counts, queries), float(sum(counts))]
+        weight, masks = _mean_over_processes(mine, self.empty_weight.device)
+        return {"loss_ce": weight, "loss_mask": masks, "loss_dice": masks}
+
     def class_loss(
-        self, logits: Tensor, targets: Sequence[Mapping[str, Tensor]], matches: Matches
+        self,
+        logits: Tensor,
+        targets: Sequence[Mapping[str, Tensor]],
+        matches: Matches,
+        share: float = 1.0,
     ) -> Tensor:
         """Cross-entropy of all queries; unmatched ones are "no object".
 
@@ -98,9 +132,10 @@ class SetCriterion(nn.Module):
             logits: (B, Q, K + 1).
             targets: per image labels (N,).
             matches: per image query and target indices.
+            share: total class weight of this process over the mean of all processes.
 
         Returns:
-            Scalar, the mean weighted by the class weights.
+            Scalar, the mean weighted by the class weights, times `share`.
         """
         wanted = torch.full(logits.shape[:2], self.num_classes, device=logits.device)  # (B, Q)
         for row, target, (queries, chosen) in zip(wanted, targets, matches, strict=True):
@@ -110,7 +145,8 @@ class SetCriterion(nn.Module):
             wanted = wanted.masked_fill(wanted == self.num_classes, -100)
             if not bool((wanted >= 0).any()):
                 return logits.sum() * 0.0
-        return F.cross_entropy(logits.float().transpose(1, 2), wanted, self.empty_weight)
+        mean = F.cross_entropy(logits.float().transpose(1, 2), wanted, self.empty_weight)
+        return mean * share
 
     def mask_losses(
         self,
@@ -160,25 +196,26 @@ class SetCriterion(nn.Module):
         Returns:
             loss_ce, loss_mask and loss_dice, and the same with suffix _i for auxiliary layer i.
         """
-        num_masks = _mean_count(targets, outputs["pred_masks"].device)
+        counts = [len(target["labels"]) for target in targets]
+        queries = outputs["pred_logits"].shape[1]
+        divisors = self.divisors(counts, queries)
+        num_masks = max(divisors["loss_mask"], 1.0)
+        share = self.class_weight(counts, queries) / (divisors["loss_ce"] or 1.0)
         losses: dict[str, Tensor] = {}
         layers = [("", outputs)]
         layers += [(f"_{i}", aux) for i, aux in enumerate(outputs.get("aux_outputs", ()))]
         with torch.autocast(outputs["pred_masks"].device.type, enabled=False):
             for suffix, layer in layers:
                 matches = self.matcher(layer, targets)
-                terms = {"loss_ce": self.class_loss(layer["pred_logits"], targets, matches)}
+                terms = {"loss_ce": self.class_loss(layer["pred_logits"], targets, matches, share)}
                 terms |= self.mask_losses(layer["pred_masks"], targets, matches, num_masks)
                 losses |= {name + suffix: self.weights[name] * term for name, term in terms.items()}
         return losses
 
 
-def _mean_count(targets: Sequence[Mapping[str, Tensor]], device: torch.device) -> float:
-    """Mean number of target masks per process, at least 1."""
-    count = float(sum(len(target["labels"]) for target in targets))
-    world = comm.get_world_size()
-    if world > 1:
-        total = torch.tensor([count], device=device)
-        torch.distributed.all_reduce(total)
-        count = float(total)
-    return max(count / world, 1.0)
+def _mean_over_processes(values: Sequence[float], device: torch.device) -> list[float]:
+    if comm.get_world_size() == 1:
+        return list(values)
+    total = torch.tensor(values, dtype=torch.float64, device=device)
+    torch.distributed.all_reduce(total)
+    return (total / comm.get_world_size()).tolist()

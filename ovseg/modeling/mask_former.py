@@ -6,7 +6,7 @@ NeurIPS 2021.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -140,6 +140,30 @@ class MaskFormer(Segmentor):
         outputs = self.class_logits(self.sem_seg_head(self.backbone(images)), vocabulary)
         size = (images.shape[-2], images.shape[-1])
         return self.criterion(outputs, instance_targets(batched_inputs, size, self.device))
+
+    def micro_batch_weights(self, micro_batches: Sequence[Inputs]) -> list[dict[str, float]]:
+        """Weights that make the losses of parts of a batch add up to those of the whole batch.
+
+        Args:
+            micro_batches: the parts, with instances.
+
+        Returns:
+            Per part a factor by name of a loss; `loss_ce` stands for `loss_ce_0` and so on, too.
+        """
+        queries = len(self.get_parameter("sem_seg_head.predictor.query_embed.weight"))
+        counts = [[len(x["instances"]) for x in part] for part in micro_batches]
+        each = [self.criterion.divisors(part, queries) for part in counts]
+        sums = {name: sum(part[name] for part in each) for name in each[0]}
+        return [
+            {
+                "loss_ce": part["loss_ce"] / (sums["loss_ce"] or 1.0),
+                **{
+                    name: max(part[name], 1.0) / max(sums[name], 1.0)
+                    for name in ("loss_mask", "loss_dice")
+                },
+            }
+            for part in each
+        ]
 
     def predict(self, batch: ImageBatch, vocabulary: Vocabulary) -> Iterator[MaskPrediction]:
         """Predicts the masks of one image after the other; see `Segmentor.predict`."""

@@ -1,0 +1,42 @@
+"""Train or evaluate a segmentation model that a config describes; see --help for examples."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where it is not installed
+
+from ovseg.d2.modeling import build_model
+from ovseg.data.build import build_train_loader
+from ovseg.data.catalog import register_builtin
+from ovseg.engine.distributed import run_distributed
+from ovseg.engine.evaluate import evaluate
+from ovseg.engine.session import make_parser, setup
+from ovseg.engine.train_loop import train
+from ovseg.engine.weights import load_for_evaluation, load_for_training
+
+
+def main(args: argparse.Namespace) -> None:
+    """Run in each process: set up, build the model, then evaluate or train it."""
+    cfg = setup(args)
+    register_builtin()
+    model = build_model(cfg)
+    if args.eval_only:
+        run_directory = Path(cfg.OUTPUT_DIR) if args.resume else None
+        loaded = load_for_evaluation(model, cfg.MODEL.WEIGHTS, run_directory=run_directory)
+        evaluate(cfg, model, weights=loaded)
+        return
+    train(
+        cfg,
+        model,
+        resume=args.resume,
+        make_loader=build_train_loader,
+        initialise=lambda: load_for_training(model, cfg.MODEL.WEIGHTS),
+        evaluate=evaluate if cfg.DATASETS.TEST else None,
+    )
+
+
+if __name__ == "__main__":
+    run_distributed(main, make_parser("train_net.py").parse_args())
