@@ -124,6 +124,7 @@ def test_missing_folder_and_foreign_files_are_told_apart(tmp_path) -> None:
             read_image(path)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_a_damaged_exif_block_does_not_hide_the_picture(tmp_path) -> None:
     buffer = io.BytesIO()
     Image.fromarray(gradient()).save(buffer, "JPEG", exif=b"Exif\0\0II*\0" + struct.pack("<L", 99))

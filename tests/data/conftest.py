@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ovseg.config import get_default_cfg
+from ovseg.d2.data import DatasetCatalog, MetadataCatalog
+from ovseg.data.catalog import register_sem_seg
+
+SIZES = [(20, 30), (30, 20), (24, 24), (18, 40), (40, 18), (22, 33), (31, 21)]
+
+
+def write_toy_set(folder) -> None:
+    """Seven pictures of one colour each, wide and tall, with labels 0, 1 and ignored rows."""
+    (folder / "images").mkdir(parents=True)
+    (folder / "labels").mkdir()
+    for index, (height, width) in enumerate(SIZES):
+        image = np.full((height, width, 3), 10 * index, np.uint8)
+        labels = np.zeros((height, width), np.uint8)
+        labels[height // 2 :] = 1
+        labels[-2:] = 255
+        Image.fromarray(image).save(folder / "images" / f"{index}.jpg", quality=95)
+        Image.fromarray(labels).save(folder / "labels" / f"{index}.png")
+
+
+@pytest.fixture
+def toy(tmp_path) -> Iterator[str]:
+    """Name of a registered dataset; its files lie in tmp_path / "toy"."""
+    name = f"toy_{tmp_path.name}"
+    write_toy_set(tmp_path / "toy")
+    register_sem_seg(
+        name,
+        images=tmp_path / "toy" / "images",
+        labels=tmp_path / "toy" / "labels",
+        stuff_classes=["top", "bottom"],
+    )
+    yield name
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
+@pytest.fixture
+def toy_cfg(toy: str):
+    cfg = get_default_cfg()
+    cfg.DATASETS.TRAIN = (toy,)
+    cfg.DATASETS.TEST = (toy,)
+    cfg.SEED = 5
+    cfg.SOLVER.IMS_PER_BATCH = 4
+    cfg.DATALOADER.NUM_WORKERS = 0
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 2
+    cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = 255
+    cfg.INPUT.FORMAT = "RGB"
+    cfg.INPUT.COLOR_AUG_SSD = True
+    cfg.INPUT.MIN_SIZE_TRAIN = (16, 24)
+    cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING = "choice"
+    cfg.INPUT.MAX_SIZE_TRAIN = 64
+    cfg.INPUT.CROP.ENABLED = True
+    cfg.INPUT.CROP.TYPE = "absolute"
+    cfg.INPUT.CROP.SIZE = [16, 16]
+    cfg.INPUT.SIZE_DIVISIBILITY = 16
+    cfg.INPUT.MIN_SIZE_TEST = 10
+    cfg.INPUT.MAX_SIZE_TEST = 100
+    return cfg
