@@ -6,7 +6,7 @@ Each function maps names one by one; a name that it does not know is an error, n
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -57,7 +57,7 @@ def convert_swin(state: Mapping[str, Tensor]) -> Conversion:
     Raises:
         WeightsError: if a name does not belong to a Swin Transformer.
     """
-    return _convert(state, known=_SWIN_KNOWN, dropped=_SWIN_DROPPED, kind="Swin Transformer")
+    return _convert(state, _SWIN_KNOWN, _SWIN_DROPPED, kind="Swin Transformer")
 
 
 def convert_resnet(state: Mapping[str, Tensor]) -> Conversion:
@@ -72,25 +72,32 @@ def convert_resnet(state: Mapping[str, Tensor]) -> Conversion:
     Raises:
         WeightsError: if a name does not belong to a ResNet.
     """
-    renamed: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        for pattern, replacement in _TORCHVISION_RENAMES:
-            name = pattern.sub(replacement, name)
-        renamed[name] = tensor
-    return _convert(renamed, known=_RESNET_KNOWN, dropped=_RESNET_DROPPED, kind="ResNet")
+    return _convert(state, _RESNET_KNOWN, _RESNET_DROPPED, kind="ResNet", rename=_from_torchvision)
+
+
+def _from_torchvision(name: str) -> str:
+    for pattern, replacement in _TORCHVISION_RENAMES:
+        name = pattern.sub(replacement, name)
+    return name
 
 
 def _convert(
-    state: Mapping[str, Tensor], *, known: re.Pattern[str], dropped: re.Pattern[str], kind: str
+    state: Mapping[str, Tensor],
+    known: re.Pattern[str],
+    dropped: re.Pattern[str],
+    *,
+    kind: str,
+    rename: Callable[[str], str] = str,
 ) -> Conversion:
-    kept = {name: tensor for name, tensor in state.items() if not dropped.match(name)}
-    strange = [name for name in kept if not known.match(name)]
+    names = {name: rename(name) for name in state}
+    kept = [name for name in state if not dropped.match(names[name])]
+    strange = [name for name in kept if not known.match(names[name])]
     if strange or not kept:
         raise WeightsError(
             f"expected the weights of a {kind}, got {len(strange)} of {len(state)} names that are "
             f"none of it: {', '.join(strange[:6])}"
         )
     return Conversion(
-        state={BACKBONE + name: tensor for name, tensor in kept.items()},
-        dropped=tuple(name for name in state if name not in kept),
+        state={BACKBONE + names[name]: state[name] for name in kept},
+        dropped=tuple(name for name in state if dropped.match(names[name])),
     )

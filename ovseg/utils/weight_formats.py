@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -207,8 +208,10 @@ def _storage_from_bytes(data: bytes) -> Any:
 
 
 def _rebuild_from_storage(storage: Any, *layout: Any) -> Tensor:
-    dtype = storage.dtype
-    flat = torch.tensor([], dtype=dtype).set_(storage.untyped(), 0, (len(storage),), (1,))
+    with warnings.catch_warnings():  # the file decides on the deprecated class, not the caller
+        warnings.filterwarnings("ignore", message="TypedStorage is deprecated")
+        flat = torch.tensor([], dtype=storage.dtype)
+        flat = flat.set_(storage.untyped(), 0, (len(storage),), (1,))
     return _rebuild_tensor(flat, *layout)
 
 
