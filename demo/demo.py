@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import ovseg
 from ovseg.batch import find_images, read_class_file, segment_files, split_names
-from ovseg.predictor import DEFAULT_WEIGHTS, load
 from ovseg.segmentation import VIEWS, check_views
 
 SAMPLES = Path(__file__).resolve().parent / "samples"
@@ -48,7 +49,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--vis", default="overlay", metavar="VIEWS", help=f"of {','.join(VIEWS)}, with commas")
     add("--proposals", action="store_true", help="list the model's masks in the JSON file")
     add("--config-file", metavar="FILE", help="config file or shipped name")
-    add("--weights", metavar="W", help=f"name, path, address, random (default: {DEFAULT_WEIGHTS})")
+    add("--weights", metavar="W", help="name, path, address, random (default: ovseg_tiny)")
     add("--device", help="cpu, cuda, cuda:1 (default: the GPU if there is one)")
     add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="config overrides")
     return parser.parse_args(arguments)
@@ -72,12 +73,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo and return its exit status."""
     args = parse(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    warnings.filterwarnings("ignore", "`torch.jit", FutureWarning)  # importing fvcore sets it off
     views = [view.strip() for view in args.vis.split(",") if view.strip()]
     try:
         check_views(views)
         names = choose_names(args)
         Path(args.output).mkdir(parents=True, exist_ok=True)
-        predictor = load(args.weights, config=args.config_file, device=args.device, opts=args.opts)
+        predictor = ovseg.load(
+            args.weights, config=args.config_file, device=args.device, opts=args.opts
+        )
         vocabulary = (
             predictor.vocabulary(names, background=args.background)
             if names

@@ -63,7 +63,7 @@ class Outcome:
         if self.segmentation is None:
             return f"FAILED: {self.error}"
         height, width = self.segmentation.labels.shape
-        files = ", ".join(map(str, self.files.values()))
+        files = ", ".join(path.name for path in self.files.values())
         return f"{width} x {height}, {self.seconds:.2f} s\n{self.segmentation.table()}\n-> {files}"
 
 
@@ -79,7 +79,7 @@ def find_images(inputs: Sequence[str | os.PathLike[str]]) -> list[Source]:
         that gives no file is kept with its error.
     """
     sources: list[Source] = []
-    for item in map(os.fspath, inputs):
+    for item in (os.fspath(given) for given in inputs):
         path = Path(item).expanduser()
         if path.is_dir():
             found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)

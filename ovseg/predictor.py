@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -80,7 +80,7 @@ def load(
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # "random" weights, too, are the same every time
-        model = build_model(cfg)
+        model = cast("MaskFormer", build_model(cfg))
     weights = _load_weights(model, wanted)
     return Predictor.from_config(cfg, model, provenance=_provenance(config, cfg, weights))
 
@@ -245,9 +245,11 @@ class Predictor:
             Two lines without a final newline.
         """
         facts, weights = self.provenance, self.provenance["weights"]
+        known = [weights["name"], weights["path"]]
+        known += [f"sha256 {weights['sha256'][:12]}"] if weights["sha256"] else []
+        known += [f"licence: {weights['licence']}"]
         return (
-            f"weights: {weights['name']}  {weights['path']}  "
-            f"sha256 {weights['sha256'][:12] or '-'}  licence: {weights['licence']}\n"
+            f"weights: {'  '.join(part for part in known if part)}\n"
             f"model:   {facts['config']} on {facts['device']}, "
             f"detectron2 backend: {facts['backend']}"
         )

@@ -21,8 +21,8 @@ BACKGROUND_COLOR = (128, 128, 128)
 MAX_SIDE = 4096  # longer pictures are shown smaller; label maps always keep the full size
 MIN_SIDE = 480  # smaller ones are enlarged, or their legend could not be read
 
-_CANDIDATES = 24  # colours a name may fall back on
-_LOOKS_ALIKE = 28.0  # CIE76 distance below which two colours are hard to tell apart
+_CANDIDATES = 64  # colours a name may fall back on
+_LOOKS_ALIKE = 30.0  # CIE76 distance below which two colours are hard to tell apart
 _PAPER = (250, 250, 250)
 _INK = (20, 20, 20)
 _FAINT = (110, 110, 110)
@@ -70,8 +70,8 @@ def _candidates(key: str) -> tuple[np.ndarray, np.ndarray]:
     """List a name's colours in order of preference: (C, 3) uint8 RGB and the same in Lab."""
     digests = [hashlib.sha256(f"{key}\0{i}".encode()).digest() for i in range(_CANDIDATES)]
     hue = np.array([int.from_bytes(d[:2], "big") for d in digests]) / 65536 * 360
-    saturation = np.array([0.55 + 0.45 * d[2] / 255 for d in digests])
-    value = np.array([0.60 + 0.40 * d[3] / 255 for d in digests])
+    saturation = np.array([0.35 + 0.65 * d[2] / 255 for d in digests])
+    value = np.array([0.5 + 0.5 * d[3] / 255 for d in digests])
     hsv = np.stack([hue, saturation, value], -1).astype(np.float32)[None]  # (1, C, 3)
     rgb = np.rint(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0] * 255).astype(np.uint8)
     return rgb, _to_lab(rgb)
