@@ -340,15 +340,26 @@ def _complete_metadata(
         "sem_seg_root": str(base / folders.labels),
         **extra,
     }
+    differing = []
     for key, value in wanted.items():
         present = metadata.get(key)
         if present is None:
             metadata.set(**{key: value})
-        elif list(present) != value if key == "stuff_classes" else present != value:
-            _logger.warning(
-                "dataset %s was registered elsewhere with another %s than here; that one is used",
-                *(folders.name, key),
-            )
+        elif not _same(present, value):
+            differing.append(key)
+    if differing:
+        _logger.warning(
+            "dataset %s was registered elsewhere with another %s than here; that one is used",
+            *(folders.name, " and ".join(differing)),
+        )
+
+
+def _same(present: Any, wanted: Any) -> bool:
+    if isinstance(wanted, list):
+        return list(present) == wanted
+    if isinstance(wanted, str):
+        return Path(present) == Path(wanted)  # "./datasets" is "datasets"
+    return bool(present == wanted)
 
 
 def _register_tinyscapes(split: str, base: Path) -> None:
