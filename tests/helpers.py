@@ -20,17 +20,22 @@ def has_real_detectron2() -> bool:
 
 
 def run_python(
-    *arguments: str, cwd: Path = ROOT, timeout: float = 300, **environment: str
+    *arguments: str,
+    cwd: Path = ROOT,
+    timeout: float = 300,
+    first_path: Path = ROOT,
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run this interpreter in a process of its own, with the checkout on its path.
+    """Run this interpreter in a process of its own, by default with the checkout on its path.
 
     Args:
         *arguments: after the interpreter, e.g. "-c", "print(1)".
         cwd: folder to run in.
         timeout: seconds.
+        first_path: folder whose packages come before all others.
         **environment: variables to set on top of this process's.
     """
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(first_path), *filter(None, [os.environ.get("PYTHONPATH")])]
     variables = {
         **os.environ,
         "OMP_NUM_THREADS": "1",

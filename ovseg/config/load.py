@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -179,19 +180,21 @@ def _override(cfg: CfgNode, opts: Sequence[Any]) -> None:
         try:
             cfg.merge_from_list([key, value])
         except (AssertionError, KeyError) as error:
-            raise KeyError(f"unknown setting {key!r}{_similar(cfg, key)}") from error
+            raise KeyError(f"unknown setting {key!r}{_similar(cfg, str(key))}") from error
         except ValueError as error:
             raise ValueError(f"setting {key!r} cannot be {value!r}: {error.args[0]}") from error
 
 
 def _similar(cfg: CfgNode, key: str) -> str:
-    """Suggest the keys of the deepest section that exists."""
+    """Name the closest key, or else what the deepest section that exists holds."""
     node: Any = cfg
+    *sections, name = key.split(".")
     path = ""
-    for part in key.split("."):
-        if not isinstance(node, CfgNode) or part not in node:
+    for section in sections:
+        if not isinstance(node.get(section), CfgNode):
             break
-        node, path = node[part], f"{path}{part}."
-    if not isinstance(node, CfgNode):
-        return ""
-    return f"; {path or 'the top level '}has: {', '.join(sorted(node))}"
+        node, path = node[section], f"{path}{section}."
+    close = difflib.get_close_matches(name, sorted(node), n=1)
+    if close:
+        return f"; did you mean '{path}{close[0]}'?"
+    return f"; there are: {', '.join(f'{path}{known}' for known in sorted(node))}"

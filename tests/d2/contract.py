@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import random
 from collections import OrderedDict
 
+import numpy as np
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from ovseg import d2
@@ -557,8 +560,22 @@ def test_setup_leaves_the_config_and_a_log_behind(tmp_path):
     saved = get_cfg()
     saved.merge_from_file(str(tmp_path / "out" / "config.yaml"))
 
-    assert saved == cfg
+    # As YAML: tuples inside lists come back as lists.
+    assert yaml.safe_load(saved.dump()) == yaml.safe_load(cfg.dump())
     assert (tmp_path / "out" / "log.txt").stat().st_size > 0
+
+
+def test_setup_seeds_the_generators(tmp_path):
+    cfg = get_cfg()
+    cfg.OUTPUT_DIR = str(tmp_path)
+    cfg.SEED = 11
+    draws = []
+    for _ in range(2):
+        default_setup(cfg, default_argument_parser().parse_args([]))
+        draws.append((random.random(), float(np.random.rand()), float(torch.rand(()))))
+
+    assert draws[0] == draws[1]
+    assert draws[0][2] == float(torch.rand((), generator=torch.Generator().manual_seed(11)))
 
 
 def test_a_single_process_is_launched_in_place():
