@@ -49,8 +49,8 @@ setup(
         "ovseg.configs": ["*.yaml"],
         "ovseg.configs._base_": ["*.yaml"],
     },
-    # Lower ends: the oldest release whose API is used. Upper ends: the next major release
-    # after the one the tests have run with.
+    # Upper ends: the next major release after the one the tests run with. Lower ends: the oldest
+    # release that documents what is used here; the tests themselves run with the newest.
     install_requires=[
         "torch>=2.1,<3",
         "torchvision>=0.16,<1",

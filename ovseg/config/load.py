@@ -179,7 +179,7 @@ def _override(cfg: CfgNode, opts: Sequence[Any]) -> None:
     for key, value in zip(items[::2], items[1::2], strict=True):
         try:
             cfg.merge_from_list([key, value])
-        except (AssertionError, KeyError) as error:
+        except (AssertionError, KeyError, TypeError) as error:
             raise KeyError(f"unknown setting {key!r}{_similar(cfg, str(key))}") from error
         except ValueError as error:
             raise ValueError(f"setting {key!r} cannot be {value!r}: {error.args[0]}") from error
