@@ -79,7 +79,7 @@ def test_checkpoints_hold_plain_types_under_the_key_that_other_tools_read(tmp_pa
     assert set(state["model"]) == set(make_toy(toy_cfg(tmp_path)).state_dict())
     torch.save({"model": {}}, tmp_path / "model_0000009.pth")
     with pytest.raises(
-        ValueError, match="training checkpoint of format 1, got None.*MODEL.WEIGHTS"
+        ValueError, match=r"training checkpoint of format 1, got None.*MODEL.WEIGHTS"
     ):
         read_checkpoint(tmp_path / "model_0000009.pth")
 

@@ -114,7 +114,7 @@ def test_multi_step_and_cosine_schedules():
 
 
 def test_unknown_schedule_is_refused_with_the_valid_names():
-    with pytest.raises(ValueError, match="WarmupPolyLR.*'Cyclic'"):
+    with pytest.raises(ValueError, match=r"WarmupPolyLR.*'Cyclic'"):
         rates(solver_cfg("SOLVER.LR_SCHEDULER_NAME", "Cyclic"), 1)
 
 

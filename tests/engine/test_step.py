@@ -48,7 +48,7 @@ def test_without_weights_micro_batches_are_averaged_evenly(tmp_path):
 
 
 def test_an_indivisible_batch_is_refused():
-    with pytest.raises(ValueError, match="3.*does not divide the 8 images"):
+    with pytest.raises(ValueError, match=r"3.*does not divide the 8 images"):
         split_batch(list(range(8)), 3)
     assert split_batch(list(range(4)), 2) == [[0, 1], [2, 3]]
 

@@ -164,7 +164,7 @@ def test_a_diverging_run_names_the_iteration_and_keeps_its_checkpoint(tmp_path):
             batch[0]["row"] = batch[0]["row"] * (float("nan") if iteration == 7 else 1.0)
             yield batch
 
-    with pytest.raises(NonFiniteLossError, match="iteration 7: .*loss_all = nan"):
+    with pytest.raises(NonFiniteLossError, match=r"iteration 7: .*loss_all = nan"):
         train(cfg, make_toy(cfg), resume=False, make_loader=poisoned)
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000004.pth"
     assert list(losses(tmp_path)) == list(range(7))

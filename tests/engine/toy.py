@@ -79,13 +79,13 @@ def toy_loader(cfg: CfgNode, *, start_iteration: int = 0) -> Iterator[list[dict]
 
 def toy_cfg(output: Path, *opts: object) -> CfgNode:
     cfg = get_default_cfg()
-    cfg.merge_from_list(
-        ["OUTPUT_DIR", str(output), "SEED", 3, "MODEL.DEVICE", "cpu"]
-        + ["SOLVER.IMS_PER_BATCH", 8, "SOLVER.MAX_ITER", 12, "SOLVER.CHECKPOINT_PERIOD", 5]
-        + ["SOLVER.LR_SCHEDULER_NAME", "WarmupPolyLR", "SOLVER.WARMUP_ITERS", 4]
-        + ["SOLVER.BASE_LR", 0.05, "SOLVER.LOG_PERIOD", 1]
-        + list(opts)
-    )
+    settings = [
+        *("OUTPUT_DIR", str(output), "SEED", 3, "MODEL.DEVICE", "cpu", "SOLVER.LOG_PERIOD", 1),
+        *("SOLVER.IMS_PER_BATCH", 8, "SOLVER.MAX_ITER", 12, "SOLVER.CHECKPOINT_PERIOD", 5),
+        *("SOLVER.LR_SCHEDULER_NAME", "WarmupPolyLR", "SOLVER.WARMUP_ITERS", 4),
+        *("SOLVER.BASE_LR", 0.05),
+    ]
+    cfg.merge_from_list([*settings, *opts])
     cfg.freeze()
     return cfg
 

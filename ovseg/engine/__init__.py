@@ -1,0 +1,1 @@
+"""Training and evaluation: session, optimizer, steps, loop, checkpoints, reports."""
