@@ -86,9 +86,11 @@ class Prediction(ABC):
         first_row, last_row = upper.tolist(), lower.tolist()
         for start in range(0, out_height, step):
             band = slice(start, min(start + step, out_height))
-            offset = first_row[band.start]
-            scores = self.rows(offset, last_row[band.stop - 1] + 1)  # (C, n, w)
-            if height != out_height:
+            if height == out_height:
+                scores = self.rows(band.start, band.stop)  # (C, rows, w)
+            else:
+                offset = first_row[band.start]
+                scores = self.rows(offset, last_row[band.stop - 1] + 1)  # (C, n, w)
                 above, below = scores[:, upper[band] - offset], scores[:, lower[band] - offset]
                 scores = torch.lerp(above, below, weight[band, None])  # (C, rows, w)
             if width != out_width:

@@ -19,6 +19,7 @@ TENSOR_TOLERANCE = 1e-4  # of the largest recorded magnitude
 TENSOR_FLOOR = 1e-6
 LOSS_TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-3
+SCORE_TOLERANCE = 1e-3  # ours: of the largest score, without a floor
 
 
 def read_json(name: str) -> Any:

@@ -5,7 +5,6 @@ OVSEG_PARITY_DIR names another folder of recordings to run.
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -53,7 +52,6 @@ def test_scores_match_in_both_conventions(name: str) -> None:
 def test_every_recorded_file_belongs_to_a_case() -> None:
     cases = {case.name for case in all_cases()}
     assert {path.stem for path in FOLDER.glob("*.npz")} == cases
-    assert len(json.dumps(sorted(cases))) > 2
 
 
 def test_a_case_of_an_unknown_kind_has_no_runner() -> None:
