@@ -1,7 +1,7 @@
-"""Contrastive training of a small CLIP from nothing, on image-text pairs that are drawn on the fly.
+"""Contrastive training of a small CLIP from nothing, on image-text pairs drawn on the fly.
 
-The loss is open_clip's `ClipLoss` (Radford et al. 2021, section 2.3). The matrices of the transformer
-blocks are stepped by Muon, everything else by AdamW: at this size Muon needs about half the samples.
+The loss is open_clip's `ClipLoss` (Radford et al. 2021, section 2.3). The matrices of the
+transformer blocks are stepped by Muon, everything else by AdamW.
 """
 
 from __future__ import annotations
