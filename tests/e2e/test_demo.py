@@ -16,6 +16,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 import ovseg
+from ovseg.data.tinyscapes import render_scene
+from ovseg.utils.images import read_image
 
 ROOT = Path(ovseg.__file__).resolve().parents[1]
 DEMO = ROOT / "demo" / "demo.py"
@@ -175,3 +177,12 @@ def test_five_lines_of_python(tmp_path: Path) -> None:
     assert result.labels.shape == result.image.shape[:2]
     assert {area.name for area in result.areas()} <= {"sky", "road"}
     assert result.provenance["weights"]["sha256"]
+
+
+def test_samples_are_scenes_of_the_test_split() -> None:
+    samples = sorted((ROOT / "demo" / "samples").glob("scene_*.jpg"))
+    assert samples
+    for sample in samples:
+        scene = render_scene("test", int(sample.stem.removeprefix("scene_")))
+        difference = np.abs(read_image(sample).astype(int) - scene.image).mean()
+        assert difference < 4, f"{sample.name} is of another version of tinyscapes; write it anew"
