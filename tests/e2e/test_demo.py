@@ -185,4 +185,4 @@ def test_samples_are_scenes_of_the_test_split() -> None:
     for sample in samples:
         scene = render_scene("test", int(sample.stem.removeprefix("scene_")))
         difference = np.abs(read_image(sample).astype(int) - scene.image).mean()
-        assert difference < 4, f"{sample.name} is of another version of tinyscapes; write it anew"
+        assert difference < 12, f"{sample.name} is of another version of tinyscapes; write it anew"
