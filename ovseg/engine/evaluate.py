@@ -29,7 +29,7 @@ from ovseg.modeling.sliding_window import SlidingWindow
 from ovseg.utils.environment import environment_record
 from ovseg.utils.files import atomic_path
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "wrap_for_testing"]
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def evaluate(
             "DATASETS.TEST \"('tinyscapes_val_sem_seg',)\""
         )
     make_evaluator = make_evaluator or _default_evaluator
-    subject = test_model(cfg, model)
+    subject = wrap_for_testing(cfg, model)
     results: OrderedDict[str, Results] = OrderedDict()
     for name in cfg.DATASETS.TEST:
         folder = Path(cfg.OUTPUT_DIR) / "inference" / name
@@ -87,7 +87,7 @@ def evaluate(
     return results
 
 
-def test_model(cfg: CfgNode, model: Segmentor) -> nn.Module:
+def wrap_for_testing(cfg: CfgNode, model: Segmentor) -> nn.Module:
     """Wrap a model for the sliding window and the augmentation that `cfg.TEST` asks for.
 
     Raises:
