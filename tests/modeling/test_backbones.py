@@ -7,9 +7,9 @@ import torch
 from ovseg.config import load_cfg
 from ovseg.d2.layers import ShapeSpec
 from ovseg.d2.modeling import build_backbone
-from ovseg.modeling.backbone.swin import (
+from ovseg.modeling.backbone.swin import D2SwinTransformer
+from ovseg.modeling.backbone.window_attention import (
     SHIFT_MASK_VALUE,
-    D2SwinTransformer,
     WindowAttention,
     relative_position_index,
     shift_mask,

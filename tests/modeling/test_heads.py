@@ -8,7 +8,7 @@ import torch
 from ovseg.d2.layers import ShapeSpec
 from ovseg.modeling.heads.mask_former_head import MaskFormerHead, OpenVocabMaskFormerHead
 from ovseg.modeling.heads.position import PositionEmbeddingSine
-from ovseg.modeling.heads.transformer import Transformer
+from ovseg.modeling.heads.transformer import LayerSpec, Transformer
 from tests.modeling.tiny import NAMES, QUERIES, tiny_cfg
 
 SHAPES = {f"res{i + 2}": ShapeSpec(channels=16 * 2**i, stride=4 * 2**i) for i in range(4)}
@@ -52,15 +52,8 @@ def test_closed_head_has_a_logit_per_class_and_one_for_no_object():
 
 
 def test_pre_norm_encoder_ends_with_a_norm_and_runs():
-    transformer = Transformer(
-        dim=16,
-        heads=2,
-        encoder_layers=2,
-        decoder_layers=2,
-        feedforward=8,
-        dropout=0.0,
-        pre_norm=True,
-    )
+    spec = LayerSpec(dim=16, heads=2, feedforward=8, dropout=0.0, pre_norm=True)
+    transformer = Transformer(spec, encoder_layers=2, decoder_layers=2)
     assert transformer.encoder.norm is not None
     pos = PositionEmbeddingSine(features=8)(torch.empty(1, 1, 2, 3))
     states = transformer(torch.randn(2, 16, 2, 3), pos, torch.randn(5, 16), all_layers=True)

@@ -137,10 +137,9 @@ class ResNet(Backbone):
         stem: maps images to `stem_channels` channels at stride 4.
         stem_channels: output channels of the stem.
         blocks: blocks per stage, four numbers.
-        widths: 3x3 channels of the first stage; doubles per stage.
+        width: 3x3 channels of the first stage; doubles per stage.
         out_channels: output channels of the first stage; doubles per stage.
-        dilations: dilation per block of each stage. A stage whose `strides` entry is 1 keeps
-            its input's resolution.
+        dilations: dilation of every block of each stage.
         strides: stride of the first block of each stage.
         groups: groups of the 3x3 convolutions.
         stride_in_1x1: see `Bottleneck`.
@@ -231,7 +230,7 @@ class ResNetDeepLab(ResNet):
         grids = [(1,) * count for count in blocks[:3]] + [tuple(net.RES5_MULTI_GRID)]
         return {
             "stem": stem_class(
-                in_channels=input_shape.channels,
+                in_channels=input_shape.channels or 3,
                 out_channels=net.STEM_OUT_CHANNELS,
                 norm=net.NORM,
             ),
@@ -278,6 +277,7 @@ def _freeze(module: nn.Module) -> None:
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.modules.batchnorm._BatchNorm):
                 frozen = get_norm("FrozenBN", child.num_features)
+                assert frozen is not None
                 frozen.load_state_dict(child.state_dict(), strict=False)
                 setattr(parent, name, frozen)
 

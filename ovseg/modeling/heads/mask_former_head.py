@@ -5,7 +5,7 @@ Source: MaskFormer (Cheng et al., NeurIPS 2021), figure 2.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ class MaskFormerHead(nn.Module):
             backbone feature.
     """
 
-    predictor_class: type[MaskPredictor] = TransformerPredictor
+    predictor_class: Callable[..., MaskPredictor] = TransformerPredictor
 
     @configurable
     def __init__(

@@ -17,7 +17,7 @@ from ovseg.d2.config import CfgNode, configurable
 from ovseg.d2.layers import Conv2d, ShapeSpec, get_norm
 from ovseg.d2.modeling import SEM_SEG_HEADS_REGISTRY
 from ovseg.modeling.heads.position import PositionEmbeddingSine
-from ovseg.modeling.heads.transformer import TransformerEncoderOnly
+from ovseg.modeling.heads.transformer import LayerSpec, TransformerEncoderOnly
 
 
 def _conv(
@@ -131,11 +131,7 @@ class TransformerEncoderPixelDecoder(BasePixelDecoder):
         conv_dim: width of the pathway and of the encoder.
         mask_dim: channels of the mask features.
         norm: normalisation of the convolutions.
-        layers: encoder layers.
-        heads: attention heads.
-        feedforward: hidden width of the encoder's feed-forward networks.
-        dropout: dropout of the encoder.
-        pre_norm: normalise before instead of after each encoder branch.
+        encoder: encodes the coarsest feature at width `conv_dim`.
     """
 
     @configurable
@@ -146,24 +142,13 @@ class TransformerEncoderPixelDecoder(BasePixelDecoder):
         conv_dim: int,
         mask_dim: int,
         norm: str,
-        layers: int,
-        heads: int,
-        feedforward: int,
-        dropout: float,
-        pre_norm: bool,
+        encoder: TransformerEncoderOnly,
     ) -> None:
         super().__init__(input_shape, conv_dim=conv_dim, mask_dim=mask_dim, norm=norm)
         coarsest = input_shape[self.in_features[-1]].channels or 0
         self.input_proj = _conv(coarsest, conv_dim, kernel=1)
         self.pe_layer = PositionEmbeddingSine(features=conv_dim // 2)
-        self.transformer = TransformerEncoderOnly(
-            layers=layers,
-            dim=conv_dim,
-            pre_norm=pre_norm,
-            heads=heads,
-            feedforward=feedforward,
-            dropout=dropout,
-        )
+        self.transformer = encoder
 
     @staticmethod
     def _coarsest_width(backbone: int, conv_dim: int) -> int:
@@ -172,12 +157,17 @@ class TransformerEncoderPixelDecoder(BasePixelDecoder):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict[str, Any]:
         """Reads MODEL.SEM_SEG_HEAD and MODEL.MASK_FORMER."""
+        former = cfg.MODEL.MASK_FORMER
+        spec = LayerSpec(
+            dim=cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM,
+            heads=former.NHEADS,
+            feedforward=former.DIM_FEEDFORWARD,
+            dropout=former.DROPOUT,
+            pre_norm=former.PRE_NORM,
+        )
+        layers = cfg.MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS
         return super().from_config(cfg, input_shape) | {
-            "layers": cfg.MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS,
-            "heads": cfg.MODEL.MASK_FORMER.NHEADS,
-            "feedforward": cfg.MODEL.MASK_FORMER.DIM_FEEDFORWARD,
-            "dropout": cfg.MODEL.MASK_FORMER.DROPOUT,
-            "pre_norm": cfg.MODEL.MASK_FORMER.PRE_NORM,
+            "encoder": TransformerEncoderOnly(layers, spec)
         }
 
     def encode(self, coarsest: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ovseg.d2.config import CfgNode, configurable
 from ovseg.d2.layers import Conv2d
 from ovseg.modeling.heads.position import PositionEmbeddingSine
-from ovseg.modeling.heads.transformer import Transformer
+from ovseg.modeling.heads.transformer import LayerSpec, Transformer
 
 
 class MLP(nn.Module):
@@ -57,7 +57,7 @@ class MaskPredictor(nn.Module):
         num_queries: number of masks per image.
         deep_supervision: whether training also returns the outputs of the inner layers.
         enforce_input_proj: project the map even where its width is `hidden_dim` already.
-        transformer: further arguments of `Transformer`.
+        transformer: decodes the queries.
     """
 
     def __init__(
@@ -70,12 +70,12 @@ class MaskPredictor(nn.Module):
         num_queries: int,
         deep_supervision: bool,
         enforce_input_proj: bool,
-        transformer: dict[str, Any],
+        transformer: Transformer,
     ) -> None:
         super().__init__()
         self.deep_supervision = deep_supervision
         self.pe_layer = PositionEmbeddingSine(features=hidden_dim // 2)
-        self.transformer = Transformer(dim=hidden_dim, **transformer)
+        self.transformer = transformer
         self.query_embed = nn.Embedding(num_queries, hidden_dim)
         self.input_proj: nn.Module = nn.Identity()
         if in_channels != hidden_dim or enforce_input_proj:
@@ -95,14 +95,17 @@ class MaskPredictor(nn.Module):
             "num_queries": former.NUM_OBJECT_QUERIES,
             "deep_supervision": former.DEEP_SUPERVISION,
             "enforce_input_proj": former.ENFORCE_INPUT_PROJ,
-            "transformer": {
-                "heads": former.NHEADS,
-                "encoder_layers": former.ENC_LAYERS,
-                "decoder_layers": former.DEC_LAYERS,
-                "feedforward": former.DIM_FEEDFORWARD,
-                "dropout": former.DROPOUT,
-                "pre_norm": former.PRE_NORM,
-            },
+            "transformer": Transformer(
+                LayerSpec(
+                    dim=former.HIDDEN_DIM,
+                    heads=former.NHEADS,
+                    feedforward=former.DIM_FEEDFORWARD,
+                    dropout=former.DROPOUT,
+                    pre_norm=former.PRE_NORM,
+                ),
+                encoder_layers=former.ENC_LAYERS,
+                decoder_layers=former.DEC_LAYERS,
+            ),
         }
 
     def forward(self, x: Tensor, mask_features: Tensor) -> dict[str, Any]:

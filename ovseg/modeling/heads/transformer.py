@@ -7,21 +7,45 @@ figure 10: position encodings are added to queries and keys of every attention, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+@dataclass(frozen=True)
+class LayerSpec:
+    """The dimensions of a transformer layer.
+
+    Args:
+        dim: token width C.
+        heads: attention heads.
+        feedforward: hidden width of the feed-forward network.
+        dropout: dropout of every branch.
+        pre_norm: normalise before instead of after each branch.
+    """
+
+    dim: int
+    heads: int
+    feedforward: int
+    dropout: float
+    pre_norm: bool
+
+
+def _attention(spec: LayerSpec) -> nn.MultiheadAttention:
+    return nn.MultiheadAttention(spec.dim, spec.heads, dropout=spec.dropout, batch_first=True)
+
+
 class _Layer(nn.Module):
     """What encoder and decoder layers share: the residual rule and the feed-forward network."""
 
-    def __init__(self, *, dim: int, feedforward: int, dropout: float, pre_norm: bool) -> None:
+    def __init__(self, spec: LayerSpec) -> None:
         super().__init__()
-        self.pre_norm = pre_norm
-        self.linear1 = nn.Linear(dim, feedforward)
-        self.linear2 = nn.Linear(feedforward, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.pre_norm = spec.pre_norm
+        self.linear1 = nn.Linear(spec.dim, spec.feedforward)
+        self.linear2 = nn.Linear(spec.feedforward, spec.dim)
+        self.dropout = nn.Dropout(spec.dropout)
 
     def _residual(self, x: Tensor, norm: nn.Module, branch: Callable[[Tensor], Tensor]) -> Tensor:
         if self.pre_norm:
@@ -33,23 +57,13 @@ class _Layer(nn.Module):
 
 
 class EncoderLayer(_Layer):
-    """Self-attention and a feed-forward network.
+    """Self-attention and a feed-forward network."""
 
-    Args:
-        dim: token width C.
-        heads: attention heads.
-        feedforward: hidden width of the feed-forward network.
-        dropout: dropout of every branch.
-        pre_norm: normalise before instead of after each branch.
-    """
-
-    def __init__(
-        self, *, dim: int, heads: int, feedforward: int, dropout: float, pre_norm: bool
-    ) -> None:
-        super().__init__(dim=dim, feedforward=feedforward, dropout=dropout, pre_norm=pre_norm)
-        self.self_attn = nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True)
-        self.norm1 = nn.LayerNorm(dim)
-        self.norm2 = nn.LayerNorm(dim)
+    def __init__(self, spec: LayerSpec) -> None:
+        super().__init__(spec)
+        self.self_attn = _attention(spec)
+        self.norm1 = nn.LayerNorm(spec.dim)
+        self.norm2 = nn.LayerNorm(spec.dim)
 
     def forward(self, x: Tensor, pos: Tensor) -> Tensor:
         """Maps (B, N, C) to (B, N, C); `pos` is (1, N, C)."""
@@ -63,20 +77,15 @@ class EncoderLayer(_Layer):
 
 
 class DecoderLayer(_Layer):
-    """Self-attention among queries, attention to the memory, a feed-forward network.
+    """Self-attention among queries, attention to the memory, a feed-forward network."""
 
-    Args: as `EncoderLayer`.
-    """
-
-    def __init__(
-        self, *, dim: int, heads: int, feedforward: int, dropout: float, pre_norm: bool
-    ) -> None:
-        super().__init__(dim=dim, feedforward=feedforward, dropout=dropout, pre_norm=pre_norm)
-        self.self_attn = nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True)
-        self.multihead_attn = nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True)
-        self.norm1 = nn.LayerNorm(dim)
-        self.norm2 = nn.LayerNorm(dim)
-        self.norm3 = nn.LayerNorm(dim)
+    def __init__(self, spec: LayerSpec) -> None:
+        super().__init__(spec)
+        self.self_attn = _attention(spec)
+        self.multihead_attn = _attention(spec)
+        self.norm1 = nn.LayerNorm(spec.dim)
+        self.norm2 = nn.LayerNorm(spec.dim)
+        self.norm3 = nn.LayerNorm(spec.dim)
 
     def forward(self, x: Tensor, memory: Tensor, keys: Tensor, query_pos: Tensor) -> Tensor:
         """Updates the queries.
@@ -106,12 +115,10 @@ class DecoderLayer(_Layer):
 class TransformerEncoder(nn.Module):
     """A stack of encoder layers; a final norm only in the pre-norm form."""
 
-    def __init__(self, *, layers: int, dim: int, pre_norm: bool, **layer: int | float) -> None:
+    def __init__(self, layers: int, spec: LayerSpec) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            EncoderLayer(dim=dim, pre_norm=pre_norm, **layer) for _ in range(layers)
-        )
-        self.norm = nn.LayerNorm(dim) if pre_norm else None
+        self.layers = nn.ModuleList(EncoderLayer(spec) for _ in range(layers))
+        self.norm = nn.LayerNorm(spec.dim) if spec.pre_norm else None
 
     def forward(self, x: Tensor, pos: Tensor) -> Tensor:
         """Maps (B, N, C) to (B, N, C); `pos` is (1, N, C)."""
@@ -123,12 +130,10 @@ class TransformerEncoder(nn.Module):
 class TransformerDecoder(nn.Module):
     """A stack of decoder layers, each output through one shared norm."""
 
-    def __init__(self, *, layers: int, dim: int, pre_norm: bool, **layer: int | float) -> None:
+    def __init__(self, layers: int, spec: LayerSpec) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            DecoderLayer(dim=dim, pre_norm=pre_norm, **layer) for _ in range(layers)
-        )
-        self.norm = nn.LayerNorm(dim)
+        self.layers = nn.ModuleList(DecoderLayer(spec) for _ in range(layers))
+        self.norm = nn.LayerNorm(spec.dim)
 
     def forward(
         self, memory: Tensor, pos: Tensor, query_pos: Tensor, *, all_layers: bool
@@ -157,36 +162,15 @@ class Transformer(nn.Module):
     """An optional encoder over a map's tokens, then a decoder of queries.
 
     Args:
-        dim: token width C.
-        heads: attention heads.
+        spec: dimensions of every layer.
         encoder_layers: 0 for no encoder.
         decoder_layers: number of decoder layers.
-        feedforward: hidden width of the feed-forward networks.
-        dropout: dropout of every branch.
-        pre_norm: normalise before instead of after each branch.
     """
 
-    def __init__(
-        self,
-        *,
-        dim: int,
-        heads: int,
-        encoder_layers: int,
-        decoder_layers: int,
-        feedforward: int,
-        dropout: float,
-        pre_norm: bool,
-    ) -> None:
+    def __init__(self, spec: LayerSpec, *, encoder_layers: int, decoder_layers: int) -> None:
         super().__init__()
-        layer = {"heads": heads, "feedforward": feedforward, "dropout": dropout}
-        self.encoder = (
-            TransformerEncoder(layers=encoder_layers, dim=dim, pre_norm=pre_norm, **layer)
-            if encoder_layers
-            else None
-        )
-        self.decoder = TransformerDecoder(
-            layers=decoder_layers, dim=dim, pre_norm=pre_norm, **layer
-        )
+        self.encoder = TransformerEncoder(encoder_layers, spec) if encoder_layers else None
+        self.decoder = TransformerDecoder(decoder_layers, spec)
         init_xavier(self)
 
     def forward(self, x: Tensor, pos: Tensor, query_pos: Tensor, *, all_layers: bool) -> Tensor:
@@ -211,12 +195,14 @@ class Transformer(nn.Module):
 class TransformerEncoderOnly(nn.Module):
     """An encoder that keeps the shape of its map.
 
-    Args: as `TransformerEncoder`.
+    Args:
+        layers: number of encoder layers.
+        spec: dimensions of every layer.
     """
 
-    def __init__(self, *, layers: int, dim: int, pre_norm: bool, **layer: int | float) -> None:
+    def __init__(self, layers: int, spec: LayerSpec) -> None:
         super().__init__()
-        self.encoder = TransformerEncoder(layers=layers, dim=dim, pre_norm=pre_norm, **layer)
+        self.encoder = TransformerEncoder(layers, spec)
         init_xavier(self)
 
     def forward(self, x: Tensor, pos: Tensor) -> Tensor:
