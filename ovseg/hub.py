@@ -132,10 +132,10 @@ def _resolve_entry(entry: WeightsEntry, folder: Path, *, progress: bool) -> Path
             )
         return entry.bundled_path
     target = folder / entry.filename
-    if entry.url is not None:
+    if target.is_file():
+        verify(target, sha256=entry.sha256, md5=entry.md5)  # it may have been put there by hand
+    elif entry.url is not None:
         download(entry.url, target, sha256=entry.sha256, progress=progress)
-    elif target.is_file():
-        verify(target, sha256=entry.sha256, md5=entry.md5)  # somebody put it there by hand
     else:
         raise HubError(
             f"{entry.name} cannot be downloaded by a program: {entry.note}. Get {entry.filename} "

@@ -216,6 +216,15 @@ def test_catalogue_names_are_downloaded_and_checked(entry, tmp_path, wanted):
     assert path.read_bytes() == CONTENT
 
 
+def test_a_file_put_into_the_cache_by_hand_is_checked(entry, server, tmp_path):
+    (tmp_path / "some.pt").write_bytes(b"another file")
+    with pytest.raises(DownloadError, match="expected the sha256"):
+        hub.resolve("some", cache_dir=tmp_path, progress=False)
+    (tmp_path / "some.pt").write_bytes(CONTENT)
+    assert hub.resolve("some", cache_dir=tmp_path, progress=False) == tmp_path / "some.pt"
+    assert server.requests == []
+
+
 def test_an_address_of_the_catalogue_is_checked_too(entry, server, tmp_path):
     server.content = b"changed"
     with pytest.raises(DownloadError, match="expected the sha256"):

@@ -71,7 +71,7 @@ def verify(path: Path, *, sha256: str | None = None, md5: str | None = None) -> 
     for algorithm, expected in (("sha256", sha256), ("md5", md5)):
         if expected is None:
             continue
-        digest = hashlib.new(algorithm)
+        digest = hashlib.new(algorithm, usedforsecurity=False)
         with path.open("rb") as file:
             while chunk := file.read(CHUNK_BYTES):
                 digest.update(chunk)
