@@ -37,9 +37,9 @@ def train_clip(folder: Path, config: PretrainConfig) -> Path:
     """Pretrain the small CLIP; returns its weight file."""
     target = folder / "clip.safetensors"
     if not target.exists():
-        cfg = load_cfg(CONFIG)
+        adapter = load_cfg(CONFIG).MODEL.CLIP_ADAPTER
         torch.manual_seed(config.seed)
-        clip = build_clip(cfg.MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME)
+        clip = build_clip(adapter.CLIP_MODEL_NAME, mask_prompt_depth=adapter.MASK_PROMPT_DEPTH)
         pretrain_clip(
             clip,
             render_pair,

@@ -102,6 +102,8 @@ def _add_mask_former(cfg: CfgNode) -> None:
     mask_former = cfg.MODEL.MASK_FORMER = CfgNode()
     mask_former.DEEP_SUPERVISION = True  # losses on every decoder layer
     mask_former.NO_OBJECT_WEIGHT = 0.1
+    # Whether ignored pixels and padding count as negatives of every mask (upstream) or as nothing.
+    mask_former.IGNORED_AS_NEGATIVE = True
     mask_former.DICE_WEIGHT = 1.0
     mask_former.MASK_WEIGHT = 20.0
     mask_former.NHEADS = 8

@@ -79,7 +79,8 @@ class TrainMapper:
 
         Returns:
             The record with `image` (3, H, W) uint8 RGB, `height` and `width` of the file, and
-            `instances`: `gt_classes` (N,) int64, sorted, and `gt_masks` (N, H, W) bool.
+            `instances`: `gt_classes` (N,) int64, sorted, and `gt_masks` (N, H, W) bool; `ignored`
+            (H, W) bool: padding and pixels without a label.
 
         Raises:
             ImageError: a file is unreadable, or picture and labels differ in size.
@@ -101,6 +102,7 @@ class TrainMapper:
             "width": image.shape[1],
             "image": _to_tensor(sample.image),
             "instances": semantic_instances(sample.labels, self.ignore_label),
+            "ignored": torch.from_numpy(sample.labels == self.ignore_label),
         }
 
     def _check_range(self, labels: np.ndarray, path: str) -> None:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovseg.d2.utils import comm
-from ovseg.modeling.matcher import FOCAL_ALPHA, HungarianMatcher
+from ovseg.modeling.matcher import FOCAL_ALPHA, SURELY_OUTSIDE, HungarianMatcher
 
 Matches = Sequence[tuple[Tensor, Tensor]]
 
@@ -58,7 +58,8 @@ def dice_loss(logits: Tensor, targets: Tensor, num_masks: float) -> Tensor:
 class SetCriterion(nn.Module):
     """Matches predictions to targets and computes the losses of the pairs.
 
-    Padding and ignored pixels count as negatives of every mask.
+    Padding and ignored pixels count as negatives of every mask, as upstream has it, unless the
+    targets name pixels to leave out ("ignored"): those then cost nothing, whatever is predicted.
 
     Args:
         num_classes: K; class K is "no object".
@@ -159,7 +160,8 @@ class SetCriterion(nn.Module):
 
         Args:
             masks: (B, Q, h, w) logits.
-            targets: per image masks (N, H, W), one size for all images.
+            targets: per image masks (N, H, W), one size for all images, and for all or none of
+                them the pixels to leave out, ignored (H, W) bool.
             matches: per image query and target indices.
             num_masks: divisor of the sums over masks.
 
@@ -177,7 +179,13 @@ class SetCriterion(nn.Module):
             return {"loss_mask": masks.sum() * 0.0, "loss_dice": masks.sum() * 0.0}
         logits = F.interpolate(
             chosen[:, None].float(), size=wanted.shape[-2:], mode="bilinear", align_corners=False
-        ).flatten(1)  # (N, H * W)
+        )[:, 0]  # (N, H, W)
+        if "ignored" in targets[0]:
+            images = [len(index) for _, index in matches]
+            ignored = torch.stack([target["ignored"] for target in targets])  # (B, H, W)
+            repeats = torch.tensor(images, device=ignored.device)
+            logits = logits.masked_fill(ignored.repeat_interleave(repeats, dim=0), SURELY_OUTSIDE)
+        logits = logits.flatten(1)  # (N, H * W)
         flat = wanted.flatten(1).to(logits)
         return {
             "loss_mask": sigmoid_focal_loss(logits, flat, num_masks),
@@ -191,7 +199,8 @@ class SetCriterion(nn.Module):
 
         Args:
             outputs: pred_logits (B, Q, K + 1), pred_masks (B, Q, h, w), optionally aux_outputs.
-            targets: per image labels (N,) int64 and masks (N, H, W) bool.
+            targets: per image labels (N,) int64, masks (N, H, W) bool, optionally ignored (H, W)
+                bool.
 
         Returns:
             loss_ce, loss_mask and loss_dice, and the same with suffix _i for auxiliary layer i.

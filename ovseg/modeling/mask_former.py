@@ -28,17 +28,24 @@ from ovseg.vocab import Vocabulary
 
 
 def instance_targets(
-    batched_inputs: Inputs, size: tuple[int, int], device: torch.device
+    batched_inputs: Inputs,
+    size: tuple[int, int],
+    device: torch.device,
+    *,
+    leave_out_ignored: bool = False,
 ) -> list[dict[str, Tensor]]:
     """Ground truth of a batch, masks zero-padded to the batch's size.
 
     Args:
-        batched_inputs: each with instances: gt_classes (N,) and gt_masks (N, H, W).
+        batched_inputs: each with instances: gt_classes (N,) and gt_masks (N, H, W); where ignored
+            pixels are left out also ignored (H, W) bool.
         size: (height, width) of the padded batch.
         device: where the targets go.
+        leave_out_ignored: whether ignored pixels and padding are named in the targets.
 
     Returns:
-        Per image labels (N,) int64 and masks (N, height, width) bool.
+        Per image labels (N,) int64 and masks (N, height, width) bool, and where asked for ignored
+        (height, width) bool.
     """
     targets = []
     for x in batched_inputs:
@@ -46,6 +53,8 @@ def instance_targets(
         masks = getattr(instances.gt_masks, "tensor", instances.gt_masks).to(device)
         padding = (0, size[1] - masks.shape[2], 0, size[0] - masks.shape[1])
         targets.append({"labels": instances.gt_classes.to(device), "masks": F.pad(masks, padding)})
+        if leave_out_ignored:
+            targets[-1]["ignored"] = F.pad(x["ignored"].to(device), padding, value=True)
     return targets
 
 
@@ -58,6 +67,8 @@ class MaskFormer(Segmentor):
         sem_seg_head: features to class logits and masks per query.
         criterion: the training losses.
         mask_threshold: a mask with a pixel above this value counts as valid.
+        ignored_as_negative: whether ignored pixels and padding count as negatives of every mask, as
+            upstream has it, or as nothing.
         base: arguments of `Segmentor`.
     """
 
@@ -69,6 +80,7 @@ class MaskFormer(Segmentor):
         sem_seg_head: nn.Module,
         criterion: SetCriterion,
         mask_threshold: float,
+        ignored_as_negative: bool = True,
         **base: Any,
     ) -> None:
         super().__init__(**base)
@@ -76,6 +88,7 @@ class MaskFormer(Segmentor):
         self.sem_seg_head = sem_seg_head
         self.criterion = criterion
         self.mask_threshold = mask_threshold
+        self.ignored_as_negative = ignored_as_negative
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -98,6 +111,7 @@ class MaskFormer(Segmentor):
             "sem_seg_head": build_sem_seg_head(cfg, backbone.output_shape()),
             "criterion": criterion,
             "mask_threshold": adapter.MASK_THR,
+            "ignored_as_negative": former.IGNORED_AS_NEGATIVE,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "size_divisibility": (
@@ -139,7 +153,10 @@ class MaskFormer(Segmentor):
         images = batch.padded.tensor
         outputs = self.class_logits(self.sem_seg_head(self.backbone(images)), vocabulary)
         size = (images.shape[-2], images.shape[-1])
-        return self.criterion(outputs, instance_targets(batched_inputs, size, self.device))
+        targets = instance_targets(
+            batched_inputs, size, self.device, leave_out_ignored=not self.ignored_as_negative
+        )
+        return self.criterion(outputs, targets)
 
     def micro_batch_weights(self, micro_batches: Sequence[Inputs]) -> list[dict[str, float]]:
         """Weights that make the losses of parts of a batch add up to those of the whole batch.

@@ -14,6 +14,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 FOCAL_ALPHA = 0.25
+# A logit whose sigmoid is 0: on pixels outside every target it costs nothing and has no gradient.
+SURELY_OUTSIDE = -1e4
 
 
 def focal_cost(logits: Tensor, targets: Tensor) -> Tensor:
@@ -69,13 +71,18 @@ class HungarianMatcher(nn.Module):
         Args:
             logits: (Q, K + 1) class logits, the last one for no object.
             masks: (Q, h, w) mask logits.
-            target: labels (N,) int64 and masks (N, H, W) bool or float.
+            target: labels (N,) int64, masks (N, H, W) bool or float, and optionally the pixels that
+                count for nothing, ignored (H, W) bool.
 
         Returns:
             (Q, N) float32.
         """
+        size = masks.shape[-2:]
+        if "ignored" in target:
+            ignored = F.interpolate(target["ignored"][None, None].float(), size=size)[0] > 0
+            masks = masks.float().masked_fill(ignored, SURELY_OUTSIDE)
         flat = masks.float().flatten(1)  # (Q, h * w)
-        resized = F.interpolate(target["masks"][:, None].float(), size=masks.shape[-2:])
+        resized = F.interpolate(target["masks"][:, None].float(), size=size)
         wanted = resized.flatten(1).to(flat)  # (N, h * w)
         classes = logits.float().softmax(-1)[:, target["labels"]]  # (Q, N)
         return (

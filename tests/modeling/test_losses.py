@@ -111,3 +111,37 @@ def test_diverged_predictions_are_reported_as_such():
         out["pred_masks"][0, 0, 0, 0] = float("nan")
     with pytest.raises(FloatingPointError, match=r"lower SOLVER\.BASE_LR"):
         matcher()(out, [target([0])])
+
+
+def test_ignored_pixels_that_are_left_out_change_neither_matching_nor_losses() -> None:
+    torch.manual_seed(0)
+    criterion = SetCriterion(
+        num_classes=3,
+        matcher=HungarianMatcher(cost_class=1.0, cost_mask=20.0, cost_dice=1.0),
+        no_object_weight=0.1,
+        mask_weight=20.0,
+        dice_weight=1.0,
+    )
+    logits, masks = torch.randn(2, 5, 4), torch.randn(2, 5, 16, 16)
+    ignored = torch.zeros(2, 16, 16, dtype=torch.bool)
+    ignored[:, 10:] = True
+    targets = [
+        {
+            "labels": torch.tensor([0, 2]),
+            "masks": torch.rand(2, 16, 16) > 0.5,
+            "ignored": ignored[i],
+        }
+        for i in range(2)
+    ]
+    for target in targets:
+        target["masks"] &= ~target["ignored"]
+    other = torch.where(ignored[:, None], torch.randn(2, 5, 16, 16) * 5, masks)
+
+    left_out = criterion({"pred_logits": logits, "pred_masks": masks}, targets)
+    changed = criterion({"pred_logits": logits, "pred_masks": other}, targets)
+    assert left_out == changed
+
+    for target in targets:
+        del target["ignored"]
+    negative = criterion({"pred_logits": logits, "pred_masks": masks}, targets)
+    assert negative["loss_mask"] > 1.05 * left_out["loss_mask"]
