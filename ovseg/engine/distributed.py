@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import warnings
 from collections.abc import Callable, Mapping
 
 import torch
@@ -84,12 +85,15 @@ def wrap_for_ddp(model: nn.Module) -> nn.Module:
     if comm.get_world_size() == 1:
         return model
     device = next(model.parameters()).device
-    return DistributedDataParallel(
-        model,
-        device_ids=[device.index] if device.type == "cuda" else None,
-        broadcast_buffers=False,  # batch norms are frozen or synchronised
-        gradient_as_bucket_view=True,
-    )
+    with warnings.catch_warnings():
+        # Its successor exists in the newest torch only.
+        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+        return DistributedDataParallel(
+            model,
+            device_ids=[device.index] if device.type == "cuda" else None,
+            broadcast_buffers=False,  # batch norms are frozen or synchronised
+            gradient_as_bucket_view=True,
+        )
 
 
 def mean_over_ranks(values: Mapping[str, torch.Tensor]) -> dict[str, float]:

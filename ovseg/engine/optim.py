@@ -25,6 +25,8 @@ NORM_TYPES = (
     nn.LayerNorm,
     nn.LocalResponseNorm,
 )
+# Clips the gradients of parameters in place; returns their joint norm if it knows it.
+GradientClipper = Callable[[Iterable[Tensor]], Tensor | None]
 UNDECAYED_NAMES = ("relative_position_bias_table", "absolute_pos_embed")
 
 
@@ -104,11 +106,12 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     raise ValueError(f"SOLVER.OPTIMIZER: expected 'ADAMW' or 'SGD', got {solver.OPTIMIZER!r}")
 
 
-def build_gradient_clipper(cfg: CfgNode) -> Callable[[Iterable[Tensor]], None] | None:
+def build_gradient_clipper(cfg: CfgNode) -> GradientClipper | None:
     """Make the function that clips gradients in place, or None where clipping is off.
 
     `full_model` scales all gradients by one factor so that their joint L2 norm is at most
-    CLIP_VALUE; `norm` and `value` act on each parameter alone, as in Detectron2.
+    CLIP_VALUE, and returns that norm; `norm` and `value` act on each parameter alone, as in
+    Detectron2.
 
     Raises:
         ValueError: for an unknown `SOLVER.CLIP_GRADIENTS.CLIP_TYPE`.
@@ -118,8 +121,8 @@ def build_gradient_clipper(cfg: CfgNode) -> Callable[[Iterable[Tensor]], None] |
         return None
     limit, norm_type = float(clip.CLIP_VALUE), float(clip.NORM_TYPE)
 
-    def clip_full_model(parameters: Iterable[Tensor]) -> None:
-        nn.utils.clip_grad_norm_(list(parameters), limit)
+    def clip_full_model(parameters: Iterable[Tensor]) -> Tensor:
+        return nn.utils.clip_grad_norm_(list(parameters), limit)
 
     def clip_each_norm(parameters: Iterable[Tensor]) -> None:
         for parameter in parameters:
@@ -128,7 +131,11 @@ def build_gradient_clipper(cfg: CfgNode) -> Callable[[Iterable[Tensor]], None] |
     def clip_each_value(parameters: Iterable[Tensor]) -> None:
         nn.utils.clip_grad_value_(parameters, limit)
 
-    kinds = {"full_model": clip_full_model, "norm": clip_each_norm, "value": clip_each_value}
+    kinds: dict[str, GradientClipper] = {
+        "full_model": clip_full_model,
+        "norm": clip_each_norm,
+        "value": clip_each_value,
+    }
     if clip.CLIP_TYPE not in kinds:
         raise ValueError(
             f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE: expected one of {sorted(kinds)}, "

@@ -76,7 +76,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
         setup_logger(str(output), distributed_rank=comm.get_rank(), name=name)
     cfg = _settle(cfg, args)
     _apply_backend_flags(cfg, evaluating=args.eval_only)
-    seed_all(cfg.SEED + comm.get_rank())
+    # The same on every process, so that they build the same model; steps are seeded by rank later.
+    seed_all(cfg.SEED)
     if comm.is_main_process():
         _leave_record(cfg, args, output / "inference" if args.eval_only else output)
     return cfg

@@ -6,7 +6,7 @@ import contextlib
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ovseg.d2.config import CfgNode
 from ovseg.engine.distributed import mean_over_ranks
+from ovseg.engine.optim import GradientClipper
 
 __all__ = ["NonFiniteLossError", "TrainingStep", "autocast_dtype", "split_batch"]
 
@@ -24,7 +25,7 @@ AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class NonFiniteLossError(FloatingPointError):
-    """A loss became infinite or not a number; the parameters are those before the step."""
+    """A loss or gradient is infinite or not a number; the parameters are as before the step."""
 
 
 def autocast_dtype(cfg: CfgNode) -> torch.dtype | None:
@@ -82,7 +83,7 @@ class TrainingStep:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         scheduler: LRScheduler,
-        clip: Callable[[Iterable[Tensor]], None] | None = None,
+        clip: GradientClipper | None = None,
         accumulation: int = 1,
         amp_dtype: torch.dtype | None = None,
     ) -> None:
@@ -105,8 +106,8 @@ class TrainingStep:
             iteration: named in errors.
 
         Returns:
-            The losses before the step, averaged over micro-batches and processes; `total_loss`
-            last.
+            The losses before the step, averaged over micro-batches and processes, `total_loss`,
+            and `grad_norm` where clipping knows it.
 
         Raises:
             NonFiniteLossError: on every process, before any parameter changes.
@@ -119,9 +120,7 @@ class TrainingStep:
         losses = mean_over_ranks(sums)
         losses["total_loss"] = sum(losses.values())
         _check_finite(losses, iteration)
-        if self.clip is not None:
-            self.scaler.unscale_(self.optimizer)
-            self.clip(p for group in self.optimizer.param_groups for p in group["params"])
+        losses.update(self._clip(iteration))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         with warnings.catch_warnings():
@@ -129,6 +128,24 @@ class TrainingStep:
             warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
             self.scheduler.step()
         return losses
+
+    def _clip(self, iteration: int) -> dict[str, float]:
+        """Clip the gradients; report their norm where it is known."""
+        if self.clip is None:
+            return {}
+        self.scaler.unscale_(self.optimizer)
+        norm = self.clip(p for group in self.optimizer.param_groups for p in group["params"])
+        if norm is None:
+            return {}
+        if math.isfinite(norm):
+            return {"grad_norm": float(norm)}
+        if self.scaler.is_enabled():  # it skips the step and lowers its scale
+            return {}
+        raise NonFiniteLossError(
+            f"iteration {iteration}: the losses are finite, but the norm of the gradient is "
+            f"{float(norm)}; lower SOLVER.BASE_LR or train without SOLVER.AMP. The last checkpoint "
+            "is from before this step"
+        )
 
     def _accumulate(self, micro_batches: list[Sequence[Any]]) -> dict[str, Tensor]:
         """Add up gradients and weighted losses of the micro-batches."""

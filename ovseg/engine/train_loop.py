@@ -80,11 +80,12 @@ class Trainer:
         solver = cfg.SOLVER
         optimizer = build_optimizer(cfg, model)
         scheduler = build_lr_scheduler(cfg, optimizer)
+        wrapped = wrap_for_ddp(model)  # first: it gives every process the same parameters
         ema = (
             ExponentialMovingAverage(model, decay=solver.EMA.DECAY) if solver.EMA.ENABLED else None
         )
         step = TrainingStep(
-            model=wrap_for_ddp(model),
+            model=wrapped,
             optimizer=optimizer,
             scheduler=scheduler,
             clip=build_gradient_clipper(cfg),

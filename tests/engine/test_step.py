@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from ovseg.engine.optim import build_lr_scheduler, build_optimizer
+from ovseg.engine.optim import build_gradient_clipper, build_lr_scheduler, build_optimizer
 from ovseg.engine.step import NonFiniteLossError, TrainingStep, autocast_dtype, split_batch
 from tests.engine.toy import make_toy, toy_batch, toy_cfg
 
@@ -74,6 +74,18 @@ def test_an_error_of_the_model_about_diverging_names_the_iteration(tmp_path):
     model.divisor = diverge
     with pytest.raises(NonFiniteLossError, match="iteration 7: the matching cost is not finite"):
         step_of(cfg, model)(toy_batch(cfg, 0), iteration=7)
+
+
+def test_a_non_finite_gradient_stops_a_step_whose_losses_are_finite(tmp_path):
+    kind = ("SOLVER.CLIP_GRADIENTS.ENABLED", True, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_model")
+    cfg = toy_cfg(tmp_path, *kind)
+    model = make_toy(cfg)
+    model.head.bias.register_hook(lambda gradient: gradient * float("inf"))
+    clip = build_gradient_clipper(cfg)
+    with pytest.raises(NonFiniteLossError, match=r"iteration 3: .*gradient is inf"):
+        step_of(cfg, model, clip=clip)(toy_batch(cfg, 0), iteration=3)
+    healthy = step_of(cfg, make_toy(cfg), clip=clip)(toy_batch(cfg, 0), iteration=0)
+    assert 0 < healthy["grad_norm"] < 1e3
 
 
 def test_frozen_parameters_stay_and_clipping_acts_on_the_summed_gradient(tmp_path):
