@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ovseg.engine.crop_accuracy import box_masks, crop_accuracy
+from ovseg.vocab import Vocabulary
+
+
+class NamesByArea:
+    """Says class 0 for a region of fewer than 20 pixels, else class 1."""
+
+    def classify(
+        self, image: Tensor, masks: Tensor, vocabulary: Vocabulary
+    ) -> tuple[Tensor, Tensor]:
+        large = masks.flatten(1).sum(1) >= 20
+        logits = torch.zeros(len(masks), len(vocabulary) + 1)
+        logits[range(len(masks)), large.long()] = 1.0
+        logits[:, -1] = 2.0  # "no object" wins, and must not count
+        return logits, torch.ones(len(masks), dtype=torch.bool)
+
+
+def test_box_masks_fill_the_tight_box() -> None:
+    masks = torch.zeros(2, 6, 8, dtype=torch.bool)
+    masks[0, 1, 2] = masks[0, 3, 5] = True
+    masks[1, 5, 7] = True
+    filled = box_masks(masks)
+    assert filled[0].sum() == 3 * 4
+    assert bool(filled[0, 1:4, 2:6].all())
+    assert filled[1].sum() == 1
+
+
+def test_accuracy_is_the_mean_over_classes_and_leaves_small_regions_out() -> None:
+    labels = torch.full((10, 10), 255)
+    labels[0, 0] = labels[4, 4] = 0  # 2 pixels, but a box of 25
+    labels[6:10, 0:8] = 1  # 32 pixels, its box the same
+    labels[9, 9] = 2  # too small
+    picture = (torch.zeros(3, 10, 10), labels)
+    vocabulary = Vocabulary.make(["a", "b", "c"])
+    figures = crop_accuracy(
+        NamesByArea(),  # type: ignore[arg-type]
+        [picture, (torch.zeros(3, 4, 4), torch.full((4, 4), 255))],
+        vocabulary,
+        groups={"first": [0], "second": [1], "none": [2]},
+        min_pixels=2,
+    )
+    assert figures["masked/first"] == 100.0
+    assert figures["box/first"] == 0.0  # the box is large, so it is taken for class 1
+    assert figures["masked/second"] == figures["box/second"] == 100.0
+    assert math.isnan(figures["masked/none"])
+    assert (figures["masked/all"], figures["box/all"]) == (100.0, 50.0)
