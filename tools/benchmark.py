@@ -1,0 +1,109 @@
+"""Measure what segmenting one image costs, stage by stage, and what the saving measures save.
+
+Runs a config with the given or with random weights on a random image. What is learned changes the
+cost in one way only: masks that a trained model leaves empty cost CLIP nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where it is not installed
+
+from ovseg.config import load_cfg
+from ovseg.d2.modeling import build_model
+from ovseg.engine.benchmark import Comparison, compare_label_maps, compare_text_towers, stages
+from ovseg.engine.weights import load_for_evaluation
+from ovseg.utils.environment import environment_record
+from ovseg.utils.files import atomic_path
+from ovseg.vocab import Vocabulary
+
+EXAMPLE = "example: %(prog)s --config-file ovseg_swinB --size 640 853 --benchmark ade20k_847"
+
+
+def parse(words: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE)
+    parser.add_argument("--config-file", default="ovseg_tiny", help="path or shipped name")
+    parser.add_argument("--weights", default="random", help="name, path, or random")
+    parser.add_argument("--size", type=int, nargs=2, default=(128, 128), metavar=("H", "W"))
+    parser.add_argument("--output-size", type=int, nargs=2, metavar=("H", "W"), help="of labels")
+    parser.add_argument("--benchmark", default="ade20k_150", help="class list to segment")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--output", type=Path, help="write the figures to this JSON file")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
+    return parser.parse_args(words)
+
+
+def compared(name: str, comparison: Comparison) -> dict[str, float | str | None]:
+    """Print one comparison and return it as plain numbers."""
+    plain, saving = comparison.plain, comparison.saving
+    memory = comparison.memory_ratio
+    print(f"\n{name}: {plain.seconds * 1e3:.1f} ms -> {saving.seconds * 1e3:.1f} ms", end="")
+    print(f"  ({comparison.speedup:.1f}x faster)", end="")
+    if memory is not None and plain.peak_bytes is not None and saving.peak_bytes is not None:
+        print(
+            f", {plain.peak_bytes / 2**20:.0f} MiB -> {saving.peak_bytes / 2**20:.0f} MiB", end=""
+        )
+        print(f"  ({memory:.1f}x less)", end="")
+    print(f", largest difference {comparison.difference:.2g}")
+    return {
+        "plain_seconds": plain.seconds,
+        "saving_seconds": saving.seconds,
+        "speedup": comparison.speedup,
+        "plain_bytes": plain.peak_bytes,
+        "saving_bytes": saving.peak_bytes,
+        "difference": comparison.difference,
+    }
+
+
+def main(args: argparse.Namespace) -> dict[str, object]:
+    """Measure, print, and return the figures."""
+    cfg = load_cfg(args.config_file, args.opts)
+    model = build_model(cfg).eval()
+    load_for_evaluation(model, args.weights)
+    vocabulary = Vocabulary.benchmark(args.benchmark)
+    height, width = args.size
+    image = 255 * torch.rand(3, height, width, generator=torch.Generator().manual_seed(0))
+    print(
+        f"{args.config_file}, {height} x {width}, {len(vocabulary)} classes, {model.device}, "
+        f"{torch.get_num_threads()} threads"
+    )
+    seconds = stages(model, image, vocabulary, repeats=args.repeats)
+    for stage, value in seconds.items():
+        share = "" if stage == "text, first time" else f"{value / seconds['total']:8.0%}"
+        print(f"  {stage:32}{value * 1e3:10.1f} ms{share}")
+    prompts = [
+        template.format(name)
+        for name, *_ in vocabulary.prompts
+        for template in vocabulary.templates[:1]
+    ]
+    out_height, out_width = args.output_size or args.size
+    inputs = [{"image": image, "height": out_height, "width": out_width}]
+    [prediction] = model.predict_masks(inputs, vocabulary)
+    figures = {
+        "settings": {**vars(args), "output": str(args.output), "classes": len(vocabulary)},
+        "stages": seconds,
+        "text": compared(
+            "text tower, 77 tokens -> up to the end of text",
+            compare_text_towers(model, prompts, repeats=args.repeats),
+        ),
+        "labels": compared(
+            f"label map {out_height} x {out_width}, all scores -> bands",
+            compare_label_maps(prediction, repeats=args.repeats),
+        ),
+        "environment": environment_record(),
+    }
+    if args.output is not None:
+        with atomic_path(args.output) as partial:
+            partial.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    return figures
+
+
+if __name__ == "__main__":
+    main(parse())
