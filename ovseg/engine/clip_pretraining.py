@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from open_clip.loss import ClipLoss
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from ovseg.clip import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD, encode_tokens, tokenize
+from ovseg.clip import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD, MaskPromptedCLIP, tokenize
 from ovseg.utils.files import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def normalise_images(images: Tensor) -> Tensor:
     return (images.float() - mean) / std
 
 
-def make_optimizers(clip: nn.Module, config: PretrainConfig) -> list[torch.optim.Optimizer]:
+def make_optimizers(clip: MaskPromptedCLIP, config: PretrainConfig) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the transformer blocks, AdamW for all other parameters."""
     blocks: list[Tensor] = []
     others: list[Tensor] = []
@@ -121,12 +121,12 @@ def learning_rate(step: int, config: PretrainConfig) -> float:
 
 
 def pretrain_clip(
-    clip: nn.Module,
+    clip: MaskPromptedCLIP,
     render: Callable[[int], tuple[np.ndarray, str]],
     *,
     config: PretrainConfig,
     output_dir: Path,
-    evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
+    evaluate: Callable[[MaskPromptedCLIP], dict[str, float]] | None = None,
 ) -> None:
     """Train `clip` in place; a checkpoint left by an interrupted run is continued.
 
@@ -156,7 +156,7 @@ def pretrain_clip(
                 group["lr"] = learning_rate(step, config)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
             image_rows = clip.encode_image(normalise_images(images))
-            text_rows = encode_tokens(clip, tokens)
+            text_rows = clip.encode_text(tokens)
         loss = loss_of(
             F.normalize(image_rows.float(), dim=-1),
             F.normalize(text_rows.float(), dim=-1),
@@ -221,7 +221,7 @@ def _append(output_dir: Path, record: dict[str, float]) -> None:
 
 
 def _save(
-    clip: nn.Module,
+    clip: MaskPromptedCLIP,
     optimizers: list[torch.optim.Optimizer],
     config: PretrainConfig,
     step: int,
@@ -240,7 +240,7 @@ def _save(
 
 
 def _resume(
-    clip: nn.Module,
+    clip: MaskPromptedCLIP,
     optimizers: list[torch.optim.Optimizer],
     config: PretrainConfig,
     path: Path,
