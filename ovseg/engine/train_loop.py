@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -229,12 +229,16 @@ def train(
         trainer.checkpoint.forget()
     writers = _open_writers(cfg, start) if comm.is_main_process() else []
     logger.info("Training iterations %d to %d", start, cfg.SOLVER.MAX_ITER)
-    try:
-        trainer.run(make_loader(cfg, start_iteration=start), start=start, writers=writers)
-        trainer.finish(writers)
-    finally:
+    with ExitStack() as stack:
         for writer in writers:
-            writer.close()
+            stack.callback(writer.close)
+        loader = make_loader(cfg, start_iteration=start)
+        try:
+            trainer.run(loader, start=start, writers=writers)
+        finally:
+            if hasattr(loader, "close"):
+                loader.close()  # its workers are not needed for the evaluation
+        trainer.finish(writers)
     return trainer.results
 
 
