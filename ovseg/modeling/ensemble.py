@@ -10,14 +10,12 @@ import torch
 from torch import Tensor
 
 
-def ensemble_scores(
-    proposal: Tensor, clip: Tensor | None, valid: Tensor, *, weight: float
-) -> Tensor:
+def ensemble_scores(proposal: Tensor, clip: Tensor, valid: Tensor, *, weight: float) -> Tensor:
     """Weighted geometric mean of two classifiers.
 
     Args:
         proposal: (Q, K) probabilities of the mask classifier.
-        clip: (Q, K) probabilities of CLIP, or None to use `proposal` alone.
+        clip: (Q, K) probabilities of CLIP.
         valid: (Q,) bool, the masks that CLIP saw; rows of `clip` elsewhere are not read.
         weight: CLIP's exponent in [0, 1]. At 0 CLIP alone decides and masks that it did not see
             score zero: this special value is part of the released configurations.
@@ -25,8 +23,6 @@ def ensemble_scores(
     Returns:
         (Q, K).
     """
-    if clip is None:
-        return proposal
     if weight == 0:
         return torch.where(valid[:, None], clip, 0.0)
     seen = torch.where(valid[:, None], clip, 1.0)

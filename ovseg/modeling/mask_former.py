@@ -219,8 +219,14 @@ class MaskFormer(Segmentor):
         Returns:
             The prediction.
         """
-        valid = (masks > self.mask_threshold).flatten(1).any(1)
-        return MaskPrediction(masks, proposal, proposal, None, valid, output_size)
+        return MaskPrediction(
+            masks=masks,
+            class_scores=proposal,
+            proposal_scores=proposal,
+            clip_scores=None,
+            valid=masks.amax((1, 2)) > self.mask_threshold,
+            output_size=output_size,
+        )
 
     def predict_masks(
         self, batched_inputs: Inputs, vocabulary: Vocabulary | None = None

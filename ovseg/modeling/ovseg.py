@@ -139,19 +139,22 @@ class OVSeg(MaskFormer):
         output_size: tuple[int, int],
     ) -> MaskPrediction:
         """Combines the head's scores with CLIP's; see `MaskFormer.score`."""
-        plain = super().score(image, masks, proposal, vocabulary, output_size)
-        clip = None
-        if self.clip_ensemble:
+        if not self.clip_ensemble:
+            prediction = super().score(image, masks, proposal, vocabulary, output_size)
+        else:
             logits, valid = self.clip_adapter.classify(image, masks, vocabulary)
+            clip = torch.ones_like(proposal)  # (Q, K)
             # no-object is dropped before the softmax here, unlike in the head's scores.
-            clip = torch.ones_like(proposal)
             clip[valid] = logits[:, :-1].softmax(-1)
-        scores = ensemble_scores(proposal, clip, plain.valid, weight=self.clip_ensemble_weight)
+            weight = self.clip_ensemble_weight
+            scores = ensemble_scores(proposal, clip, valid, weight=weight)
+            prediction = MaskPrediction(masks, scores, proposal, clip, valid, output_size)
         if self.inference_mode == "semantic":
-            return replace(plain, class_scores=scores, clip_scores=clip)
-        skip = _background_of_two(vocabulary)
-        scores = keep_best_mask_per_class(scores, plain.valid, skip=skip)
-        return replace(plain, class_scores=scores, clip_scores=clip, threshold=self.mask_threshold)
+            return prediction
+        best = keep_best_mask_per_class(
+            prediction.class_scores, prediction.valid, skip=_background_of_two(vocabulary)
+        )
+        return replace(prediction, class_scores=best, threshold=self.mask_threshold)
 
     def _told_apart(self, vocabulary: Vocabulary) -> Vocabulary:
         """Adds "others" to a single class in demo mode; a softmax over one class says nothing."""

@@ -4,9 +4,11 @@ Source: MaskFormer (Cheng et al., NeurIPS 2021), section 3.4, semantic inference
 k at a pixel is the sum over masks of the mask's score for k times the mask's value at the pixel.
 
 Scores of K classes at full size can take gigabytes (847 classes on a 4-megapixel photo: 13.6 GB),
-yet labels only need their argmax. So scores are made in bands of rows of bounded size, each from
-the few input rows that bilinear interpolation reads. `sem_seg` and `labels` use the same bands;
-hence the labels are exactly the argmax of the scores.
+yet labels only need their argmax. So scores are made in bands of rows of bounded size. `sem_seg`
+and `labels` use the same bands; hence the labels are exactly the argmax of the scores.
+
+Resizing and merging are both linear, so their order is free. Masks are resized first and merged at
+the output size: the merge is a matrix product, which costs less than resizing K score maps.
 """
 
 from __future__ import annotations
@@ -14,45 +16,75 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Upper bound of the scores held at a time, those before plus those after resizing.
-BAND_BYTES = 32 * 2**20
+# Upper bound of the values held at a time. Small enough to stay in a processor's cache, large
+# enough to keep a GPU busy.
+BAND_BYTES = 16 * 2**20
 
 
-def interpolation_rows(
-    size_in: int, size_out: int, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows and weights of bilinear interpolation along one axis, corners not aligned.
+class RowResizer:
+    """Bilinear resizing (corners not aligned) of some rows of the output at a time.
 
     Args:
-        size_in: rows of the input.
-        size_out: rows of the output.
-        device: where the tensors are made.
-
-    Returns:
-        Upper row (size_out,) int64, lower row (size_out,) int64, weight of the lower row
-        (size_out,) float32 in [0, 1).
+        size: (h, w) of the input.
+        output_size: (H, W) of the output.
+        device: where inputs are.
     """
-    position = (torch.arange(size_out, device=device) + 0.5) * (size_in / size_out) - 0.5
-    position = position.clamp(min=0)
-    upper = position.long().clamp(max=size_in - 1)
-    return upper, (upper + 1).clamp(max=size_in - 1), position - upper
+
+    def __init__(
+        self, size: tuple[int, int], output_size: tuple[int, int], device: torch.device
+    ) -> None:
+        self.size = size
+        self.output_size = output_size
+        position = torch.arange(output_size[0], device=device) + 0.5
+        position = (position * (size[0] / output_size[0]) - 0.5).clamp(min=0)
+        self.upper = position.long().clamp(max=size[0] - 1)  # (H,)
+        self.lower = (self.upper + 1).clamp(max=size[0] - 1)  # (H,)
+        self.weight = (position - self.upper)[:, None]  # (H, 1), of the lower row
+        self.first, self.last = self.upper.tolist(), self.lower.tolist()
+
+    def rows_needed(self, band: slice) -> slice:
+        """Input rows that a band of output rows depends on.
+
+        Args:
+            band: output rows; both ends given.
+
+        Returns:
+            The input rows.
+        """
+        if self.size[0] == self.output_size[0]:
+            return band
+        return slice(self.first[band.start], self.last[band.stop - 1] + 1)
+
+    def __call__(self, rows: Tensor, band: slice) -> Tensor:
+        """Resizes the rows needed.
+
+        Args:
+            rows: (C, n, w), the input's rows `rows_needed(band)`.
+            band: output rows; both ends given.
+
+        Returns:
+            (C, band.stop - band.start, W).
+        """
+        if self.size[0] != self.output_size[0]:
+            offset = self.first[band.start]
+            above, below = rows[:, self.upper[band] - offset], rows[:, self.lower[band] - offset]
+            rows = torch.lerp(above, below, self.weight[band])  # (C, rows, w)
+        if self.size[1] == self.output_size[1]:
+            return rows
+        # Rows map to themselves here, so this interpolates along the width only.
+        size = (rows.shape[1], self.output_size[1])
+        return F.interpolate(rows[None], size=size, mode="bilinear", align_corners=False)[0]
 
 
 class Prediction(ABC):
     """Class scores of one image, read out at the size the caller asked for."""
 
     output_size: tuple[int, int]
-
-    @property
-    @abstractmethod
-    def size(self) -> tuple[int, int]:
-        """(h, w) at which scores are computed, before resizing."""
 
     @property
     @abstractmethod
@@ -64,50 +96,33 @@ class Prediction(ABC):
     def device(self) -> torch.device:
         """Where the scores are computed."""
 
+    @property
     @abstractmethod
-    def rows(self, start: int, stop: int) -> Tensor:
-        """Scores of some rows before resizing.
+    def floats_per_pixel(self) -> int:
+        """Values that `bands` holds per output pixel; sets the height of a band."""
+
+    @abstractmethod
+    def bands(self, height: int) -> Iterator[tuple[slice, Tensor]]:
+        """Computes the scores in bands of rows.
 
         Args:
-            start: first row.
-            stop: row behind the last one.
+            height: rows per band.
 
         Returns:
-            (C, stop - start, w) float32. The first K channels are the classes; a further one, if
-            any, is a class the caller did not ask for and that only `labels` looks at.
+            Per band its output rows and their scores (rows, W, C) float32. The first K channels
+            are the classes; a further one, if any, is a class the caller did not ask for and that
+            only `labels` looks at.
         """
 
-    def _bands(self) -> Iterator[tuple[slice, Tensor]]:
-        """Yields slices of output rows and their scores (C, rows, W)."""
-        (height, width), (out_height, out_width) = self.size, self.output_size
-        upper, lower, weight = interpolation_rows(height, out_height, self.device)
-        bytes_per_row = 4 * (self.num_classes + 1) * (out_width + width * height / out_height)
-        step = max(1, int(BAND_BYTES / bytes_per_row))
-        first_row, last_row = upper.tolist(), lower.tolist()
-        for start in range(0, out_height, step):
-            band = slice(start, min(start + step, out_height))
-            if height == out_height:
-                scores = self.rows(band.start, band.stop)  # (C, rows, w)
-            else:
-                offset = first_row[band.start]
-                scores = self.rows(offset, last_row[band.stop - 1] + 1)  # (C, n, w)
-                above, below = scores[:, upper[band] - offset], scores[:, lower[band] - offset]
-                scores = torch.lerp(above, below, weight[band, None])  # (C, rows, w)
-            if width != out_width:
-                # Rows map to themselves here, so this interpolates along the width only.
-                scores = F.interpolate(
-                    scores[None],
-                    size=(scores.shape[1], out_width),
-                    mode="bilinear",
-                    align_corners=False,
-                )[0]  # (C, rows, W)
-            yield band, scores
+    def _bounded_bands(self) -> Iterator[tuple[slice, Tensor]]:
+        bytes_per_row = 4 * self.floats_per_pixel * self.output_size[1]
+        return self.bands(max(1, BAND_BYTES // bytes_per_row))
 
     def sem_seg(self) -> Tensor:
         """Returns the scores of every class, (K, H, W) float32."""
         scores = torch.empty(self.num_classes, *self.output_size, device=self.device)
-        for band, values in self._bands():
-            scores[:, band] = values[: self.num_classes]
+        for band, values in self._bounded_bands():
+            scores[:, band] = values[..., : self.num_classes].permute(2, 0, 1)
         return scores
 
     def labels(self, *, blank: int | None = None) -> Tensor:
@@ -121,13 +136,20 @@ class Prediction(ABC):
             (H, W) int64. Without `blank`, equal to `sem_seg().argmax(0)`.
         """
         labels = torch.empty(self.output_size, dtype=torch.int64, device=self.device)
-        for band, values in self._bands():
-            best, index = values[: self.num_classes].max(0)
-            if blank is not None:
-                rest = values[self.num_classes :].amax(0) if len(values) > self.num_classes else 0
-                index = index.masked_fill((best <= 0) | (best < rest), blank)
-            labels[band] = index
+        for band, values in self._bounded_bands():
+            classes = values[..., : self.num_classes]  # (rows, W, K)
+            best, labels[band] = classes.max(-1)
+            if blank is None:
+                continue
+            unclaimed = best <= 0
+            if values.shape[-1] > self.num_classes:
+                unclaimed |= best < values[..., -1]
+            labels[band].masked_fill_(unclaimed, blank)
         return labels
+
+
+def _slices(length: int, step: int) -> Iterator[slice]:
+    return (slice(start, min(start + step, length)) for start in range(0, length, step))
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,11 +165,6 @@ class DensePrediction(Prediction):
     output_size: tuple[int, int]
 
     @property
-    def size(self) -> tuple[int, int]:
-        """(h, w) of the scores."""
-        return self.scores.shape[1], self.scores.shape[2]
-
-    @property
     def num_classes(self) -> int:
         """K."""
         return len(self.scores)
@@ -157,9 +174,18 @@ class DensePrediction(Prediction):
         """Where the scores are."""
         return self.scores.device
 
-    def rows(self, start: int, stop: int) -> Tensor:
-        """Returns rows start to stop of the scores, (K, stop - start, w)."""
-        return self.scores[:, start:stop].float()
+    @property
+    def floats_per_pixel(self) -> int:
+        """Values held per output pixel."""
+        return len(self.scores)
+
+    def bands(self, height: int) -> Iterator[tuple[slice, Tensor]]:
+        """Resizes the scores band by band; see `Prediction.bands`."""
+        size = (self.scores.shape[1], self.scores.shape[2])
+        resize = RowResizer(size, self.output_size, self.device)
+        for band in _slices(self.output_size[0], height):
+            rows = self.scores[:, resize.rows_needed(band)].float()
+            yield band, resize(rows, band).permute(1, 2, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,11 +215,6 @@ class MaskPrediction(Prediction):
     hidden_scores: Tensor | None = None
 
     @property
-    def size(self) -> tuple[int, int]:
-        """(h, w) of the masks."""
-        return self.masks.shape[1], self.masks.shape[2]
-
-    @property
     def num_classes(self) -> int:
         """K."""
         return self.class_scores.shape[1]
@@ -203,22 +224,28 @@ class MaskPrediction(Prediction):
         """Where the masks are."""
         return self.masks.device
 
-    @cached_property
-    def _merged(self) -> tuple[Tensor, Tensor]:
-        """Indices (U,) of the masks that contribute, and their scores (C, U)."""
+    @property
+    def floats_per_pixel(self) -> int:
+        """Values held per output pixel: the scores and the resized masks."""
+        return self.num_classes + len(self.masks)
+
+    def bands(self, height: int) -> Iterator[tuple[slice, Tensor]]:
+        """Resizes the masks and merges them band by band; see `Prediction.bands`."""
         scores = self.class_scores
         if self.hidden_scores is not None:
             scores = torch.cat((scores, self.hidden_scores[:, None]), dim=1)  # (Q, K + 1)
-        used = scores.ne(0).any(1).nonzero()[:, 0]
-        return used, scores[used].float().T
-
-    def rows(self, start: int, stop: int) -> Tensor:
-        """Merges the masks over rows start to stop, (K or K + 1, stop - start, w)."""
-        used, scores = self._merged
-        masks = self.masks[:, start:stop]
-        if len(used) < len(masks):
-            masks = masks[used]
-        if self.threshold is not None:
-            masks = masks > self.threshold
-        merged = scores @ masks.float().flatten(1)  # (C, n * w)
-        return merged.unflatten(1, masks.shape[1:])
+        used = scores.ne(0).any(1).nonzero()[:, 0]  # other masks need no resizing
+        if not len(used):
+            used = torch.zeros(1, dtype=torch.int64, device=self.device)  # any mask; it scores 0
+        scores = scores[used].float()  # (U, C)
+        resize = RowResizer(
+            (self.masks.shape[1], self.masks.shape[2]), self.output_size, self.device
+        )
+        for band in _slices(self.output_size[0], height):
+            rows = self.masks[:, resize.rows_needed(band)]
+            if len(used) < len(rows):
+                rows = rows[used]  # (U, n, w)
+            if self.threshold is not None:
+                rows = rows > self.threshold
+            resized = resize(rows.float(), band)  # (U, rows, W)
+            yield band, (resized.flatten(1).T @ scores).unflatten(0, resized.shape[1:])

@@ -157,9 +157,9 @@ class RegionClassifier(nn.Module):
         Returns:
             valid (Q,) bool, and the (expanded) boxes of the V valid masks.
         """
-        binary = masks > self.mask_threshold
-        valid = binary.flatten(1).any(1)
-        boxes = [tuple(box) for box in masks_to_boxes(binary[valid]).tolist()]
+        tight = masks_to_boxes(masks > self.mask_threshold)  # (Q, 4)
+        valid = tight[:, 2] > 0  # the box of an empty mask is all zeros
+        boxes = [(x0, y0, x1, y1) for x0, y0, x1, y1 in tight.tolist() if x1 > 0]
         if self.expand_ratio != 1.0:
             size = (masks.shape[1], masks.shape[2])
             boxes = [expand_box(box, self.expand_ratio, size) for box in boxes]

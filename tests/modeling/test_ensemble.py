@@ -20,10 +20,6 @@ def test_weight_zero_means_clip_alone_and_only_seen_masks():
     assert torch.equal(scores, torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.0, 0.0]]))
 
 
-def test_without_clip_the_proposals_stand_alone():
-    assert torch.equal(ensemble_scores(PROPOSAL, None, VALID, weight=0.7), PROPOSAL)
-
-
 def test_every_class_keeps_one_mask_with_all_of_its_scores():
     scores = torch.tensor([[0.2, 0.3, 0.1], [0.6, 0.1, 0.1], [0.5, 0.7, 0.9]])
     kept = keep_best_mask_per_class(scores, torch.tensor([True, True, True]))

@@ -63,9 +63,9 @@ def test_labels_are_exactly_the_argmax_of_the_scores(monkeypatch, size, output_s
 def test_no_band_exceeds_its_bytes(monkeypatch):
     monkeypatch.setattr(postprocess, "BAND_BYTES", 20_000)
     p = prediction((50, 40), (200, 160))
-    heights = [len(values[0]) for _, values in p._bands()]
-    assert sum(heights) == 200
-    assert max(heights) * 160 * 4 * p.num_classes <= 20_000
+    shapes = [values.shape for _, values in p._bounded_bands()]
+    assert sum(shape[0] for shape in shapes) == 200
+    assert max(4 * shape.numel() for shape in shapes) <= 20_000
 
 
 def test_masks_without_scores_take_no_part():
