@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ovseg.clip import build_clip
-from ovseg.clip.weights import load_clip_state
+from ovseg.clip.weights import MASK_EMBEDDING, load_clip_state
 from ovseg.d2.config import CfgNode, configurable
 from ovseg.d2.modeling import META_ARCH_REGISTRY
 from ovseg.modeling.ensemble import ensemble_scores, keep_best_mask_per_class
@@ -44,10 +44,13 @@ def build_region_classifier(cfg: CfgNode) -> RegionClassifier:
             "MODEL.CLIP_ADAPTER.REGION_RESIZED: expected True, got False; regions are always "
             "resized to CLIP's input size."
         )
-    clip_model = build_clip(adapter.CLIP_MODEL_NAME, mask_prompt_depth=adapter.MASK_PROMPT_DEPTH)
+    depth, state = adapter.MASK_PROMPT_DEPTH, None
     if adapter.CLIP_WEIGHTS:
         state = load_clip_state(adapter.CLIP_WEIGHTS)
-        load_strict(clip_model, state, recomputable=("visual.mask_embedding",))
+        depth = len(state.get(MASK_EMBEDDING, range(depth)))  # an adapted CLIP brings its own
+    clip_model = build_clip(adapter.CLIP_MODEL_NAME, mask_prompt_depth=depth)
+    if state is not None:
+        load_strict(clip_model, state, recomputable=(MASK_EMBEDDING,))
     return RegionClassifier(
         clip_model=clip_model,
         mask_fill=adapter.MASK_FILL,

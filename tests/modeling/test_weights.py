@@ -5,6 +5,7 @@ from collections import OrderedDict
 import pytest
 import torch
 
+from ovseg.clip import build_clip
 from ovseg.modeling.weights import load_ovseg_weights, upstream_names
 from ovseg.utils.weights import WeightsError, write_safetensors
 from tests.modeling.tiny import image, tiny_model, vocabulary
@@ -164,3 +165,18 @@ def test_a_backbone_of_another_width_is_refused(source):
     state["patch_embed.proj.weight"] = torch.zeros(8, 3, 4, 4)
     with pytest.raises(WeightsError, match=r"patch_embed.proj.weight: expected \(16, 3, 4, 4\)"):
         load_ovseg_weights(tiny_model(), state, allow_backbone_only=True)
+
+
+@pytest.mark.parametrize("adapted", [True, False], ids=["adapted", "plain"])
+def test_clip_starts_from_its_own_file(tmp_path, adapted):
+    torch.manual_seed(8)
+    clip = build_clip("ovseg-tiny", mask_prompt_depth=2)
+    state = {name: torch.randn_like(value) for name, value in clip.state_dict().items()}
+    if not adapted:
+        del state["visual.mask_embedding"]
+    write_safetensors(tmp_path / "clip.safetensors", state)
+    path = str(tmp_path / "clip.safetensors")
+    model = tiny_model(MODEL__CLIP_ADAPTER__CLIP_WEIGHTS=path)
+    loaded = model.clip_adapter.clip_model.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in state.items())
+    assert loaded["visual.mask_embedding"].shape[0] == (2 if adapted else 3)

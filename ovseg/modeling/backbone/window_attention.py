@@ -168,7 +168,8 @@ class WindowAttention(nn.Module):
         bias = self.position_bias()[None]  # (1, heads, N, N)
         if mask is not None:
             bias = bias + mask[:, None]  # (nW, heads, N, N)
-            bias = bias.repeat(count // len(mask), 1, 1, 1)  # (B * nW, heads, N, N)
+            if count > len(mask):
+                bias = bias.repeat(count // len(mask), 1, 1, 1)  # (B * nW, heads, N, N)
         x = F.scaled_dot_product_attention(
             query,
             key,
