@@ -24,7 +24,7 @@ from ovseg.config import load_cfg
 from ovseg.data.catalog import dataset_root
 from ovseg.data.tinyscapes import DEFAULT_COUNTS, render_pair, world_version, write_split
 from ovseg.engine.checkpoint import averaged_state, latest_checkpoint, read_checkpoint
-from ovseg.engine.clip_pretraining import PretrainConfig, pretrain_clip
+from ovseg.engine.clip_pretraining import PretrainConfig, has_fast_bf16, pretrain_clip
 from ovseg.engine.crop_accuracy import tiny_crop_accuracy
 from ovseg.utils.weights import write_safetensors
 
@@ -83,7 +83,8 @@ def main(args: argparse.Namespace) -> None:
     overrides = ["OUTPUT_DIR", str(run), "SEED", str(args.seed)]
     if not result.exists():
         start = ["MODEL.WEIGHTS", "", "MODEL.CLIP_ADAPTER.CLIP_WEIGHTS", str(clip)]
-        train_net("--resume", *overrides, *start)
+        precision = ["SOLVER.AMP.ENABLED", str(has_fast_bf16()), "SOLVER.AMP.DTYPE", "bfloat16"]
+        train_net("--resume", *overrides, *start, *precision)
         export(run, result, args.seed)
     logger.info("%s is there after %.0f s", result, time.perf_counter() - began)
     train_net("--eval-only", "OUTPUT_DIR", str(folder / "eval"), "MODEL.WEIGHTS", str(result))

@@ -47,7 +47,7 @@ class PretrainConfig:
         workers: processes that draw pairs ahead of training.
     """
 
-    steps: int = 1600
+    steps: int = 2000
     batch_size: int = 128
     lr: float = 2e-3
     weight_decay: float = 0.05
@@ -143,7 +143,7 @@ def pretrain_clip(
     output_dir.mkdir(parents=True, exist_ok=True)
     optimizers = make_optimizers(clip, config)
     start = _resume(clip, optimizers, config, output_dir / "checkpoint.pt")
-    bf16 = config.bf16 if config.bf16 is not None else _has_fast_bf16()
+    bf16 = config.bf16 if config.bf16 is not None else has_fast_bf16()
     logger.info("CLIP pretraining: steps %d to %d, bfloat16 %s", start, config.steps, bf16)
     loss_of = ClipLoss(cache_labels=True)
     clip.train()
@@ -195,7 +195,8 @@ def _batches(
     return iter(loader)
 
 
-def _has_fast_bf16() -> bool:
+def has_fast_bf16() -> bool:
+    """Tell whether this CPU multiplies bfloat16 in hardware; elsewhere it would be slower."""
     return bool(torch.cpu._is_avx512_bf16_supported())
 
 
