@@ -1,7 +1,7 @@
 """Combining what the mask classifier and CLIP say about each mask.
 
 Source: OVSeg (Liang et al., CVPR 2023), section 3.1, equation 3: a geometric mean with weight
-lambda, after GroupViT's successors; the one-mask-per-class rule is that of OVSeg's demo.
+lambda; the one-mask-per-class rule is that of the demo of OVSeg.
 """
 
 from __future__ import annotations
