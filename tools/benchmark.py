@@ -34,6 +34,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--size", type=int, nargs=2, default=(128, 128), metavar=("H", "W"))
     parser.add_argument("--output-size", type=int, nargs=2, metavar=("H", "W"), help="of labels")
     parser.add_argument("--benchmark", default="ade20k_150", help="class list to segment")
+    parser.add_argument("--texts", type=int, default=64, help="prompts to compare text towers on")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--output", type=Path, help="write the figures to this JSON file")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
@@ -67,7 +68,7 @@ def main(args: argparse.Namespace) -> dict[str, object]:
     cfg = load_cfg(args.config_file, args.opts)
     model = build_model(cfg).eval()
     load_for_evaluation(model, args.weights)
-    vocabulary = Vocabulary.benchmark(args.benchmark)
+    vocabulary = Vocabulary.benchmark(args.benchmark, templates=model.templates)
     height, width = args.size
     image = 255 * torch.rand(3, height, width, generator=torch.Generator().manual_seed(0))
     print(
@@ -78,11 +79,8 @@ def main(args: argparse.Namespace) -> dict[str, object]:
     for stage, value in seconds.items():
         share = "" if stage == "text, first time" else f"{value / seconds['total']:8.0%}"
         print(f"  {stage:32}{value * 1e3:10.1f} ms{share}")
-    prompts = [
-        template.format(name)
-        for name, *_ in vocabulary.prompts
-        for template in vocabulary.templates[:1]
-    ]
+    template = vocabulary.templates[0]
+    prompts = [template.format(name) for name, *_ in vocabulary.prompts[: args.texts]]
     out_height, out_width = args.output_size or args.size
     inputs = [{"image": image, "height": out_height, "width": out_width}]
     [prediction] = model.predict_masks(inputs, vocabulary)

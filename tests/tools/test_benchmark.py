@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+
+from tests.helpers import ROOT
+
+OPTS = (
+    *("MODEL.DEVICE", "cpu", "MODEL.SWIN.EMBED_DIM", "16", "MODEL.SWIN.DEPTHS", "[1,1,1,1]"),
+    *("MODEL.SWIN.NUM_HEADS", "[1,1,2,2]", "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES", "4"),
+    *("MODEL.CLIP_ADAPTER.TEXT_TEMPLATES", "predefined"),
+)
+
+
+def test_it_prints_and_writes_stages_and_ratios(tmp_path, capsys):
+    spec = importlib.util.spec_from_file_location("benchmark", ROOT / "tools" / "benchmark.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    path = tmp_path / "cost.json"
+    words = ["--size", "64", "96", "--benchmark", "pascal_voc_20", "--repeats", "1", "--texts", "8"]
+    figures = module.main(module.parse([*words, "--output", str(path), *OPTS]))
+    printed = capsys.readouterr().out
+    assert "64 x 96, 20 classes" in printed and "backbone" in printed
+    assert "77 tokens -> up to the end of text" in printed
+    written = json.loads(path.read_text())
+    assert written["stages"] == figures["stages"]
+    assert written["labels"]["difference"] == 0 and written["text"]["speedup"] > 1
+    assert written["environment"]["packages"]["torch"]
