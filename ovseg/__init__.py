@@ -5,10 +5,14 @@ Importing this package imports no torch; `load` does when it is called.
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ovseg.predictor import Predictor
+
+# fvcore scripts two functions when it is imported, which newer torch releases complain about.
+warnings.filterwarnings("ignore", r"`torch\.jit", FutureWarning)
 
 __version__ = "0.1.0"
 
