@@ -167,7 +167,8 @@ def _add_clip_adapter(cfg: CfgNode) -> None:
     # An OpenAI name ("ViT-L/14"), an open_clip name, a shipped name ("ovseg-tiny") or an
     # open_clip model config (.json).
     clip.CLIP_MODEL_NAME = "ViT-B/16"
-    # Ours: file that CLIP starts from in training; a full checkpoint brings its own CLIP.
+    # Ours: file that CLIP starts from; a full checkpoint brings its own. In training also a name of
+    # the catalogue, "" for OpenAI's weights of CLIP_MODEL_NAME, "random" for none.
     clip.CLIP_WEIGHTS = ""
     # Ours: crops per forward of the image tower; bounds memory, changes no result.
     clip.CHUNK_SIZE = 32

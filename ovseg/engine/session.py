@@ -17,6 +17,7 @@ from ovseg.d2.config import CfgNode
 from ovseg.d2.engine import default_argument_parser
 from ovseg.d2.utils import comm, setup_logger
 from ovseg.engine.distributed import share_from_main
+from ovseg.engine.weights import find_clip_weights
 from ovseg.utils.environment import environment_record, write_environment
 from ovseg.utils.files import atomic_path
 
@@ -91,7 +92,7 @@ def seed_all(seed: int) -> None:
 
 
 def _settle(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
-    """Fill in what the config leaves open: the device, and a seed where it is negative."""
+    """Fill in what the config leaves open: the device, the file of CLIP's weights, the seed."""
     cfg = cfg.clone()
     cfg.defrost()
     if args.num_gpus == 0:
@@ -101,6 +102,10 @@ def _settle(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
             "MODEL.DEVICE is %s and torch finds no GPU: running on cpu", cfg.MODEL.DEVICE
         )
         cfg.MODEL.DEVICE = "cpu"
+    if cfg.MODEL.META_ARCHITECTURE.startswith("OVSeg"):
+        adapter = cfg.MODEL.CLIP_ADAPTER
+        # The weights that are evaluated hold CLIP's.
+        adapter.CLIP_WEIGHTS = "" if args.eval_only else find_clip_weights(adapter)
     if cfg.SEED < 0:
         drawn = _earlier_seed(Path(cfg.OUTPUT_DIR)) if args.resume else None
         if drawn is None:

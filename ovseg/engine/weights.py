@@ -9,11 +9,12 @@ from pathlib import Path
 from torch import nn
 
 from ovseg import hub
+from ovseg.d2.config import CfgNode
 from ovseg.d2.utils import comm
 from ovseg.engine.checkpoint import averaged_state, latest_checkpoint, read_checkpoint
 from ovseg.modeling.weights import load_ovseg_weights
 
-__all__ = ["load_for_evaluation", "load_for_training"]
+__all__ = ["find_clip_weights", "find_weights", "load_for_evaluation", "load_for_training"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ def load_for_training(model: nn.Module, wanted: str) -> None:
     if wanted in ("", RANDOM):
         logger.info("MODEL.WEIGHTS is %r: training starts from random weights", wanted)
         return
-    path = _resolve(wanted)
+    path = find_weights(wanted)
     logger.info("Training starts from %s", path)
     load_ovseg_weights(model, path, allow_backbone_only=True)
 
@@ -69,17 +70,47 @@ def load_for_evaluation(
             "catalogue (MODEL.WEIGHTS ovseg_tiny), --resume for the newest checkpoint of "
             "OUTPUT_DIR, or MODEL.WEIGHTS random"
         )
-    path = _resolve(wanted)
+    path = find_weights(wanted)
     load_ovseg_weights(model, path)
     return _describe(wanted, path)
 
 
-def _resolve(wanted: str) -> Path:
-    """Find the file; only one process per run downloads it, the others wait."""
+def find_weights(wanted: str) -> Path:
+    """Find a file of weights; only one process per run downloads it, the others wait.
+
+    Args:
+        wanted: name in the catalogue, path or address.
+
+    Returns:
+        The local file.
+    """
     if comm.is_main_process():
         path = hub.resolve(wanted)
     comm.synchronize()
     return path if comm.is_main_process() else hub.resolve(wanted, progress=False)
+
+
+def find_clip_weights(adapter: CfgNode) -> str:
+    """Find the file that CLIP starts from in training.
+
+    Args:
+        adapter: MODEL.CLIP_ADAPTER. CLIP_WEIGHTS is a name in the catalogue, a path or an address;
+            "" asks for OpenAI's weights of CLIP_MODEL_NAME and "random" for none.
+
+    Returns:
+        The path, or "" where CLIP starts from random weights.
+    """
+    wanted = adapter.CLIP_WEIGHTS
+    if not wanted:
+        wanted = "clip_" + adapter.CLIP_MODEL_NAME.replace("/", "-").replace("@", "-")
+        if wanted not in hub.catalogue():
+            logger.warning(
+                "CLIP starts from random weights: MODEL.CLIP_ADAPTER.CLIP_WEIGHTS is empty and no "
+                "released weights are known for %r",
+                adapter.CLIP_MODEL_NAME,
+            )
+            return ""
+    return "" if wanted == RANDOM else str(find_weights(wanted))
 
 
 def _describe(name: str, path: Path) -> dict[str, str]:
