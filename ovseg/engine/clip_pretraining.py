@@ -1,4 +1,5 @@
-"""Contrastive training of a small CLIP from nothing, on image-text pairs drawn on the fly.
+"""Contrastive training from nothing, on image-text pairs drawn on the fly: of a small CLIP, and of
+a segmentation backbone beside its text tower.
 
 The loss is open_clip's `ClipLoss` (Radford et al. 2021, section 2.3). The matrices of the
 transformer blocks are stepped by Muon, everything else by AdamW.
@@ -10,18 +11,19 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from open_clip.loss import ClipLoss
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from ovseg.clip import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD, MaskPromptedCLIP, tokenize
+from ovseg.d2.modeling import Backbone
 from ovseg.utils.files import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ class PretrainConfig:
         warmup: steps of linear warm-up before the cosine.
         bf16: run the towers under bfloat16 autocast; None chooses it where the CPU has it in
             hardware.
+        first_pair: index in the stream of pairs of the first one that is used.
         seed: of the initial weights; pair `i` of the stream does not depend on it.
         checkpoint_period: steps between two checkpoints.
         log_period: steps between two log lines.
@@ -53,6 +56,7 @@ class PretrainConfig:
     weight_decay: float = 0.05
     warmup: int = 100
     bf16: bool | None = None
+    first_pair: int = 0
     seed: int = 0
     checkpoint_period: int = 200
     log_period: int = 50
@@ -88,6 +92,56 @@ class PairStream(Dataset):
         return torch.from_numpy(image.transpose(2, 0, 1).copy()), tokens
 
 
+class BackboneTower(nn.Module):
+    """A segmentation backbone as the image tower beside a trained, frozen text tower.
+
+    What full-size models get from pretraining on ImageNet-22k, a small one gets from this: it
+    learns to tell things apart before it learns to cut them out.
+
+    Args:
+        backbone: its last feature map is averaged and projected to the text's space.
+        clip: gives the text features; frozen.
+        pixel_mean: RGB mean that the backbone is used with, 0-255.
+        pixel_std: RGB standard deviation likewise.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        clip: MaskPromptedCLIP,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.clip = clip.requires_grad_(False)
+        self.last, shape = list(backbone.output_shape().items())[-1]
+        assert shape.channels is not None  # every backbone states them
+        self.projection = nn.Linear(shape.channels, clip.embed_dim, bias=False)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        scale = torch.tensor(CLIP_PIXEL_STD) / torch.tensor(pixel_std)
+        shift = (torch.tensor(CLIP_PIXEL_MEAN) - torch.tensor(pixel_mean)) / torch.tensor(pixel_std)
+        self.register_buffer("scale", scale.view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("shift", shift.view(1, 3, 1, 1), persistent=False)
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W), normalised for CLIP, to (N, D)."""
+        features = self.backbone(images * self.scale + self.shift)[self.last]  # (N, C, h, w)
+        return self.projection(features.mean((2, 3)))
+
+    def encode_text(self, text: Tensor) -> Tensor:
+        """Tokens (N, L) to (N, D), without a gradient."""
+        with torch.no_grad():
+            return self.clip.encode_text(text)
+
+
+Towers = MaskPromptedCLIP | BackboneTower
+
+
 def normalise_images(images: Tensor) -> Tensor:
     """RGB `(N, 3, S, S)` in 0-255 -> CLIP's normalised float32 input."""
     mean = torch.tensor(CLIP_PIXEL_MEAN, device=images.device).view(1, 3, 1, 1)
@@ -95,21 +149,28 @@ def normalise_images(images: Tensor) -> Tensor:
     return (images.float() - mean) / std
 
 
-def make_optimizers(clip: MaskPromptedCLIP, config: PretrainConfig) -> list[torch.optim.Optimizer]:
+def make_optimizers(towers: Towers, config: PretrainConfig) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the transformer blocks, AdamW for all other parameters."""
     blocks: list[Tensor] = []
     others: list[Tensor] = []
-    for name, parameter in clip.named_parameters():
+    for name, parameter in towers.named_parameters():
         if parameter.requires_grad:
-            (blocks if "resblocks" in name and parameter.ndim == 2 else others).append(parameter)
-    muon = torch.optim.Muon(
-        blocks,
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        adjust_lr_fn="match_rms_adamw",
+            matrix = "blocks." in name and name.endswith("weight") and parameter.ndim == 2
+            (blocks if matrix else others).append(parameter)
+    optimizers: list[torch.optim.Optimizer] = []
+    if blocks:
+        optimizers.append(
+            torch.optim.Muon(
+                blocks,
+                lr=config.lr,
+                weight_decay=config.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        )
+    optimizers.append(
+        torch.optim.AdamW(others, lr=config.lr, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.0)
     )
-    adamw = torch.optim.AdamW(others, lr=config.lr, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.0)
-    return [muon, adamw]
+    return optimizers
 
 
 def learning_rate(step: int, config: PretrainConfig) -> float:
@@ -120,33 +181,33 @@ def learning_rate(step: int, config: PretrainConfig) -> float:
     return 0.5 * config.lr * (1 + math.cos(math.pi * progress))
 
 
-def pretrain_clip(
-    clip: MaskPromptedCLIP,
+def pretrain(
+    towers: Towers,
     render: Callable[[int], tuple[np.ndarray, str]],
     *,
     config: PretrainConfig,
     output_dir: Path,
-    evaluate: Callable[[MaskPromptedCLIP], dict[str, float]] | None = None,
+    evaluate: Callable[[], dict[str, float]] | None = None,
 ) -> None:
-    """Train `clip` in place; a checkpoint left by an interrupted run is continued.
+    """Train two towers in place; a checkpoint left by an interrupted run is continued.
 
     Args:
-        clip: a CLIP with `encode_image`, `logit_scale` and a trimmed text tower (`ovseg.clip`).
+        towers: a CLIP, or a backbone beside the text tower of one.
         render: pair `i` of the stream, see `PairStream`.
         config: hyper-parameters.
         output_dir: receives `checkpoint.pt` and `log.jsonl`.
-        evaluate: called at the end with the model in eval mode; its figures are logged.
+        evaluate: called at the end, with the towers in eval mode; its figures are logged.
 
     Raises:
         FloatingPointError: if the loss stops being finite.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
-    optimizers = make_optimizers(clip, config)
-    start = _resume(clip, optimizers, config, output_dir / "checkpoint.pt")
+    optimizers = make_optimizers(towers, config)
+    start = _resume(towers, optimizers, config, output_dir / "checkpoint.pt")
     bf16 = config.bf16 if config.bf16 is not None else has_fast_bf16()
-    logger.info("CLIP pretraining: steps %d to %d, bfloat16 %s", start, config.steps, bf16)
+    logger.info("Contrastive pretraining: steps %d to %d, bfloat16 %s", start, config.steps, bf16)
     loss_of = ClipLoss(cache_labels=True)
-    clip.train()
+    towers.train()
     began = time.perf_counter()
     batches = _batches(render, config, start)
     for step, (images, tokens) in zip(range(start, config.steps), batches, strict=True):
@@ -155,36 +216,39 @@ def pretrain_clip(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, config)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            image_rows = clip.encode_image(normalise_images(images))
-            text_rows = clip.encode_text(tokens)
+            image_rows = towers.encode_image(normalise_images(images))
+            text_rows = towers.encode_text(tokens)
         loss = loss_of(
             F.normalize(image_rows.float(), dim=-1),
             F.normalize(text_rows.float(), dim=-1),
-            clip.logit_scale.exp(),
+            towers.logit_scale.exp(),
         )
         if not math.isfinite(loss.item()):
-            raise FloatingPointError(f"CLIP pretraining: loss is {loss.item()} at step {step}")
+            raise FloatingPointError(
+                f"Contrastive pretraining: loss is {loss.item()} at step {step}"
+            )
         loss.backward()
         for optimizer in optimizers:
             optimizer.step()
         with torch.no_grad():
-            clip.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+            towers.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
         if (step + 1) % config.log_period == 0:
             _log_step(output_dir, step + 1, loss.item(), config, start, began)
         if (step + 1) % config.checkpoint_period == 0 or step + 1 == config.steps:
-            _save(clip, optimizers, config, step + 1, output_dir / "checkpoint.pt")
-    clip.eval()
+            _save(towers, optimizers, config, step + 1, output_dir / "checkpoint.pt")
+    towers.eval()
     if evaluate is not None:
-        figures = evaluate(clip)
-        logger.info("CLIP pretraining done: %s", figures)
+        figures = evaluate()
+        logger.info("Contrastive pretraining done: %s", figures)
         _append(output_dir, {"step": config.steps, **figures})
 
 
 def _batches(
     render: Callable[[int], tuple[np.ndarray, str]], config: PretrainConfig, start: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    stream = PairStream(render, length=config.steps * config.batch_size)
-    order = range(start * config.batch_size, len(stream))
+    end = config.first_pair + config.steps * config.batch_size
+    stream = PairStream(render, length=end)
+    order = range(config.first_pair + start * config.batch_size, end)
     loader = DataLoader(
         stream,
         batch_size=config.batch_size,
@@ -222,7 +286,7 @@ def _append(output_dir: Path, record: dict[str, float]) -> None:
 
 
 def _save(
-    clip: MaskPromptedCLIP,
+    towers: Towers,
     optimizers: list[torch.optim.Optimizer],
     config: PretrainConfig,
     step: int,
@@ -231,7 +295,7 @@ def _save(
     with atomic_path(path) as temporary:
         torch.save(
             {
-                "model": clip.state_dict(),
+                "model": towers.state_dict(),
                 "optimizers": [optimizer.state_dict() for optimizer in optimizers],
                 "config": asdict(config),
                 "step": step,
@@ -241,7 +305,7 @@ def _save(
 
 
 def _resume(
-    clip: MaskPromptedCLIP,
+    towers: Towers,
     optimizers: list[torch.optim.Optimizer],
     config: PretrainConfig,
     path: Path,
@@ -254,7 +318,7 @@ def _resume(
             f"{path} was written with other settings ({state['config']}) than those asked for "
             f"({asdict(config)}); remove it or choose another output folder"
         )
-    clip.load_state_dict(state["model"])
+    towers.load_state_dict(state["model"])
     for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
     return int(state["step"])

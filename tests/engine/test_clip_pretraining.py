@@ -10,11 +10,15 @@ import pytest
 import torch
 
 from ovseg.clip import MaskPromptedCLIP, build_clip
+from ovseg.d2.layers import ShapeSpec
+from ovseg.d2.modeling import Backbone
 from ovseg.engine.clip_pretraining import (
+    BackboneTower,
     PretrainConfig,
     learning_rate,
     make_optimizers,
-    pretrain_clip,
+    normalise_images,
+    pretrain,
 )
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 210), "grey": (128,) * 3}
@@ -58,7 +62,7 @@ def _losses(folder: Path) -> dict[int, float]:
 
 
 def test_pictures_and_captions_are_learnt_to_match(tmp_path: Path) -> None:
-    pretrain_clip(
+    pretrain(
         _clip(),
         _render,
         config=replace(CONFIG, steps=60, lr=0.05, log_period=1),
@@ -71,7 +75,7 @@ def test_pictures_and_captions_are_learnt_to_match(tmp_path: Path) -> None:
 
 def test_an_interrupted_run_ends_with_the_weights_of_an_undisturbed_one(tmp_path: Path) -> None:
     whole, resumed = _clip(), _clip()
-    pretrain_clip(whole, _render, config=CONFIG, output_dir=tmp_path / "whole")
+    pretrain(whole, _render, config=CONFIG, output_dir=tmp_path / "whole")
 
     class StoppedError(Exception):
         pass
@@ -82,16 +86,16 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_undisturbed_one(tmp_path
         return _render(index)
 
     with pytest.raises(StoppedError):
-        pretrain_clip(_clip(), failing, config=CONFIG, output_dir=tmp_path / "cut")
-    pretrain_clip(resumed, _render, config=CONFIG, output_dir=tmp_path / "cut")
+        pretrain(_clip(), failing, config=CONFIG, output_dir=tmp_path / "cut")
+    pretrain(resumed, _render, config=CONFIG, output_dir=tmp_path / "cut")
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
-    pretrain_clip(_clip(), _render, config=replace(CONFIG, steps=2), output_dir=tmp_path)
+    pretrain(_clip(), _render, config=replace(CONFIG, steps=2), output_dir=tmp_path)
     with pytest.raises(ValueError, match="other settings"):
-        pretrain_clip(_clip(), _render, config=CONFIG, output_dir=tmp_path)
+        pretrain(_clip(), _render, config=CONFIG, output_dir=tmp_path)
 
 
 def test_learning_rate_warms_up_and_ends_at_zero() -> None:
@@ -111,3 +115,41 @@ def test_muon_steps_the_matrices_of_the_blocks_and_nothing_else() -> None:
     assert len(names) == 2 * 4  # in_proj, out_proj, c_fc, c_proj of either tower's block
     others = sum(len(group["params"]) for group in adamw.param_groups)
     assert others + len(names) == len(list(clip.parameters()))
+
+
+def test_a_backbone_learns_beside_a_text_tower_that_stays_as_it_is(tmp_path: Path) -> None:
+    clip = _clip()
+    before = {name: tensor.clone() for name, tensor in clip.state_dict().items()}
+    torch.manual_seed(1)
+    towers = BackboneTower(
+        backbone=_Pooling(), clip=clip, pixel_mean=[100.0] * 3, pixel_std=[50.0] * 3
+    )
+    config = replace(CONFIG, steps=40, lr=0.05, log_period=1, first_pair=8)
+    pretrain(towers, _render, config=config, output_dir=tmp_path)
+    losses = _losses(tmp_path)
+    assert losses[40] < 0.7 * losses[1]
+    assert all(torch.equal(clip.state_dict()[name], tensor) for name, tensor in before.items())
+
+
+def test_a_backbone_sees_pictures_normalised_as_in_segmentation() -> None:
+    towers = BackboneTower(
+        backbone=_Pooling(), clip=_clip(), pixel_mean=[100.0] * 3, pixel_std=[50.0] * 3
+    )
+    picture = torch.full((1, 3, 4, 4), 200.0)
+    towers.encode_image(normalise_images(picture))
+    assert torch.allclose(towers.backbone.seen, torch.full((1, 3, 4, 4), 2.0), atol=1e-5)
+
+
+class _Pooling(Backbone):
+    """Remembers its input and returns it through one convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = torch.nn.Conv2d(3, 8, 1)
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        self.seen = images
+        return {"res5": self.blocks(images)}
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        return {"res5": ShapeSpec(channels=8, stride=1)}
