@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ovseg.utils.backbone_weights import convert_resnet, convert_swin
+from ovseg.utils.backbone_weights import Conversion, convert_resnet, convert_swin
 from ovseg.utils.weights import WeightsError, load_strict, read_state_dict, unwrap
 
 logger = logging.getLogger(__name__)
@@ -62,8 +62,8 @@ def load_ovseg_weights(
     Args:
         model: an OVSeg or MaskFormer; left as it was on an error.
         state_or_path: a state dict, with or without a {"model": ...} around it, or a file.
-        allow_backbone_only: also accept the weights of a backbone alone (a Swin Transformer or
-            ResNet classifier), from which training starts.
+        allow_backbone_only: also accept the weights of a backbone alone, from which training
+            starts: those of a Swin Transformer or ResNet classifier, or under our names.
         allow_pickle: read plain pickles, too; see `read_state_dict`.
 
     Raises:
@@ -75,7 +75,7 @@ def load_ovseg_weights(
     else:
         state = unwrap(state_or_path, source="the state dict")
     state = upstream_names(state)
-    parts = {name.split(".")[0] for name in model.state_dict()}
+    parts = {name.split(".")[0] for name in model.state_dict()} - {"backbone"}
     if not parts & {name.split(".")[0] for name in state}:
         _load_backbone(model, state, allowed=allow_backbone_only)
         return
@@ -107,8 +107,12 @@ def _fit_mask_prompt(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Parame
 
 def _load_backbone(model: nn.Module, state: Mapping[str, Tensor], *, allowed: bool) -> None:
     """Loads a classifier's weights into the backbone; everything else keeps its initial values."""
-    is_swin = any(name.startswith("patch_embed.") for name in state)
-    converted = convert_swin(state) if is_swin else convert_resnet(state)
+    if state and all(name.startswith(BACKBONE) for name in state):
+        converted = Conversion(dict(state), ())
+    elif any(name.startswith("patch_embed.") for name in state):
+        converted = convert_swin(state)
+    else:
+        converted = convert_resnet(state)
     if not allowed:
         raise WeightsError(
             "expected a full checkpoint, got the weights of a backbone alone; training starts from "

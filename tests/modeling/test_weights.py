@@ -160,6 +160,18 @@ def test_a_pretrained_backbone_starts_training_but_is_no_full_checkpoint(source)
     assert torch.equal(model.backbone.norm0.weight, norm)
 
 
+def test_a_converted_backbone_starts_training_too(source):
+    state = source.state_dict()
+    converted = {name: value for name, value in state.items() if name.startswith("backbone.")}
+    model = tiny_model()
+    with pytest.raises(WeightsError, match="backbone alone"):
+        load_ovseg_weights(model, converted)
+    load_ovseg_weights(model, converted, allow_backbone_only=True)
+    assert torch.equal(model.backbone.norm0.weight, source.backbone.norm0.weight)
+    name = "layers.1.blocks.0.attn.qkv.weight"
+    assert torch.equal(model.backbone.state_dict()[name], source.backbone.state_dict()[name])
+
+
 def test_a_backbone_of_another_width_is_refused(source):
     state = classifier_state(source)
     state["patch_embed.proj.weight"] = torch.zeros(8, 3, 4, 4)
