@@ -44,8 +44,8 @@ def test_bands_give_the_same_labels_in_less_memory():
     compared = compare_label_maps(scores, repeats=1)
     assert compared.difference == 0
     if compared.memory_ratio is not None:
-        # Pages that the process held before and uses again are not counted.
-        assert compared.plain.peak_bytes > 0.9 * 200 * 400 * 600 * 4
+        # Linux adds up a process's pages in batches per core, so its figures lag by some 100 KiB.
+        assert compared.plain.peak_bytes > 200 * 400 * 600 * 4 - 2**20
         assert compared.memory_ratio > 1.5
 
 
