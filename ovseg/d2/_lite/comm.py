@@ -74,6 +74,12 @@ def create_local_process_group(num_workers_per_machine: int) -> None:
             _local_group = group
 
 
+def forget_local_process_group() -> None:
+    """Drop the group before the process group is destroyed: its threads must end before exit."""
+    global _local_group
+    _local_group = None
+
+
 def get_local_process_group() -> Any:
     """Return the group of the processes on this machine."""
     if _local_group is None:

@@ -104,5 +104,8 @@ def _worker(
     comm.synchronize()
     try:
         main_func(*args)
+        # No process may leave while another is still in its last exchange: gloo would abort it.
+        comm.synchronize()
     finally:
+        comm.forget_local_process_group()
         dist.destroy_process_group()
