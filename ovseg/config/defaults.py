@@ -67,7 +67,8 @@ def _add_input(cfg: CfgNode) -> None:
 def _add_solver(cfg: CfgNode) -> None:
     """Settings of the optimizer, the schedule and logging."""
     solver = cfg.SOLVER
-    solver.OPTIMIZER = "ADAMW"  # or "SGD"
+    solver.OPTIMIZER = "ADAMW"  # or "SGD", or "MUON" (Muon for matrices, AdamW for the rest)
+    solver.MUON_MULTIPLIER = 1.0  # on the learning rate of Muon's matrices
     # Learning rate of parameters whose module name contains "backbone", relative to BASE_LR.
     solver.BACKBONE_MULTIPLIER = 0.1
     solver.WEIGHT_DECAY_EMBED = 0.0  # of embeddings

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ovseg.clip import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD, MaskPromptedCLIP, tokenize
 from ovseg.d2.modeling import Backbone
+from ovseg.engine.muon import MuonAdamW
 from ovseg.utils.files import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -149,7 +151,7 @@ def normalise_images(images: Tensor) -> Tensor:
     return (images.float() - mean) / std
 
 
-def make_optimizers(towers: Towers, config: PretrainConfig) -> list[torch.optim.Optimizer]:
+def make_optimizer(towers: Towers, config: PretrainConfig) -> MuonAdamW:
     """Muon for the matrices of the transformer blocks, AdamW for all other parameters."""
     blocks: list[Tensor] = []
     others: list[Tensor] = []
@@ -157,20 +159,16 @@ def make_optimizers(towers: Towers, config: PretrainConfig) -> list[torch.optim.
         if parameter.requires_grad:
             matrix = "blocks." in name and name.endswith("weight") and parameter.ndim == 2
             (blocks if matrix else others).append(parameter)
-    optimizers: list[torch.optim.Optimizer] = []
-    if blocks:
-        optimizers.append(
-            torch.optim.Muon(
-                blocks,
-                lr=config.lr,
-                weight_decay=config.weight_decay,
-                adjust_lr_fn="match_rms_adamw",
-            )
-        )
-    optimizers.append(
-        torch.optim.AdamW(others, lr=config.lr, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.0)
+    return MuonAdamW(
+        matrices=_group(blocks, config.lr, config.weight_decay),
+        others=_group(others, config.lr, 0.0),
+        betas=(0.9, 0.98),
+        eps=1e-6,
     )
-    return optimizers
+
+
+def _group(parameters: list[Tensor], lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    return [{"params": parameters, "lr": lr, "weight_decay": weight_decay}] if parameters else []
 
 
 def learning_rate(step: int, config: PretrainConfig) -> float:
@@ -202,8 +200,8 @@ def pretrain(
         FloatingPointError: if the loss stops being finite.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
-    optimizers = make_optimizers(towers, config)
-    start = _resume(towers, optimizers, config, output_dir / "checkpoint.pt")
+    optimizer = make_optimizer(towers, config)
+    start = _resume(towers, optimizer, config, output_dir / "checkpoint.pt")
     bf16 = config.bf16 if config.bf16 is not None else has_fast_bf16()
     logger.info("Contrastive pretraining: steps %d to %d, bfloat16 %s", start, config.steps, bf16)
     loss_of = ClipLoss(cache_labels=True)
@@ -211,10 +209,9 @@ def pretrain(
     began = time.perf_counter()
     batches = _batches(render, config, start)
     for step, (images, tokens) in zip(range(start, config.steps), batches, strict=True):
-        for optimizer in optimizers:
-            optimizer.zero_grad(set_to_none=True)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, config)
+        optimizer.zero_grad(set_to_none=True)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, config)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
             image_rows = towers.encode_image(normalise_images(images))
             text_rows = towers.encode_text(tokens)
@@ -228,14 +225,13 @@ def pretrain(
                 f"Contrastive pretraining: loss is {loss.item()} at step {step}"
             )
         loss.backward()
-        for optimizer in optimizers:
-            optimizer.step()
+        optimizer.step()
         with torch.no_grad():
             towers.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
         if (step + 1) % config.log_period == 0:
             _log_step(output_dir, step + 1, loss.item(), config, start, began)
         if (step + 1) % config.checkpoint_period == 0 or step + 1 == config.steps:
-            _save(towers, optimizers, config, step + 1, output_dir / "checkpoint.pt")
+            _save(towers, optimizer, config, step + 1, output_dir / "checkpoint.pt")
     towers.eval()
     if evaluate is not None:
         figures = evaluate()
@@ -287,7 +283,7 @@ def _append(output_dir: Path, record: dict[str, float]) -> None:
 
 def _save(
     towers: Towers,
-    optimizers: list[torch.optim.Optimizer],
+    optimizer: torch.optim.Optimizer,
     config: PretrainConfig,
     step: int,
     path: Path,
@@ -296,7 +292,7 @@ def _save(
         torch.save(
             {
                 "model": towers.state_dict(),
-                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+                "optimizer": optimizer.state_dict(),
                 "config": asdict(config),
                 "step": step,
             },
@@ -306,7 +302,7 @@ def _save(
 
 def _resume(
     towers: Towers,
-    optimizers: list[torch.optim.Optimizer],
+    optimizer: torch.optim.Optimizer,
     config: PretrainConfig,
     path: Path,
 ) -> int:
@@ -319,6 +315,5 @@ def _resume(
             f"({asdict(config)}); remove it or choose another output folder"
         )
     towers.load_state_dict(state["model"])
-    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-        optimizer.load_state_dict(saved)
+    optimizer.load_state_dict(state["optimizer"])
     return int(state["step"])

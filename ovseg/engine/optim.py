@@ -8,15 +8,23 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from ovseg.d2.config import CfgNode
+from ovseg.engine.muon import MuonAdamW
 
-__all__ = ["build_gradient_clipper", "build_lr_scheduler", "build_optimizer", "parameter_groups"]
+__all__ = [
+    "build_gradient_clipper",
+    "build_lr_scheduler",
+    "build_optimizer",
+    "parameter_groups",
+    "split_matrices",
+]
 
 NORM_TYPES = (
     nn.modules.batchnorm._BatchNorm,  # all batch norms, SyncBatchNorm too
@@ -28,6 +36,7 @@ NORM_TYPES = (
 # Clips the gradients of parameters in place; returns their joint norm if it knows it.
 GradientClipper = Callable[[Iterable[Tensor]], Tensor | None]
 UNDECAYED_NAMES = ("relative_position_bias_table", "absolute_pos_embed")
+TABLE_NAMES = ("relative_position_bias_table", "non_object_embedding")  # 2-D, one row per entry
 
 
 def parameter_groups(
@@ -103,7 +112,45 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.SGD(
             groups, lr=solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV
         )
-    raise ValueError(f"SOLVER.OPTIMIZER: expected 'ADAMW' or 'SGD', got {solver.OPTIMIZER!r}")
+    if solver.OPTIMIZER == "MUON":
+        matrices, others = split_matrices(model, groups, multiplier=solver.MUON_MULTIPLIER)
+        return MuonAdamW(matrices=matrices, others=others)
+    raise ValueError(
+        f"SOLVER.OPTIMIZER: expected 'ADAMW', 'SGD' or 'MUON', got {solver.OPTIMIZER!r}"
+    )
+
+
+def split_matrices(
+    model: nn.Module, groups: Iterable[Mapping[str, Any]], *, multiplier: float
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Split parameter groups into what Muon steps and what AdamW steps.
+
+    Args:
+        model: owns the parameters.
+        groups: with the keys params, names, lr, weight_decay.
+        multiplier: factor on the learning rate of Muon's share.
+
+    Returns:
+        Groups of 2-D weights that map features to features, and groups of all the rest: vectors,
+        convolutions, and tables of embeddings, whose rows are not directions of a map.
+    """
+    embeddings = [m for m in model.modules() if isinstance(m, nn.Embedding)]
+    tables = {id(p) for module in embeddings for p in module.parameters()}
+    matrices: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
+    for group in groups:
+        pairs = list(zip(group["names"], group["params"], strict=True))
+        is_map = [
+            p.ndim == 2 and id(p) not in tables and n.rsplit(".", 1)[-1] not in TABLE_NAMES
+            for n, p in pairs
+        ]
+        for chosen, factor, target in ((True, multiplier, matrices), (False, 1.0, others)):
+            kept = [pair for pair, found in zip(pairs, is_map, strict=True) if found is chosen]
+            if kept:
+                names, parameters = zip(*kept, strict=True)
+                part = {"params": list(parameters), "names": list(names)}
+                target.append({**group, **part, "lr": group["lr"] * factor})
+    return matrices, others
 
 
 def build_gradient_clipper(cfg: CfgNode) -> GradientClipper | None:

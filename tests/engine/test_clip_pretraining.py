@@ -16,7 +16,7 @@ from ovseg.engine.clip_pretraining import (
     BackboneTower,
     PretrainConfig,
     learning_rate,
-    make_optimizers,
+    make_optimizer,
     normalise_images,
     pretrain,
 )
@@ -108,7 +108,7 @@ def test_learning_rate_warms_up_and_ends_at_zero() -> None:
 
 def test_muon_steps_the_matrices_of_the_blocks_and_nothing_else() -> None:
     clip = _clip()
-    muon, adamw = make_optimizers(clip, CONFIG)
+    muon, adamw = make_optimizer(clip, CONFIG).parts
     stepped = {id(p) for group in muon.param_groups for p in group["params"]}
     names = {name for name, p in clip.named_parameters() if id(p) in stepped}
     assert all("resblocks" in name and name.endswith("weight") for name in names)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import nn
 
 from ovseg.config import get_default_cfg
+from ovseg.engine.muon import MuonAdamW
 from ovseg.engine.optim import (
     build_gradient_clipper,
     build_lr_scheduler,
@@ -60,8 +62,50 @@ def test_adamw_has_the_usual_constants_and_an_unknown_optimizer_is_refused():
     optimizer = build_optimizer(solver_cfg(), Net())
     assert isinstance(optimizer, torch.optim.AdamW)
     assert optimizer.defaults["betas"] == (0.9, 0.999) and optimizer.defaults["eps"] == 1e-8
-    with pytest.raises(ValueError, match=r"OPTIMIZER.*'ADAMW' or 'SGD'.*'LION'"):
+    with pytest.raises(ValueError, match=r"OPTIMIZER.*'ADAMW', 'SGD' or 'MUON'.*'LION'"):
         build_optimizer(solver_cfg("SOLVER.OPTIMIZER", "LION"), Net())
+
+
+def test_muon_steps_maps_between_features_and_adamw_tables_vectors_and_convolutions():
+    optimizer = build_optimizer(
+        solver_cfg("SOLVER.OPTIMIZER", "MUON", "SOLVER.MUON_MULTIPLIER", 3.0), Net()
+    )
+    muon, adamw = optimizer.parts
+    assert [group["names"] for group in muon.param_groups] == [["head.weight"]]
+    assert muon.param_groups[0]["lr"] == pytest.approx(3 * solver_cfg().SOLVER.BASE_LR)
+    rest = {name for group in adamw.param_groups for name in group["names"]}
+    assert {"query.weight", "non_object_embedding", "head.bias"} <= rest
+    assert "backbone.attn.relative_position_bias_table" in rest and "head.weight" not in rest
+
+
+def test_muon_and_adamw_share_a_schedule_and_continue_from_their_state():
+    torch.manual_seed(0)
+    weight, bias = nn.Parameter(torch.randn(4, 3)), nn.Parameter(torch.randn(4))
+
+    def make(parameters):
+        return MuonAdamW(
+            matrices=[{"params": parameters[:1], "lr": 0.1, "weight_decay": 0.0}],
+            others=[{"params": parameters[1:], "lr": 0.2, "weight_decay": 0.0}],
+        )
+
+    optimizer = make([weight, bias])
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
+
+    def step(parameters, optimizer):
+        for index, parameter in enumerate(parameters):
+            parameter.grad = torch.full_like(parameter, index + 1.0) + parameter.detach()
+        optimizer.step()
+
+    step([weight, bias], optimizer)
+    schedule.step()
+    assert [group["lr"] for part in optimizer.parts for group in part.param_groups] == [0.05, 0.1]
+    copies = [nn.Parameter(weight.detach().clone()), nn.Parameter(bias.detach().clone())]
+    other = make(copies)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert other.param_groups[0] is other.parts[0].param_groups[0]
+    step([weight, bias], optimizer)
+    step(copies, other)
+    torch.testing.assert_close(copies, [weight, bias], rtol=0, atol=0)
 
 
 def test_a_frozen_model_cannot_be_trained():
