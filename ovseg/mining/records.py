@@ -1,0 +1,266 @@
+"""Noun-region pairs as parquet: one row a pair, with what is needed to filter later.
+
+A row holds the region as run lengths and the picture's address, about half a kilobyte, instead
+of a crop, about fifty; crops are made from it by `ovseg.mining.exports`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ovseg.utils.files import atomic_path
+
+__all__ = [
+    "SCHEMA",
+    "filter_records",
+    "make_pair_id",
+    "read_records",
+    "records_table",
+    "write_records",
+]
+
+SCHEMA = pa.schema(
+    [
+        pa.field("pair_id", pa.string(), nullable=False),
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("image_uri", pa.string(), nullable=False),
+        pa.field("image_sha256", pa.string(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("caption", pa.string(), nullable=False),
+        pa.field("caption_index", pa.int32(), nullable=False),
+        pa.field("span_start", pa.int32(), nullable=False),
+        pa.field("span_end", pa.int32(), nullable=False),
+        pa.field("noun", pa.string(), nullable=False),
+        pa.field("lemma", pa.string(), nullable=False),
+        pa.field("rle_counts", pa.string(), nullable=False),
+        pa.field("bbox", pa.list_(pa.int32(), 4), nullable=False),
+        pa.field("area", pa.int32(), nullable=False),
+        pa.field("clip_score", pa.float32(), nullable=False),
+        pa.field("runner_up_score", pa.float32()),
+        pa.field("margin", pa.float32()),
+        pa.field("noun_probability", pa.float32(), nullable=False),
+        pa.field("mutual", pa.bool_(), nullable=False),
+        pa.field("proposal_model", pa.string(), nullable=False),
+        pa.field("clip_model", pa.string(), nullable=False),
+        pa.field("noun_tagger", pa.string(), nullable=False),
+        pa.field("config_hash", pa.string(), nullable=False),
+    ]
+)
+"""Columns of a record file.
+
+`image_uri` is what `ovseg.mining.sources` reads; `image_sha256` is of the picture's file bytes;
+`noun` is the text that CLIP was asked for, found at `caption[span_start:span_end]`;
+`rle_counts` are COCO's compressed run lengths for a mask of (`height`, `width`); `bbox` is XYXY
+pixels, right and lower edge excluded. `runner_up_score` and `margin` are null where a picture
+has a single proposal; `noun_probability` is the softmax over the picture's nouns for the region;
+`mutual` says that the region's best noun is this one.
+"""
+
+_DECIMALS = 4
+_ROW_GROUP = 65536
+_PART_FILES = "part-*.parquet"
+
+
+def make_pair_id(
+    image_sha256: str, caption: str, span: tuple[int, int], rle_counts: str, noun: str
+) -> str:
+    """Name a pair by its content.
+
+    Args:
+        image_sha256: hash of the picture's bytes.
+        caption: the whole caption.
+        span: first and one-past-last character of the noun in it.
+        rle_counts: the region's run lengths.
+        noun: the text given to CLIP.
+
+    Returns:
+        32 hexadecimal digits, evenly spread: sorting by them is a fair shuffle.
+    """
+    parts = (image_sha256, caption, f"{span[0]}:{span[1]}", rle_counts, noun)
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def records_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Turn rows into a table, scores rounded to 4 decimals.
+
+    Rounding makes the files of two runs equal although sums of floating-point numbers differ in
+    the last digits from one batch size or machine to another.
+
+    Args:
+        rows: one mapping a pair, with exactly the columns of `SCHEMA`.
+
+    Returns:
+        A table of `SCHEMA`, rows in the given order.
+
+    Raises:
+        ValueError: a row lacks a column, has another one, or holds a value of the wrong type.
+    """
+    expected = set(SCHEMA.names)
+    for number, row in enumerate(rows):
+        if row.keys() != expected:
+            raise ValueError(
+                f"record {number}: expected the columns of SCHEMA, missing "
+                f"{sorted(expected - row.keys())}, not known {sorted(row.keys() - expected)}"
+            )
+    columns = []
+    for field in SCHEMA:
+        values = [row[field.name] for row in rows]
+        if pa.types.is_floating(field.type):
+            values = [None if value is None else round(float(value), _DECIMALS) for value in values]
+        try:
+            column = pa.array(values, type=field.type)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+            raise ValueError(f"column {field.name} expects {field.type}: {error}") from error
+        if column.null_count and not field.nullable:
+            raise ValueError(f"column {field.name}: expected a value in every record, got null")
+        columns.append(column)
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+def write_records(path: str | Path, rows: Sequence[Mapping[str, Any]] | pa.Table) -> None:
+    """Write records to one parquet file, atomically; the same rows give the same bytes.
+
+    Args:
+        path: the file to write or replace.
+        rows: as `records_table` takes them, or a table of `SCHEMA`.
+
+    Raises:
+        ValueError: rows that do not fit `SCHEMA`.
+    """
+    table = rows if isinstance(rows, pa.Table) else records_table(rows)
+    if not table.schema.equals(SCHEMA):
+        raise ValueError(f"expected a table of SCHEMA, got the columns {table.schema.names}")
+    with atomic_path(path) as temporary:
+        pq.write_table(
+            # Chunks would shape the pages; one chunk makes the bytes depend on the rows alone.
+            table.combine_chunks(),
+            temporary,
+            compression="zstd",
+            compression_level=3,
+            row_group_size=_ROW_GROUP,
+            version="2.6",
+        )
+
+
+def read_records(path: str | Path, *, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read the records of a file, or of all parts in a folder in the order of their names.
+
+    Args:
+        path: a parquet file, a folder of `part-*.parquet`, or a miner's output folder, whose
+            parts lie in `shards/`.
+        columns: the columns to read; None reads all.
+
+    Returns:
+        A table; of `SCHEMA` if all columns are read.
+
+    Raises:
+        FileNotFoundError: no such file, or no parts in the folder.
+        ValueError: a file that is not parquet or lacks a column.
+    """
+    schema = SCHEMA if columns is None else pa.schema([_field(name) for name in columns])
+    return pa.concat_tables([_read_part(part, schema) for part in _parts(Path(path))])
+
+
+def _field(name: str) -> pa.Field:
+    if name not in SCHEMA.names:
+        raise ValueError(f"records have no column {name!r}; they have {SCHEMA.names}")
+    return SCHEMA.field(name)
+
+
+def _parts(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    for folder in (path, path / "shards"):
+        parts = sorted(folder.glob(_PART_FILES))
+        if parts:
+            return parts
+    raise FileNotFoundError(
+        f"{path}: expected a parquet file of records, or a folder with {_PART_FILES} in it or in "
+        "its shards/; tools/mine_captions.py writes such a folder"
+    )
+
+
+def _read_part(path: Path, schema: pa.Schema) -> pa.Table:
+    try:
+        with pq.ParquetFile(path) as file:
+            table = file.read(columns=schema.names)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path}: not a readable parquet file ({error})") from error
+    missing = [name for name in schema.names if name not in table.column_names]
+    if missing:
+        raise ValueError(f"{path}: expected a file of noun-region pairs, it lacks {missing}")
+    try:
+        return table.select(schema.names).cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ValueError(f"{path}: its columns do not fit the records' schema: {error}") from error
+
+
+def filter_records(
+    table: pa.Table,
+    *,
+    min_score: float | None = None,
+    min_margin: float | None = None,
+    mutual: bool = False,
+    min_count: int | None = None,
+    max_count: int | None = None,
+    stop_list: Collection[str] = (),
+) -> pa.Table:
+    """Keep the pairs that pass; what is kept does not depend on the order of the rows.
+
+    The counts are taken over what the other conditions left, first `min_count`, then
+    `max_count`, which keeps the pairs with the lowest `pair_id` of each noun.
+
+    Args:
+        table: records with the columns that the conditions name.
+        min_score: lowest `clip_score`.
+        min_margin: lowest `margin`; pairs of a picture with one proposal have none and go.
+        mutual: keep only pairs whose region has no better noun.
+        min_count: fewest pairs of a noun.
+        max_count: most pairs of a noun.
+        stop_list: nouns or lemmas to leave out.
+
+    Returns:
+        The remaining rows, in their order.
+    """
+    keep = np.ones(table.num_rows, dtype=bool)  # (P,)
+    if min_score is not None:
+        keep &= _column(table, "clip_score") >= np.float32(min_score)
+    if min_margin is not None:
+        keep &= _column(table, "margin") >= np.float32(min_margin)  # null is NaN, never kept
+    if mutual:
+        keep &= _column(table, "mutual")
+    if stop_list:
+        words = pa.array(sorted(stop_list), pa.string())
+        for name in ("noun", "lemma"):
+            keep &= ~pc.is_in(table[name], words).to_numpy().astype(bool)
+    if min_count is not None or max_count is not None:
+        _limit_counts(table, keep, min_count or 0, max_count)
+    return table.filter(pa.array(keep))
+
+
+def _column(table: pa.Table, name: str) -> np.ndarray:
+    return table[name].to_numpy()
+
+
+def _limit_counts(table: pa.Table, keep: np.ndarray, lowest: int, highest: int | None) -> None:
+    """Clear `keep` (P,) where a noun has too few pairs left or the pair is beyond the most."""
+    rows = np.flatnonzero(keep)  # (R,)
+    codes = table["noun"].combine_chunks().dictionary_encode().indices.to_numpy()[rows]  # (R,)
+    rank = np.zeros(len(rows), dtype=np.int64)
+    if highest is not None:
+        by_noun = np.lexsort((_column(table, "pair_id")[rows].astype(str), codes))
+        first = np.searchsorted(codes[by_noun], codes[by_noun], side="left")
+        rank[by_noun] = np.arange(len(rows)) - first
+    counts = np.bincount(codes, minlength=1)
+    keep[rows] = counts[codes] >= lowest
+    if highest is not None:
+        keep[rows] &= rank < highest
