@@ -13,37 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovseg.clip import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD, MaskPromptedCLIP, encode_texts
-from ovseg.utils.boxes import masks_to_boxes
+from ovseg.utils.boxes import Box, expand_box, masks_to_boxes
 from ovseg.vocab import TextBank, Vocabulary
 
 # Inverse temperature of every comparison with text features; CLIP's own scale saturates here.
 LOGIT_SCALE = 100.0
 
 MASK_FILLS = ("mean", "zero")
-Box = tuple[int, int, int, int]
-
-
-def expand_box(box: Box, ratio: float, size: tuple[int, int]) -> Box:
-    """Scales a box about its centre and clips it to the image.
-
-    Args:
-        box: XYXY in pixels.
-        ratio: factor on both sides.
-        size: (height, width) of the image.
-
-    Returns:
-        XYXY; coordinates are truncated towards zero, as the released results were made so.
-    """
-    left, top, right, bottom = box
-    center_x, center_y = (left + right) / 2, (top + bottom) / 2
-    half_width, half_height = (right - left) * ratio / 2, (bottom - top) * ratio / 2
-    height, width = size
-    return (
-        max(int(center_x - half_width), 0),
-        max(int(center_y - half_height), 0),
-        min(int(center_x + half_width), width),
-        min(int(center_y + half_height), height),
-    )
 
 
 class RegionClassifier(nn.Module):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["masks_to_boxes"]
+__all__ = ["Box", "expand_box", "masks_to_boxes"]
+
+Box = tuple[int, int, int, int]
 
 
 def masks_to_boxes(masks: Tensor) -> Tensor:
@@ -28,6 +30,29 @@ def masks_to_boxes(masks: Tensor) -> Tensor:
     x_min, x_max = _extent(masks.any(dim=1))
     y_min, y_max = _extent(masks.any(dim=2))
     return torch.stack([x_min, y_min, x_max, y_max], dim=1)  # (N, 4)
+
+
+def expand_box(box: Box, ratio: float, size: tuple[int, int]) -> Box:
+    """Scale a box about its centre and clip it to the image.
+
+    Args:
+        box: XYXY in pixels.
+        ratio: factor on both sides.
+        size: (height, width) of the image.
+
+    Returns:
+        XYXY; coordinates are truncated towards zero, as the released results were made so.
+    """
+    left, top, right, bottom = box
+    center_x, center_y = (left + right) / 2, (top + bottom) / 2
+    half_width, half_height = (right - left) * ratio / 2, (bottom - top) * ratio / 2
+    height, width = size
+    return (
+        max(int(center_x - half_width), 0),
+        max(int(center_y - half_height), 0),
+        min(int(center_x + half_width), width),
+        min(int(center_y + half_height), height),
+    )
 
 
 def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,309 @@
+"""Noun-region pairs as files: a table of crops, tars, and crops sorted into folders by class.
+
+The tables are those that open_clip's `csv` data set reads: with the mask as a picture of its own,
+or in the form of the pairs released with OVSeg (Liang et al., CVPR 2023), whose crops carry one
+colour wherever the mask is not.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import tarfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from ovseg.data.pairs import PairDataset, Region
+from ovseg.utils.images import ImageError, pil_to_rgb, read_image, read_label
+
+__all__ = ["KEY_COLOUR", "FolderPairDataset", "TarPairDataset", "TsvPairDataset"]
+
+KEY_COLOUR = (124, 116, 103)
+"""RGB of what surrounds the region in a crop that has no mask file."""
+
+_SEPARATORS = {"\t": "tab", ",": "comma", ";": "semicolon"}
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+class TsvPairDataset(PairDataset):
+    """Pairs listed in a table with a header.
+
+    Columns: `title`, the text as it is tokenised; `filepath` of the crop, relative to the table's
+    folder; optionally `maskpath` of its mask (not 0 inside) and `noun`. Without `maskpath` the mask
+    is read from the crop's colours; without `noun`, equal titles name the same.
+
+    Args:
+        path: the table.
+        separator: between columns; None tells it from the header.
+        **options: image_size, min_scale and seed, see `PairDataset`.
+
+    Raises:
+        ValueError: if the columns are not found or a row is incomplete.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        image_size: tuple[int, int],
+        separator: str | None = None,
+        min_scale: float = 0.9,
+        seed: int = 0,
+    ) -> None:
+        table = Path(path)
+        rows = _read_table(table, separator)
+        super().__init__(
+            texts=[row["title"] for row in rows],
+            nouns=[row.get("noun") or row["title"] for row in rows],
+            image_size=image_size,
+            min_scale=min_scale,
+            seed=seed,
+        )
+        self._crops = [table.parent / row["filepath"] for row in rows]
+        self._masks = [table.parent / row["maskpath"] for row in rows if row.get("maskpath")]
+        if self._masks and len(self._masks) != len(rows):
+            raise ValueError(f"{table}: expected a maskpath in every row or in none")
+
+    def region(self, index: int) -> Region:
+        """The crop of a pair, (h, w, 3) uint8 RGB, and its mask (h, w) bool."""
+        image = read_image(self._crops[index])
+        if not self._masks:
+            return image, colour_key_mask(image, self._crops[index])
+        return image, _fitting(read_label(self._masks[index]) > 0, image, self._masks[index])
+
+
+class _Member(NamedTuple):
+    """Where a file lies inside a tar."""
+
+    tar: Path
+    offset: int
+    size: int
+
+
+class TarPairDataset(PairDataset):
+    """Pairs in tars as WebDataset lays them out: KEY.png, KEY.mask.png, KEY.txt, KEY.json.
+
+    The tars are not compressed, so that any pair can be read without those before it. The noun is
+    the JSON's "noun"; without it, equal texts name the same.
+
+    Args:
+        paths: the tars, or a folder of them.
+        **options: image_size, min_scale and seed, see `PairDataset`.
+
+    Raises:
+        ValueError: if there is no tar, one is compressed or damaged, or a sample is incomplete.
+    """
+
+    def __init__(
+        self,
+        paths: str | Path | Sequence[str | Path],
+        *,
+        image_size: tuple[int, int],
+        min_scale: float = 0.9,
+        seed: int = 0,
+    ) -> None:
+        listed = [paths] if isinstance(paths, str | Path) else paths
+        tars = [
+            tar
+            for path in map(Path, listed)
+            for tar in (sorted(path.glob("*.tar")) if path.is_dir() else [path])
+        ]
+        if not tars:
+            raise ValueError(f"expected tars (*.tar), found none in {listed}")
+        texts: list[str] = []
+        nouns: list[str] = []
+        self._members: list[tuple[str, _Member, _Member]] = []
+        for tar in tars:
+            for name, sample in _index_tar(tar).items():
+                texts.append(_read_member(sample["txt"]).decode().strip())
+                record = json.loads(_read_member(sample["json"])) if "json" in sample else {}
+                nouns.append(str(record.get("noun") or texts[-1]))
+                self._members.append((name, sample["png"], sample["mask.png"]))
+        super().__init__(
+            texts=texts, nouns=nouns, image_size=image_size, min_scale=min_scale, seed=seed
+        )
+
+    def region(self, index: int) -> Region:
+        """The crop of a pair, (h, w, 3) uint8 RGB, and its mask (h, w) bool."""
+        name, crop, mask = self._members[index]
+        where = f"{crop.tar}#{name}"
+        image = pil_to_rgb(_open_member(crop, where))
+        inside = np.asarray(_open_member(mask, where).convert("L")) > 0
+        return image, _fitting(inside, image, where)
+
+
+class FolderPairDataset(PairDataset):
+    """Ground-truth crops to measure a CLIP on: one folder per class, as torchvision's ImageFolder.
+
+    A folder's name is a class's name (`_` for a space; the first synonym will do) or its number,
+    from 0, or from 1 where there is no 0 and the last is K. Masks are read from the crops' colours.
+
+    Args:
+        folder: holds the folders of the classes.
+        names: K class names in the order of the ids.
+        image_size: (height, width) that the CLIP takes.
+
+    Raises:
+        ValueError: if a folder is none of the classes, or two are the same.
+    """
+
+    def __init__(
+        self, folder: str | Path, names: Sequence[str], *, image_size: tuple[int, int]
+    ) -> None:
+        root = Path(folder)
+        classes = _match_folders(root, names)
+        found = [
+            (file, names[number])
+            for name, number in classes.items()
+            for file in sorted((root / name).rglob("*"))
+            if file.suffix.lower() in _PICTURES
+        ]
+        if not found:
+            raise ValueError(f"{root}: expected pictures ({', '.join(_PICTURES)}), found none")
+        nouns = [name for _, name in found]
+        super().__init__(texts=nouns, nouns=nouns, image_size=image_size, min_scale=1.0)
+        self.files = [file for file, _ in found]
+
+    def region(self, index: int) -> Region:
+        """The crop, (h, w, 3) uint8 RGB, and its mask (h, w) bool."""
+        image = read_image(self.files[index])
+        return image, colour_key_mask(image, self.files[index])
+
+
+def colour_key_mask(image: NDArray[np.uint8], where: str | Path) -> NDArray[np.bool_]:
+    """Tell the region of a crop from its colours.
+
+    Args:
+        image: (h, w, 3) uint8 RGB, from a lossless file.
+        where: what to call it in an error.
+
+    Returns:
+        (h, w) bool, all pixels that are not of `KEY_COLOUR`.
+
+    Raises:
+        ValueError: if no pixel is left.
+    """
+    mask = (image != np.array(KEY_COLOUR, np.uint8)).any(-1)  # (h, w)
+    if not mask.any():
+        raise ValueError(f"{where}: expected a region, but every pixel has the key colour")
+    return mask
+
+
+def _fitting(
+    mask: NDArray[np.bool_], image: NDArray[np.uint8], where: str | Path
+) -> NDArray[np.bool_]:
+    if mask.shape != image.shape[:2] or not mask.any():
+        raise ValueError(
+            f"{where}: expected a mask of the crop's size {image.shape[:2]} with at least one "
+            f"pixel, got {mask.shape} with {int(mask.sum())}"
+        )
+    return mask
+
+
+def _read_table(path: Path, separator: str | None) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header = file.readline().rstrip("\r\n")
+        found = separator or _sniff(path, header)
+        columns = header.split(found)
+        for name in ("title", "filepath"):
+            if name not in columns:
+                raise ValueError(
+                    f"{path}: expected the columns title and filepath, separated by "
+                    f"{_SEPARATORS.get(found, found)}s, got {columns}; pass separator= if the "
+                    "columns are separated otherwise"
+                )
+        rows = []
+        for number, cells in enumerate(csv.reader(file, delimiter=found), start=2):
+            if len(cells) != len(columns):
+                raise ValueError(
+                    f"{path}, line {number}: expected {len(columns)} cells, got {len(cells)}; "
+                    f"quote a text that holds a {_SEPARATORS.get(found, found)}"
+                )
+            rows.append(dict(zip(columns, cells, strict=True)))
+    if not rows:
+        raise ValueError(f"{path}: expected at least one pair behind the header")
+    return rows
+
+
+def _sniff(path: Path, header: str) -> str:
+    for separator in _SEPARATORS:
+        if {"title", "filepath"} <= set(header.split(separator)):
+            return separator
+    raise ValueError(
+        f"{path}: expected a header with the columns title and filepath, separated by a tab, comma "
+        f"or semicolon, got {header[:200]!r}; add the header or pass separator="
+    )
+
+
+def _index_tar(path: Path) -> dict[str, dict[str, _Member]]:
+    """Find the files of a tar without reading them: sample -> ending -> place."""
+    samples: dict[str, dict[str, _Member]] = {}
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                if member.isfile():
+                    folder, _, name = member.name.rpartition("/")
+                    key, _, ending = name.partition(".")
+                    place = _Member(path, member.offset_data, member.size)
+                    samples.setdefault(f"{folder}/{key}", {})[ending] = place
+    except tarfile.TarError as error:
+        raise ValueError(f"{path}: expected a tar that is not compressed: {error}") from error
+    for name, sample in samples.items():
+        missing = [ending for ending in ("png", "mask.png", "txt") if ending not in sample]
+        if missing:
+            raise ValueError(f"{path}#{name}: expected .png, .mask.png and .txt, missing {missing}")
+    return samples
+
+
+def _read_member(member: _Member) -> bytes:
+    with member.tar.open("rb") as file:
+        file.seek(member.offset)
+        return file.read(member.size)
+
+
+def _open_member(member: _Member, where: str) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(_read_member(member)))
+        image.load()
+    except (OSError, SyntaxError, UnidentifiedImageError) as error:
+        raise ImageError(f"{where}: {error}") from error
+    return image
+
+
+def _match_folders(root: Path, names: Sequence[str]) -> dict[str, int]:
+    """Map the folders of a directory to class ids."""
+    folders = sorted(path.name for path in root.iterdir() if path.is_dir())
+    known: dict[str, int] = {}
+    for number, name in enumerate(names):
+        for alias in (name, name.split(",")[0]):
+            known.setdefault(_plain(alias), number)
+    leading = [re.match(r"\d+", folder) for folder in folders]
+    if folders and all(leading):
+        numbers = [int(match[0]) for match in leading if match]
+        first = 1 if min(numbers) > 0 and max(numbers) == len(names) else 0
+        classes = {f: n - first for f, n in zip(folders, numbers, strict=True)}
+    else:
+        classes = {folder: known.get(_plain(folder), -1) for folder in folders}
+    _check_folders(root, classes, names)
+    return classes
+
+
+def _check_folders(root: Path, classes: Mapping[str, int], names: Sequence[str]) -> None:
+    strange = [folder for folder, number in classes.items() if not 0 <= number < len(names)]
+    if strange or not classes or len(set(classes.values())) != len(classes):
+        raise ValueError(
+            f"{root}: expected one folder per class, named by it or by its number below "
+            f"{len(names)} (such as {names[0]!r}), got {len(classes)} folders, not told: "
+            f"{strange[:5]}; is it the class list of this set?"
+        )
+
+
+def _plain(name: str) -> str:
+    return " ".join(re.split(r"[\s_]+", name.strip().lower()))
