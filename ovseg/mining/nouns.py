@@ -1,14 +1,59 @@
 """Nouns of captions.
 
 Source: Liang et al., "Open-Vocabulary Semantic Segmentation with Mask-adapted CLIP" (CVPR 2023),
-section 3.2: "off-the-shelf language parsers" take the nouns from an image's caption.
+section 3.2: an off-the-shelf language parser takes the nouns from an image's caption. Which tags
+it took, and whether it made words singular, is not told; the defaults here (common nouns as they
+stand, in lower case) fit the number of pairs and of different nouns that the paper reports.
 """
 
 from __future__ import annotations
 
+import csv
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
-__all__ = ["CaptionError", "Noun", "NounConfig"]
+from ovseg.mining.inflection import is_noun, singular
+from ovseg.mining.taggers import TAGGERS, Token, make_tagger, tag_tokens, tokenize
+
+__all__ = [
+    "GENERIC_WORDS",
+    "CaptionError",
+    "Noun",
+    "NounConfig",
+    "NounExtractor",
+    "count_nouns",
+    "merge_nouns",
+]
+
+GENERIC_WORDS: tuple[str, ...] = tuple(
+    # of pictures
+    "background camera-view close close-up closeup foreground image photo photograph photography "
+    "pic picture portrait scene shot snapshot still view "
+    # of places in them
+    "back bottom center centre corner direction distance edge end front inside left middle "
+    "outside part place position right side spot top "
+    # of amounts and kinds
+    "amount assortment bit bunch collection group kind lot number pair piece row set sort type "
+    "variety "
+    # of what has no place in a picture
+    "day fact fun idea moment something someone thing time way".split()
+)
+"""Words that captions use of any picture: nothing in it answers to them. The default stop list;
+`NounConfig(stop_words=())` takes them as nouns like any others."""
+
+_COMMON = frozenset({"NN", "NNS"})
+_PROPER = frozenset({"NNP", "NNPS"})
+_ADJECTIVES = frozenset({"JJ", "JJR", "JJS", "VBN"})
+_OPENS_A_PHRASE = frozenset({"DT", "PRP$", "CD", "IN", "JJ"})
+
+# Tagged as adjectives, but they count or compare, and say nothing of how a thing looks.
+_NO_LOOKS = frozenset(
+    "certain different few following many more most much next other own same several such "
+    "various".split()
+)
 
 
 class CaptionError(ValueError):
@@ -26,21 +71,33 @@ class NounConfig:
         lemma: `Noun.text` is the singular.
         lower: `Noun.text` is in lower case.
         proper: take proper nouns too.
-        stop_words: lemmas that are never taken.
-        concreteness: table of words and ratings, or None.
+        stop_words: lemmas that are never taken, nor phrases that end in them.
+        concreteness: table (CSV or TSV with a header) of words and how concrete they are, or
+            None. Used are the columns `Word` and `Conc.M`, as the published ratings of 40,000
+            English lemmas have them, else the first two.
         min_concreteness: lowest rating to take; words without a rating are taken.
-        max_chars: longest caption.
+        max_chars: longest caption; a longer one is refused, not cut.
     """
 
     tagger: str = "auto"
     phrases: bool = False
-    lemma: bool = True
+    lemma: bool = False
     lower: bool = True
     proper: bool = False
-    stop_words: tuple[str, ...] = ()
+    stop_words: tuple[str, ...] = GENERIC_WORDS
     concreteness: str | None = None
     min_concreteness: float = 0.0
     max_chars: int = 2000
+
+    def __post_init__(self) -> None:
+        if self.tagger not in TAGGERS:
+            raise ValueError(f"expected a tagger of {TAGGERS}, got {self.tagger!r}")
+        if isinstance(self.stop_words, str):
+            raise ValueError(
+                f"stop_words must be a tuple of words, got the text {self.stop_words!r}"
+            )
+        if self.max_chars < 1:
+            raise ValueError(f"max_chars must be at least 1, got {self.max_chars}")
 
 
 @dataclass(frozen=True)
@@ -58,3 +115,167 @@ class Noun:
     lemma: str
     start: int
     end: int
+
+
+class NounExtractor:
+    """Takes the nouns from captions; the same caption always gives the same nouns.
+
+    Args:
+        config: see `NounConfig`.
+
+    Raises:
+        LookupError: nltk's tagger was asked for and its data is missing.
+        ValueError: the table of concreteness cannot be read.
+    """
+
+    def __init__(self, config: NounConfig | None = None) -> None:
+        self.config = config or NounConfig()
+        self._tagger = make_tagger(self.config.tagger)
+        self._stop_words = frozenset(word.lower() for word in self.config.stop_words)
+        self._ratings: dict[str, float] = {}
+        self.name = self._tagger.name
+        if self.config.concreteness is not None:
+            table = Path(self.config.concreteness)
+            self._ratings = _read_ratings(table)
+            self.name += f"+{table.name}@{hashlib.sha256(table.read_bytes()).hexdigest()[:8]}"
+
+    def extract(self, caption: str | None) -> list[Noun]:
+        """Find a caption's nouns.
+
+        Args:
+            caption: English text.
+
+        Returns:
+            Nouns in the order of their first mention, each text once; empty if there are none.
+
+        Raises:
+            CaptionError: the caption is null, empty or longer than `max_chars`.
+        """
+        if not isinstance(caption, str):
+            raise CaptionError("the caption is null")
+        if not caption.strip():
+            raise CaptionError("the caption is empty")
+        if len(caption) > self.config.max_chars:
+            raise CaptionError(
+                f"the caption has {len(caption)} characters, the limit is {self.config.max_chars}"
+            )
+        tokens = tokenize(caption)
+        tags = tag_tokens(self._tagger, tokens)
+        first: dict[str, Noun] = {}
+        for i, token in enumerate(tokens):
+            if tags[i] in _ADJECTIVES and token.text.lower() in _NO_LOOKS:
+                tags[i] = "DT"
+        for start, stop in self._spans(tags):
+            noun = self._noun(caption, tokens[start:stop], tags[stop - 1])
+            if noun is not None:
+                first.setdefault(noun.text, noun)
+        return list(first.values())
+
+    def _spans(self, tags: list[str]) -> list[tuple[int, int]]:
+        """First and one-past-last token of each noun, or of each phrase."""
+        nouns = _COMMON | _PROPER if self.config.proper else _COMMON
+        if not self.config.phrases:
+            return [(i, i + 1) for i, tag in enumerate(tags) if tag in nouns]
+        spans = []
+        i = 0
+        while i < len(tags):
+            stop = i
+            while stop < len(tags) and _describes(tags, i, stop):
+                stop += 1
+            head = stop
+            while head < len(tags) and tags[head] in nouns:
+                head += 1
+            if head > stop:
+                spans.append((i, head))
+            i = max(head, i + 1)
+        return spans
+
+    def _noun(self, caption: str, tokens: list[Token], tag: str) -> Noun | None:
+        """Make a noun of the tokens of a span; None if it is to be left out."""
+        head = tokens[-1]
+        if sum(letter.isalpha() for letter in head.text) < 2:
+            return None
+        before = caption[tokens[0].start : head.start]
+        # A plural, or a word that the lexicon lacks and that may be one.
+        word = head.text.lower()
+        plural = tag in ("NNS", "NNPS") or (tag == "NN" and not is_noun(word))
+        base = singular(word) if plural else word
+        rating = self._ratings.get(base, self._ratings.get(word))
+        if base in self._stop_words or word in self._stop_words:
+            return None
+        if rating is not None and rating < self.config.min_concreteness:
+            return None
+        text = before + (_like(head.text, base) if self.config.lemma else head.text)
+        text, lemma = (" ".join(part.split()) for part in (text, before.lower() + base))
+        return Noun(
+            text.lower() if self.config.lower else text, lemma, tokens[0].start, tokens[-1].end
+        )
+
+
+def _describes(tags: list[str], start: int, i: int) -> bool:
+    """Say whether word i can be an adjective of a phrase that begins at `start`."""
+    if tags[i] in _ADJECTIVES:
+        return True
+    # "a living room", but not "a man riding waves"
+    return tags[i] == "VBG" and i > 0 and (i > start or tags[i - 1] in _OPENS_A_PHRASE)
+
+
+def _like(word: str, base: str) -> str:
+    """The base form with the capitals of the word it comes from."""
+    if word.isupper():
+        return base.upper()
+    return base.capitalize() if word[0].isupper() else base
+
+
+def merge_nouns(found: Iterable[tuple[int, list[Noun]]]) -> list[tuple[int, Noun]]:
+    """Join the nouns of an image's captions; the first mention of a text stays.
+
+    Args:
+        found: caption index and nouns, in the order of the captions.
+
+    Returns:
+        Caption index and noun, each text once.
+    """
+    first: dict[str, tuple[int, Noun]] = {}
+    for index, nouns in found:
+        for noun in nouns:
+            first.setdefault(noun.text, (index, noun))
+    return list(first.values())
+
+
+def count_nouns(captions: Iterable[str | None], extractor: NounExtractor) -> Counter[str]:
+    """Count in how many captions each noun stands.
+
+    Args:
+        captions: texts; those that no nouns can be taken from are passed over.
+        extractor: takes the nouns.
+
+    Returns:
+        Number of captions by `Noun.text`.
+    """
+    counts: Counter[str] = Counter()
+    for caption in captions:
+        try:
+            counts.update(noun.text for noun in extractor.extract(caption))
+        except CaptionError:
+            continue
+    return counts
+
+
+def _read_ratings(path: Path) -> dict[str, float]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot read the table of concreteness: {error}") from error
+    header, *rows = csv.reader(lines, delimiter="\t" if "\t" in "".join(lines[:1]) else ",")
+    word = header.index("Word") if "Word" in header else 0
+    rating = header.index("Conc.M") if "Conc.M" in header else 1
+    ratings = {}
+    for number, row in enumerate(rows, start=2):
+        try:
+            ratings[row[word].lower()] = float(row[rating])
+        except (IndexError, ValueError) as error:
+            raise ValueError(
+                f"{path}, line {number}: expected a word and a number, got {row}"
+            ) from error
+    return ratings
