@@ -12,12 +12,13 @@ from functools import lru_cache
 __all__ = ["is_noun", "singular"]
 
 # Plurals that name one thing, or whose singular is another thing.
-_PLURAL_ONLY = frozenset(
+_WORDS = (
     "barracks bellows binoculars boxers briefs clothes crossroads dominoes earphones gallows "
     "glasses goggles headphones headquarters jeans khakis leggings means overalls pajamas pants "
     "pliers pyjamas scissors series shears shorts slacks species spectacles stairs suds "
-    "sunglasses sweatpants tights tongs trousers tweezers underpants".split()
+    "sunglasses sweatpants tights tongs trousers tweezers underpants"
 )
+_PLURAL_ONLY = frozenset(_WORDS.split())
 _IRREGULAR = {
     "axes": "axe", "bases": "base", "buses": "bus", "busses": "bus", "calves": "calf",
     "cacti": "cactus", "cloths": "cloth", "dice": "dice", "fungi": "fungus", "gases": "gas",

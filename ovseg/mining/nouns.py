@@ -28,18 +28,18 @@ __all__ = [
     "merge_nouns",
 ]
 
-GENERIC_WORDS: tuple[str, ...] = tuple(
-    # of pictures
-    "background camera-view close close-up closeup foreground image photo photograph photography "
-    "pic picture portrait scene shot snapshot still view "
-    # of places in them
+_OF_PICTURES = (
+    "background close close-up closeup foreground image photo photograph photography pic picture "
+    "portrait scene shot snapshot still view"
+)
+_OF_PLACES = (
     "back bottom center centre corner direction distance edge end front inside left middle "
-    "outside part place position right side spot top "
-    # of amounts and kinds
-    "amount assortment bit bunch collection group kind lot number pair piece row set sort type "
-    "variety "
-    # of what has no place in a picture
-    "day fact fun idea moment something someone thing time way".split()
+    "outside part place position right side spot top"
+)
+_OF_AMOUNTS = "amount assortment bit bunch collection group kind lot number pair piece row set sort"
+_OF_NO_PLACE = "day fact fun idea moment something someone thing time type variety way"
+GENERIC_WORDS: tuple[str, ...] = tuple(
+    f"{_OF_PICTURES} {_OF_PLACES} {_OF_AMOUNTS} {_OF_NO_PLACE}".split()
 )
 """Words that captions use of any picture: nothing in it answers to them. The default stop list;
 `NounConfig(stop_words=())` takes them as nouns like any others."""
@@ -50,10 +50,11 @@ _ADJECTIVES = frozenset({"JJ", "JJR", "JJS", "VBN"})
 _OPENS_A_PHRASE = frozenset({"DT", "PRP$", "CD", "IN", "JJ"})
 
 # Tagged as adjectives, but they count or compare, and say nothing of how a thing looks.
-_NO_LOOKS = frozenset(
-    "certain different few following many more most much next other own same several such "
-    "various".split()
+_LOOKLESS = (
+    "certain different few following many more most much next other own same several such various"
 )
+_NO_LOOKS = frozenset(_LOOKLESS.split())
+_LONGEST_PHRASE = 6
 
 
 class CaptionError(ValueError):
@@ -67,7 +68,8 @@ class NounConfig:
     Attributes:
         tagger: "nltk" (its perceptron tagger, whose data must be installed), "textblob" (the
             lexicon that comes with it), or "auto": nltk if its data is there, else textblob.
-        phrases: take adjectives and nouns that stand together as one phrase.
+        phrases: take adjectives and nouns that stand together as one phrase, of a longer one
+            the last six words.
         lemma: `Noun.text` is the singular.
         lower: `Noun.text` is in lower case.
         proper: take proper nouns too.
@@ -186,7 +188,7 @@ class NounExtractor:
             while head < len(tags) and tags[head] in nouns:
                 head += 1
             if head > stop:
-                spans.append((i, head))
+                spans.append((max(i, head - _LONGEST_PHRASE), head))
             i = max(head, i + 1)
         return spans
 
