@@ -1,0 +1,315 @@
+"""Mining one shard: pictures and captions in, noun-region pairs out, with nothing lost on the way.
+
+`mine_shard` is a function of its arguments alone: it writes no file, looks at no clock and keeps no
+state. Which pictures go through a model together is fixed by the shard, so that its result is the
+same whichever process mines it and whatever that process did before.
+
+Source: Liang et al., "Open-Vocabulary Semantic Segmentation with Mask-adapted CLIP" (CVPR 2023),
+section 3.2.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from ovseg.mining.matching import Match, MatchConfig, match_nouns
+from ovseg.mining.nouns import CaptionError, Noun
+from ovseg.mining.parts import (
+    BatchScorer,
+    MiningConfig,
+    MiningError,
+    MiningParts,
+    NounFinder,
+    ReadPicture,
+    RegionScorer,
+)
+from ovseg.mining.records import make_pair_id
+from ovseg.mining.sources import ImageRow, Shard
+from ovseg.proposals import propose_batch
+from ovseg.utils.masks import encode_rle
+
+__all__ = [
+    "BatchScorer",
+    "MiningConfig",
+    "MiningError",
+    "MiningParts",
+    "NounFinder",
+    "ReadPicture",
+    "RegionScorer",
+    "ShardResult",
+    "mine_shard",
+]
+
+logger = logging.getLogger(__name__)
+
+# What one picture can be the cause of. A GPU out of memory is the settings' fault, not a picture's.
+_PICTURE_ERRORS = (OSError, ValueError, RuntimeError, MemoryError)
+# From so many pictures on, none getting through the models means that something else is wrong.
+_TOO_MANY_TO_BE_CHANCE = 8
+
+T = TypeVar("T")
+
+
+@dataclass
+class ShardResult:
+    """What became of a shard.
+
+    Attributes:
+        records: the pairs, as rows of `ovseg.mining.records.SCHEMA`.
+        quarantine: the pictures set aside: image_id, uri, kind (what was at fault) and reason.
+        counts: images_in = images_with_pairs + images_without_pairs + images_quarantined; also
+            captions, captions_unusable, nouns, regions, pairs.
+        without_pairs: pictures that were in order but gave no pair, by reason.
+    """
+
+    records: list[dict[str, Any]] = field(default_factory=list)
+    quarantine: list[dict[str, str]] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    without_pairs: Counter[str] = field(default_factory=Counter)
+
+    def set_aside(self, row: ImageRow, kind: str, reason: object) -> None:
+        """Count a picture as quarantined and keep the reason."""
+        logger.debug("%s set aside (%s): %s", row.image_id, kind, reason)
+        text = str(reason) or type(reason).__name__
+        entry = {"image_id": row.image_id, "uri": row.uri, "kind": kind, "reason": text}
+        self.quarantine.append(entry)
+        self.counts["images_quarantined"] += 1
+
+    def gave_nothing(self, reason: str) -> None:
+        """Count a picture that gave no pair."""
+        self.without_pairs[reason] += 1
+        self.counts["images_without_pairs"] += 1
+
+
+@dataclass
+class _Picture:
+    """A picture on its way through the shard."""
+
+    row: ImageRow
+    image: np.ndarray
+    sha256: str
+    nouns: list[tuple[int, Noun]]
+    masks: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), dtype=bool))
+
+    @property
+    def texts(self) -> list[str]:
+        """What CLIP is asked for."""
+        return [noun.text for _, noun in self.nouns]
+
+
+def mine_shard(
+    shard: Shard,
+    config: MiningConfig,
+    parts: MiningParts,
+    read: ReadPicture,
+    *,
+    config_hash: str = "",
+) -> ShardResult:
+    """Pair the nouns of captions with regions of their pictures.
+
+    Args:
+        shard: the pictures with their captions.
+        config: the settings.
+        parts: models and tagger.
+        read: gives a row's picture and the sha256 of its bytes.
+        config_hash: recorded with every pair.
+
+    Returns:
+        The pairs, in the order of the pictures and of the nouns in their captions, and what became
+        of every other picture.
+
+    Raises:
+        MiningError: all pictures fail in the models, so that the fault is not the pictures'.
+    """
+    result = ShardResult()
+    opened = 0
+    rows = shard.rows
+    for start in range(0, len(rows), config.batch_size):
+        batch = []
+        for row in rows[start : start + config.batch_size]:
+            result.counts["images_in"] += 1
+            picture = _open(row, config, parts.nouns, read, result)
+            if picture is not None:
+                batch.append(picture)
+        opened += len(batch)
+        for picture, matches in _match(batch, config.matching, parts, result):
+            for match in matches:
+                result.records.append(_record(picture, match, parts, config_hash))
+    result.counts["pairs"] = len(result.records)
+    failed = [entry for entry in result.quarantine if entry["kind"] in ("regions", "scores")]
+    if len(failed) == opened >= _TOO_MANY_TO_BE_CHANCE:
+        raise MiningError(
+            f"shard {shard.index}: none of its {opened} readable pictures got through the models, "
+            f"so the pictures are not at fault. The first: {failed[0]['reason']}"
+        )
+    return result
+
+
+def _open(
+    row: ImageRow, config: MiningConfig, finder: NounFinder, read: ReadPicture, result: ShardResult
+) -> _Picture | None:
+    """Read a picture and its nouns, or count why there is nothing to mine."""
+    try:
+        f"{row.image_id}{row.uri}".encode()
+        image, sha256 = read(row)
+        height, width = image.shape[:2]
+        if height * width > config.max_pixels:
+            raise ValueError(
+                f"{width} x {height} pixels, the limit is {config.max_pixels}; scale it down"
+            )
+    except _PICTURE_ERRORS as error:
+        result.set_aside(row, "picture", error)
+        return None
+    nouns, problem = _nouns(row, config, finder, result)
+    if problem is not None:
+        result.set_aside(row, "caption", problem)
+        return None
+    if not nouns:
+        result.gave_nothing("no nouns")
+        return None
+    return _Picture(row, image, sha256, nouns)
+
+
+def _nouns(
+    row: ImageRow, config: MiningConfig, finder: NounFinder, result: ShardResult
+) -> tuple[list[tuple[int, Noun]], str | None]:
+    """Nouns of the chosen captions, each text once, with their captions' indices.
+
+    Returns a problem instead if none of the captions can be used.
+    """
+    found: dict[str, tuple[int, Noun]] = {}
+    problem: str | None = None
+    usable = 0
+    if config.captions == "all":
+        chosen = range(len(row.captions))
+    else:
+        index = 0 if config.captions == "first" else int(config.captions)
+        chosen = range(index, min(index + 1, len(row.captions)))
+    for index in chosen:
+        caption = row.captions[index]
+        try:
+            if not isinstance(caption, str):
+                raise CaptionError(f"expected text, got {type(caption).__name__}")
+            caption.encode()  # half a surrogate pair can be neither tokenized nor stored
+            nouns = finder.extract(caption)
+        except ValueError as error:
+            problem = problem or f"caption {index}: {error}"
+            result.counts["captions_unusable"] += 1
+            continue
+        usable += 1
+        for noun in nouns:
+            found.setdefault(noun.text, (index, noun))
+    result.counts["captions"] += usable
+    result.counts["nouns"] += len(found)
+    if not chosen:
+        problem = f"expected caption {config.captions}, got {len(row.captions)} captions"
+    return list(found.values()), None if usable else problem
+
+
+def _match(
+    batch: list[_Picture], config: MatchConfig, parts: MiningParts, result: ShardResult
+) -> Iterator[tuple[_Picture, list[Match]]]:
+    """Yield the pictures of a batch that give pairs; count the others."""
+
+    def propose(pictures: list[_Picture]) -> list[np.ndarray]:
+        images = [picture.image for picture in pictures]
+        return propose_batch(parts.proposer, images, [p.row.image_id for p in pictures])
+
+    def score(pictures: list[_Picture]) -> list[np.ndarray]:
+        return _score_batch(parts.scorer, pictures)
+
+    with_regions = []
+    for picture, masks in _singly_if_needed(propose, batch, "regions", result):
+        picture.masks = masks
+        result.counts["regions"] += len(masks)
+        if len(masks):
+            with_regions.append(picture)
+        else:
+            result.gave_nothing("no regions")
+    for picture, scores in _singly_if_needed(score, with_regions, "scores", result):
+        matches = match_nouns(scores, config)
+        if matches:
+            result.counts["images_with_pairs"] += 1
+            yield picture, matches
+        else:
+            result.gave_nothing("no match within the limits")
+
+
+def _score_batch(scorer: RegionScorer, pictures: list[_Picture]) -> list[np.ndarray]:
+    """Scores (V, N) of each picture, checked."""
+    images, masks = [p.image for p in pictures], [p.masks for p in pictures]
+    texts = [p.texts for p in pictures]
+    if isinstance(scorer, BatchScorer):
+        scores = scorer.score_batch(images, masks, texts)
+    else:
+        scores = [scorer(*one) for one in zip(images, masks, texts, strict=True)]
+    for picture, one in zip(pictures, scores, strict=True):
+        expected = (len(picture.masks), len(picture.nouns))
+        if one.shape != expected or not np.isfinite(one).all():
+            raise ValueError(f"expected finite scores {expected}, got {one.shape} or not finite")
+    return scores
+
+
+def _singly_if_needed(
+    run: Callable[[list[_Picture]], list[T]],
+    pictures: list[_Picture],
+    kind: str,
+    result: ShardResult,
+) -> list[tuple[_Picture, T]]:
+    """Run pictures through a model together; if that fails, one by one, to find the culprit."""
+    if not pictures:
+        return []
+    try:
+        return list(zip(pictures, run(pictures), strict=True))
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except _PICTURE_ERRORS as error:
+        if len(pictures) == 1:
+            result.set_aside(pictures[0].row, kind, error)
+            return []
+    return [pair for one in pictures for pair in _singly_if_needed(run, [one], kind, result)]
+
+
+def _record(
+    picture: _Picture, match: Match, parts: MiningParts, config_hash: str
+) -> dict[str, Any]:
+    """The row of one pair; see `ovseg.mining.records.SCHEMA`."""
+    index, noun = picture.nouns[match.noun_index]
+    caption = str(picture.row.captions[index])
+    mask = picture.masks[match.region_index]
+    counts = encode_rle(mask)["counts"]
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    span = (noun.start, noun.end)
+    return {
+        "pair_id": make_pair_id(picture.sha256, caption, span, counts, noun.text),
+        "image_id": picture.row.image_id,
+        "image_uri": picture.row.uri,
+        "image_sha256": picture.sha256,
+        "height": mask.shape[0],
+        "width": mask.shape[1],
+        "caption": caption,
+        "caption_index": index,
+        "span_start": noun.start,
+        "span_end": noun.end,
+        "noun": noun.text,
+        "lemma": noun.lemma,
+        "rle_counts": counts,
+        "bbox": [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1],
+        "area": int(np.count_nonzero(mask)),
+        "clip_score": match.score,
+        "runner_up_score": match.runner_up,
+        "margin": match.margin,
+        "noun_probability": match.probability,
+        "mutual": match.mutual,
+        "proposal_model": parts.proposer.name,
+        "clip_model": parts.scorer.name,
+        "noun_tagger": parts.nouns.name,
+        "config_hash": config_hash,
+    }
