@@ -82,6 +82,8 @@ setup(
         "faiss": ["faiss-cpu>=1.7.4,<2"],
         "transformers": ["transformers>=4.40,<6"],
         "wandb": ["wandb>=0.16,<1"],
+        # What open_clip's own training program needs; the range of webdataset is open_clip's.
+        "training": ["webdataset>=0.2.5,<0.2.87", "pandas>=2.0,<4"],
         "dev": [
             "pytest>=8.0,<10",
             "ruff>=0.5,<0.18",
