@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from ovseg.mining.matching import Match, MatchConfig, match_nouns
-from ovseg.mining.nouns import CaptionError, Noun
+from ovseg.mining.nouns import CaptionError, Noun, merge_nouns
 from ovseg.mining.parts import (
     BatchScorer,
     MiningConfig,
@@ -184,9 +184,8 @@ def _nouns(
 
     Returns a problem instead if none of the captions can be used.
     """
-    found: dict[str, tuple[int, Noun]] = {}
+    found: list[tuple[int, list[Noun]]] = []
     problem: str | None = None
-    usable = 0
     if config.captions == "all":
         chosen = range(len(row.captions))
     else:
@@ -198,19 +197,16 @@ def _nouns(
             if not isinstance(caption, str):
                 raise CaptionError(f"expected text, got {type(caption).__name__}")
             caption.encode()  # half a surrogate pair can be neither tokenized nor stored
-            nouns = finder.extract(caption)
+            found.append((index, finder.extract(caption)))
         except ValueError as error:
             problem = problem or f"caption {index}: {error}"
             result.counts["captions_unusable"] += 1
-            continue
-        usable += 1
-        for noun in nouns:
-            found.setdefault(noun.text, (index, noun))
-    result.counts["captions"] += usable
-    result.counts["nouns"] += len(found)
+    nouns = merge_nouns(found)
+    result.counts["captions"] += len(found)
+    result.counts["nouns"] += len(nouns)
     if not chosen:
         problem = f"expected caption {config.captions}, got {len(row.captions)} captions"
-    return list(found.values()), None if usable else problem
+    return nouns, None if found else problem
 
 
 def _match(

@@ -1,0 +1,259 @@
+"""Running the miner over all shards: in local processes, under torchrun, or on Ray.
+
+An executor only decides where a shard is mined. What is mined is the business of
+`ovseg.mining.shards`, and how it becomes files that of `ovseg.mining.worker`; so every executor and
+every number of workers leaves the same files, and one may go on where another stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from ovseg.mining.finish import SUCCESS, finish
+from ovseg.mining.parts import MiningConfig, MiningError, MiningParts
+from ovseg.mining.progress import Progress
+from ovseg.mining.sources import Shard, Source
+from ovseg.mining.worker import Job, Worker, is_finished
+
+__all__ = ["EXECUTORS", "run_mining"]
+
+logger = logging.getLogger(__name__)
+
+EXECUTORS = ("local", "torchrun", "ray", "dry-run")
+DRY_RUN_IMAGES = 100
+_POLL_SECONDS = 0.5
+_REMIND_SECONDS = 60.0
+_TRIES_PER_SHARD = 3
+
+Done = Iterator[dict[str, int]]
+
+
+def run_mining(
+    source: Source,
+    config: MiningConfig,
+    output: str | Path,
+    *,
+    make_parts: Callable[[], MiningParts],
+    executor: str = "local",
+    workers: int = 1,
+    limit: int | None = None,
+) -> dict[str, Any] | None:
+    """Mine a source into a folder, or go on with a run that was interrupted.
+
+    Shards that are finished are left as they are. See `ovseg.mining.worker` for the files.
+
+    Args:
+        source: pictures with captions.
+        config: the settings.
+        output: the run's folder; on a file system that all workers share.
+        make_parts: builds the models in each worker; a picklable function or object.
+        executor: "local" (processes of this machine), "torchrun" (this process is one of several
+            ranks), "ray" (actors of the cluster that RAY_ADDRESS names, else of a local one), or
+            "dry-run" (this process, and 100 pictures at most).
+        workers: processes or actors; under torchrun the number of ranks counts instead.
+        limit: mine the first so many pictures only.
+
+    Returns:
+        The summary; None on the ranks of torchrun above 0.
+
+    Raises:
+        ValueError: an unknown executor, or fewer than one worker or picture.
+        MiningError: the folder holds another run, or a worker died.
+    """
+    if executor not in EXECUTORS:
+        raise ValueError(f"executor: expected one of {EXECUTORS}, got {executor!r}")
+    if workers < 1 or (limit is not None and limit < 1):
+        raise ValueError(f"expected at least 1 worker and 1 picture, got {workers} and {limit}")
+    if executor == "dry-run":
+        limit, workers = min(limit or DRY_RUN_IMAGES, DRY_RUN_IMAGES), 1
+    shards = limited(source.shards(config.shard_size), limit)
+    described = {**source.describe(), "images": sum(len(shard.rows) for shard in shards)}
+    job = Job(config, Path(output), described, make_parts, source.reader())
+    rank, ranks = _torchrun_rank() if executor == "torchrun" else (0, 1)
+    pending = [shard for shard in shards if not is_finished(job.output, shard.index)]
+    if pending and rank == 0:
+        (job.output / SUCCESS).unlink(missing_ok=True)
+    progress = Progress(shards, pending)
+    if executor == "torchrun":
+        done = _here(job, shards[rank::ranks], rank)
+    elif executor == "ray":
+        done = _ray(job, pending, workers)
+    elif workers > 1 and len(pending) > 1:
+        done = _processes(job, pending, min(workers, len(pending)))
+    else:
+        done = _here(job, pending)
+    for counts in done:
+        progress.add(counts)
+    if rank > 0:
+        return None
+    _wait_for_others(job, shards)
+    timing = {"executor": executor, "workers": ranks if executor == "torchrun" else workers}
+    return finish(job.output, shards, run={**timing, **progress.figures()})
+
+
+def limited(shards: Sequence[Shard], limit: int | None) -> list[Shard]:
+    """Keep the first pictures of a list of shards.
+
+    Args:
+        shards: in order.
+        limit: number of pictures, or None for all.
+
+    Returns:
+        The shards up to that picture; the last one may be cut.
+    """
+    if limit is None:
+        return list(shards)
+    kept = []
+    for shard in shards:
+        if limit <= 0:
+            break
+        cut = len(shard.rows) > limit
+        kept.append(Shard(shard.index, shard.rows[:limit]) if cut else shard)
+        limit -= len(shard.rows)
+    return kept
+
+
+def _here(job: Job, shards: Sequence[Shard], rank: int = 0) -> Done:
+    """Mine in this process; the models are built even for no shard, to check the folder."""
+    threads = torch.get_num_threads()
+    worker = Worker(job, int(os.environ.get("LOCAL_RANK", rank)))
+    try:
+        for shard in shards:
+            if not is_finished(job.output, shard.index):
+                yield worker.mine(shard)
+    finally:
+        torch.set_num_threads(threads)
+
+
+# -- local processes ----------------------------------------------------------------------------
+
+_worker: Worker | None = None
+
+
+def _start_process(job: Job, ranks: Any, level: int) -> None:
+    """Build the worker of a new process."""
+    global _worker
+    logging.basicConfig(level=level)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    with ranks.get_lock():
+        rank = ranks.value
+        ranks.value += 1
+    _worker = Worker(job, rank)
+
+
+def _leave_with_parent() -> NoReturn:
+    # A killed parent closes no queue that its workers wait on: they would stay forever.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(1)
+
+
+def _mine_in_process(shard: Shard) -> dict[str, int]:
+    assert _worker is not None, "a process mines after it was started"
+    return _worker.mine(shard)
+
+
+def _processes(job: Job, shards: Sequence[Shard], workers: int) -> Done:
+    """Mine in new processes, each with models of its own."""
+    context = multiprocessing.get_context("spawn")
+    level = logging.getLogger("ovseg").getEffectiveLevel()
+    arguments = (job, context.Value("i", 0), level)
+    waiting = iter(shards)
+    pool = ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_start_process, initargs=arguments
+    )
+    try:
+        # A few in hand per worker, not all: there may be a hundred thousand.
+        running: set[Future[dict[str, int]]] = set()
+        while True:
+            for shard in islice(waiting, 2 * workers - len(running)):
+                running.add(pool.submit(_mine_in_process, shard))
+            if not running:
+                return
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                yield future.result()
+    except BrokenProcessPool as error:
+        raise MiningError(
+            "a worker process ended before its work; its own message, if it left one, stands "
+            "above. Without a message it was probably killed for memory: use fewer workers or a "
+            "smaller batch. Finished shards are kept: start the same run again to go on"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+# -- torchrun -----------------------------------------------------------------------------------
+
+
+def _torchrun_rank() -> tuple[int, int]:
+    try:
+        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    except KeyError as error:
+        raise ValueError(
+            f"executor 'torchrun': expected the variable {error} that torchrun sets; start this "
+            "program with `torchrun --nproc-per-node N`, or use the executor 'local'"
+        ) from error
+
+
+def _wait_for_others(job: Job, shards: Sequence[Shard]) -> None:
+    """Wait until all shards are finished; the files themselves are the barrier."""
+    missing = [shard.index for shard in shards]
+    reminded = time.monotonic()
+    while missing := [index for index in missing if not is_finished(job.output, index)]:
+        if time.monotonic() - reminded > _REMIND_SECONDS:
+            logger.info("Waiting for %d shards of other ranks", len(missing))
+            reminded = time.monotonic()
+        time.sleep(_POLL_SECONDS)
+
+
+# -- Ray ----------------------------------------------------------------------------------------
+
+
+def _ray(job: Job, shards: Sequence[Shard], workers: int) -> Done:
+    """Mine in actors that hold the models; an actor that dies is started again elsewhere."""
+    try:
+        import ray
+        from ray.util import ActorPool
+    except ImportError as error:
+        raise ImportError(
+            "the executor 'ray' needs Ray, which is not installed: pip install 'ovseg[ray]'"
+        ) from error
+    ours = not ray.is_initialized()
+    if ours:
+        ray.init(include_dashboard=False, logging_level=logging.WARNING)
+    try:
+        resources = ray.cluster_resources()
+        gpus = 1 if resources.get("GPU") else 0
+        available = int(resources.get("GPU" if gpus else "CPU", 0))
+        if workers > available:
+            logger.warning(
+                "%d actors asked for, the cluster has room for %d now; the others start when it "
+                "grows",
+                workers,
+                available,
+            )
+        actor = ray.remote(
+            num_cpus=1, num_gpus=gpus, max_restarts=-1, max_task_retries=_TRIES_PER_SHARD
+        )(Worker)
+        pool = ActorPool([actor.remote(job) for _ in range(max(1, min(workers, len(shards))))])
+        if shards:
+            yield from pool.map_unordered(lambda one, shard: one.mine.remote(shard), shards)
+        else:
+            yield from _here(job, [])
+    finally:
+        if ours:
+            ray.shutdown()

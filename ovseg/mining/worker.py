@@ -1,0 +1,217 @@
+"""One worker of a run: holds the models, mines shards into files, and finds the finished ones.
+
+A run's folder::
+
+    manifest.json            what the run was started with; another run is refused here
+    shards/part-00000.parquet    the pairs of shard 0
+    shards/part-00000.json       its figures and its quarantine; written last, it marks success
+    summary.json  quarantine.jsonl  run.json  _SUCCESS     once all shards are there
+
+Every file but run.json (time and machine) depends on the source, the settings and the models alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ovseg.mining.parts import MiningConfig, MiningError, MiningParts, ReadPicture
+from ovseg.mining.records import write_records
+from ovseg.mining.shards import mine_shard
+from ovseg.mining.sources import Shard
+from ovseg.mining.summary import shard_statistics
+from ovseg.utils.files import atomic_path
+
+__all__ = ["Job", "Worker", "is_finished", "part_path", "read_part", "write_json"]
+
+MANIFEST = "manifest.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker of a run is told; it can be sent to another process.
+
+    Attributes:
+        config: the settings.
+        output: the run's folder, the same for all workers.
+        source: plain facts that tell this source from another.
+        make_parts: builds the models; called once per worker.
+        read: gives a row's picture and the sha256 of its bytes.
+    """
+
+    config: MiningConfig
+    output: Path
+    source: Mapping[str, Any]
+    make_parts: Callable[[], MiningParts]
+    read: ReadPicture
+
+
+class Worker:
+    """Mines shards into files, with one thread and on one GPU if there are any.
+
+    Sums of floating-point numbers depend on how many threads share them; one thread per worker
+    makes the results the same everywhere, and more workers use more cores.
+
+    Args:
+        job: the run.
+        rank: number of this worker on its machine; chooses the GPU.
+
+    Raises:
+        MiningError: the folder holds another run.
+    """
+
+    def __init__(self, job: Job, rank: int = 0) -> None:
+        torch.set_num_threads(1)
+        if torch.cuda.is_available():
+            torch.cuda.set_device(rank % torch.cuda.device_count())
+        self.job = job
+        self.parts = job.make_parts()
+        self.config_hash = claim(job, self.parts)
+
+    def mine(self, shard: Shard) -> dict[str, int]:
+        """Mine a shard into its two files, or find it finished.
+
+        Args:
+            shard: the shard.
+
+        Returns:
+            Its counts.
+        """
+        output = self.job.output
+        if is_finished(output, shard.index):
+            return self._finished_before(shard.index)
+        result = mine_shard(
+            shard, self.job.config, self.parts, self.job.read, config_hash=self.config_hash
+        )
+        records = part_path(output, shard.index)
+        write_records(records, result.records)
+        content = records.read_bytes()
+        part = {
+            "shard": shard.index,
+            "config_hash": self.config_hash,
+            "file": records.name,
+            "bytes": len(content),
+            "sha256": hashlib.sha256(content).hexdigest(),
+            **shard_statistics(result),
+            "set_aside": result.quarantine,
+        }
+        write_json(records.with_suffix(".json"), part)
+        return dict(result.counts)
+
+    def _finished_before(self, index: int) -> dict[str, int]:
+        part = read_part(self.job.output, index)
+        if part["config_hash"] != self.config_hash:
+            raise MiningError(
+                f"{part_path(self.job.output, index)}: was mined with other settings or models "
+                f"({part['config_hash']}, these are {self.config_hash}); choose another output "
+                "folder or delete this one"
+            )
+        return part["counts"]
+
+
+def claim(job: Job, parts: MiningParts) -> str:
+    """Write what a run is made with into its folder, or check that it is the same run.
+
+    Args:
+        job: the run.
+        parts: the worker's models, for their names.
+
+    Returns:
+        The hash of settings and models, 16 hexadecimal digits.
+
+    Raises:
+        MiningError: the folder holds a run with other settings, models or source.
+    """
+    made_with = {
+        "format": _FORMAT,
+        "config": _plain(job.config),
+        "proposal_model": parts.proposer.name,
+        "clip_model": parts.scorer.name,
+        "noun_tagger": parts.nouns.name,
+    }
+    config_hash = hashlib.sha256(json.dumps(made_with, sort_keys=True).encode()).hexdigest()[:16]
+    manifest = {**made_with, "config_hash": config_hash, "source": dict(job.source)}
+    path = job.output / MANIFEST
+    if not path.exists():
+        write_json(path, manifest)  # by several workers at once, if need be: all write the same
+    found = json.loads(path.read_text(encoding="utf-8"))
+    differences = _differences(found, json.loads(json.dumps(manifest)))
+    if differences:
+        raise MiningError(
+            f"{job.output} holds another run; choose another output folder, delete this one, or "
+            f"start the same run again. Different are (there, now): {'; '.join(differences)}"
+        )
+    return config_hash
+
+
+def part_path(output: Path, index: int) -> Path:
+    """The file of a shard's pairs."""
+    return output / "shards" / f"part-{index:05d}.parquet"
+
+
+def is_finished(output: Path, index: int) -> bool:
+    """Say whether a shard's two files are there, the second of which is written last."""
+    records = part_path(output, index)
+    return records.with_suffix(".json").is_file() and records.is_file()
+
+
+def read_part(output: Path, index: int) -> dict[str, Any]:
+    """Read what is known of a finished shard.
+
+    Args:
+        output: the run's folder.
+        index: the shard's number.
+
+    Returns:
+        Its figures and its quarantine.
+
+    Raises:
+        MiningError: its pairs are not those it was written with.
+    """
+    records = part_path(output, index)
+    part = json.loads(records.with_suffix(".json").read_text(encoding="utf-8"))
+    if records.stat().st_size != part["bytes"]:
+        raise MiningError(
+            f"{records}: expected {part['bytes']} bytes, got {records.stat().st_size}; it was "
+            f"changed. Delete it and start the same run again"
+        )
+    return part
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write plain data, atomically and with sorted keys.
+
+    Args:
+        path: the file to write or replace.
+        content: what JSON can hold.
+    """
+    with atomic_path(path) as temporary:
+        text = json.dumps(content, indent=1, sort_keys=True)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _plain(config: MiningConfig) -> dict[str, Any]:
+    settings = dataclasses.asdict(config)
+    # Its content is part of the tagger's name; where it lies does not matter.
+    settings["nouns"]["concreteness"] = settings["nouns"]["concreteness"] is not None
+    return settings
+
+
+def _differences(found: Any, now: Any, name: str = "") -> list[str]:
+    if isinstance(found, dict) and isinstance(now, dict):
+        keys = sorted(found.keys() | now.keys())
+        return [
+            text
+            for key in keys
+            for text in _differences(found.get(key), now.get(key), f"{name}.{key}".lstrip("."))
+        ]
+    same = found == now or name == "config_hash"  # the hash follows from the rest
+    return [] if same else [f"{name}: {str(found)[:80]}, {str(now)[:80]}"]
