@@ -7,6 +7,8 @@ every number of workers leaves the same files, and one may go on where another s
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import multiprocessing
 import os
@@ -79,8 +81,8 @@ def run_mining(
     if executor == "dry-run":
         limit, workers = min(limit or DRY_RUN_IMAGES, DRY_RUN_IMAGES), 1
     shards = limited(source.shards(config.shard_size), limit)
-    described = {**source.describe(), "images": sum(len(shard.rows) for shard in shards)}
-    job = Job(config, Path(output), described, make_parts, source.reader())
+    described = _describe(source, shards)
+    job = Job(config, Path(output), described, Path(source.image_root), make_parts)
     rank, ranks = _torchrun_rank() if executor == "torchrun" else (0, 1)
     pending = [shard for shard in shards if not is_finished(job.output, shard.index)]
     if pending and rank == 0:
@@ -123,6 +125,20 @@ def limited(shards: Sequence[Shard], limit: int | None) -> list[Shard]:
         kept.append(Shard(shard.index, shard.rows[:limit]) if cut else shard)
         limit -= len(shard.rows)
     return kept
+
+
+def _describe(source: Source, shards: Sequence[Shard]) -> dict[str, Any]:
+    """Facts that tell a source from another; the first and the last shard stand for all rows."""
+    digest = hashlib.sha256()
+    for shard in (*shards[:1], *shards[-1:]):
+        for row in shard.rows:
+            digest.update(json.dumps([row.image_id, row.uri, row.captions]).encode())
+    return {
+        "kind": source.kind,
+        "images": sum(len(shard.rows) for shard in shards),
+        "shards": len(shards),
+        "sha256_of_ends": digest.hexdigest(),
+    }
 
 
 def _here(job: Job, shards: Sequence[Shard], rank: int = 0) -> Done:
@@ -251,7 +267,7 @@ def _ray(job: Job, shards: Sequence[Shard], workers: int) -> Done:
         )(Worker)
         pool = ActorPool([actor.remote(job) for _ in range(max(1, min(workers, len(shards))))])
         if shards:
-            yield from pool.map_unordered(lambda one, shard: one.mine.remote(shard), shards)
+            yield from pool.map_unordered(lambda one, shard: one.mine.remote(shard), list(shards))
         else:
             yield from _here(job, [])
     finally:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -124,8 +124,11 @@ class MiningParts:
         proposer: gives a picture's regions.
         scorer: compares them with nouns.
         nouns: finds the nouns.
+        settings: further plain facts about the models that the results depend on; kept in the
+            run's manifest and part of its hash.
     """
 
     proposer: RegionProposer
     scorer: RegionScorer
     nouns: NounFinder
+    settings: Mapping[str, Any] = field(default_factory=dict)

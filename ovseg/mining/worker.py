@@ -20,14 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from ovseg.mining.parts import MiningConfig, MiningError, MiningParts, ReadPicture
+from ovseg.mining.parts import MiningConfig, MiningError, MiningParts
 from ovseg.mining.records import write_records
 from ovseg.mining.shards import mine_shard
-from ovseg.mining.sources import Shard
+from ovseg.mining.sources import ImageRow, Shard
 from ovseg.mining.summary import shard_statistics
-from ovseg.utils.files import atomic_path
+from ovseg.utils.files import atomic_path, sha256_of
+from ovseg.utils.image_store import ImageStore
 
 __all__ = ["Job", "Worker", "is_finished", "part_path", "read_part", "write_json"]
 
@@ -43,15 +45,15 @@ class Job:
         config: the settings.
         output: the run's folder, the same for all workers.
         source: plain facts that tell this source from another.
+        image_root: folder that relative addresses of pictures lie in.
         make_parts: builds the models; called once per worker.
-        read: gives a row's picture and the sha256 of its bytes.
     """
 
     config: MiningConfig
     output: Path
     source: Mapping[str, Any]
+    image_root: Path
     make_parts: Callable[[], MiningParts]
-    read: ReadPicture
 
 
 class Worker:
@@ -73,6 +75,7 @@ class Worker:
         if torch.cuda.is_available():
             torch.cuda.set_device(rank % torch.cuda.device_count())
         self.job = job
+        self._store = ImageStore(job.image_root)
         self.parts = job.make_parts()
         self.config_hash = claim(job, self.parts)
 
@@ -89,22 +92,24 @@ class Worker:
         if is_finished(output, shard.index):
             return self._finished_before(shard.index)
         result = mine_shard(
-            shard, self.job.config, self.parts, self.job.read, config_hash=self.config_hash
+            shard, self.job.config, self.parts, self._read, config_hash=self.config_hash
         )
         records = part_path(output, shard.index)
         write_records(records, result.records)
-        content = records.read_bytes()
         part = {
             "shard": shard.index,
             "config_hash": self.config_hash,
             "file": records.name,
-            "bytes": len(content),
-            "sha256": hashlib.sha256(content).hexdigest(),
+            "bytes": records.stat().st_size,
+            "sha256": sha256_of(records),
             **shard_statistics(result),
             "set_aside": result.quarantine,
         }
         write_json(records.with_suffix(".json"), part)
         return dict(result.counts)
+
+    def _read(self, row: ImageRow) -> tuple[np.ndarray, str]:
+        return self._store.read_hashed(row.uri)
 
     def _finished_before(self, index: int) -> dict[str, int]:
         part = read_part(self.job.output, index)
@@ -136,6 +141,7 @@ def claim(job: Job, parts: MiningParts) -> str:
         "proposal_model": parts.proposer.name,
         "clip_model": parts.scorer.name,
         "noun_tagger": parts.nouns.name,
+        "models": dict(parts.settings),
     }
     config_hash = hashlib.sha256(json.dumps(made_with, sort_keys=True).encode()).hexdigest()[:16]
     manifest = {**made_with, "config_hash": config_hash, "source": dict(job.source)}
