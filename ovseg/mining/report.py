@@ -32,12 +32,13 @@ __all__ = ["Gallery", "choose_pairs", "write_report"]
 logger = logging.getLogger(__name__)
 
 _FILE = "report.html"
-_WHOLE_SIDE = 256
-_CROP_SIDE = 128
+_WHOLE_SIDE = 224
+_CROP_SIDE = 104
+_ENTRIES = 50
 _OUTLINE = (230, 20, 120)
 _STYLE = """
 .numbers, .charts { display: flex; flex-wrap: wrap; gap: 1rem 3rem; align-items: flex-start; }
-.pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(25rem, 1fr)); gap: 1rem; }
+.pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(23rem, 1fr)); gap: 1rem; }
 .pair { border: 1px solid var(--line); border-radius: 6px; padding: .7rem; }
 .pair .pictures { display: flex; gap: .5rem; align-items: flex-start; }
 .pair .noun { font-weight: 600; color: var(--ink); font-size: 1.05rem; }
@@ -106,8 +107,8 @@ def write_report(
         output: folder, or a path that ends in .html.
         records: the mined pairs.
         read_image: gives the picture of a row; one that cannot be read leaves its place empty.
-        summary: of the run. Its plain numbers and texts are listed, and `quarantine`
-            (reason -> count) becomes a table.
+        summary: of the run. Its plain numbers and texts are listed; `quarantine` and
+            `without_pairs` (reason -> count) become tables.
         quarantine: pictures set aside (image_id, uri, kind, reason), the first of which are shown.
         gallery: pairs in each part of the gallery.
 
@@ -193,17 +194,24 @@ def _numbers(
 
 
 def _set_aside(summary: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> Html:
-    reasons = summary.get("quarantine") or {}
-    if not reasons and not entries:
-        return _titled("Set aside", element("p", "Nothing was set aside."))
-    by_count = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
-    parts = [table(("reason", "count"), by_count)] if by_count else []
-    if entries:
-        columns = ("image_id", "uri", "kind", "reason")
-        shown = [[str(entry.get(name, "")) for name in columns] for entry in entries[:50]]
-        parts.append(element("p", f"The first {len(shown)} of {len(entries):,}:"))
-        parts.append(table(("image", "address", "fault", "reason"), shown))
-    return _titled("Set aside", *parts)
+    parts = []
+    for key, title in (("quarantine", "images set aside"), ("without_pairs", "without a pair")):
+        reasons = sorted((summary.get(key) or {}).items(), key=lambda item: (-item[1], item[0]))
+        if reasons:
+            parts.append(table((title, "count"), reasons))
+    tables = element("div", *parts, class_="numbers")
+    if not parts and not entries:
+        tables = element("p", "Nothing was set aside.")
+    if not entries:
+        return _titled("Set aside", tables)
+    columns = ("image_id", "uri", "kind", "reason")
+    shown = [[str(entry.get(name, "")) for name in columns] for entry in entries[:_ENTRIES]]
+    return _titled(
+        "Set aside",
+        tables,
+        element("p", f"The first {len(shown)} of {len(entries):,}:"),
+        table(("image", "address", "fault", "reason"), shown),
+    )
 
 
 def _charts(records: pa.Table, counts: Sequence[tuple[str, int]], most: int = 40) -> Html:
@@ -231,7 +239,7 @@ def _card(row: Mapping[str, Any], times: Mapping[str, int], read_image: ReadImag
     margin = "none" if row["margin"] is None else f"{row['margin']:.4f}"
     facts = (
         f"score {row['clip_score']:.4f}, margin {margin}, "
-        f"{times[row['noun']]:,} pairs, {row['image_id']}"
+        f"{times[row['noun']]:,} pairs of this noun, image {row['image_id']}"
     )
     start, end = row["span_start"], row["span_end"]
     caption = row["caption"]
@@ -257,20 +265,28 @@ def _pictures(row: Mapping[str, Any], read_image: ReadImage) -> Html:
         return element("p", f"The picture cannot be shown: {error}")
     shown = _outlined(image, mask)
     whole = inline_image(shown, alt=f"{row['noun']} in its image", max_side=_WHOLE_SIDE)
-    region = inline_image(crop, alt=f"the region of {row['noun']}", max_side=_CROP_SIDE)
+    region = inline_image(
+        _scaled(crop, _CROP_SIDE), alt=f"the region of {row['noun']}", max_side=_CROP_SIDE
+    )
     return element("div", whole, region, class_="pictures")
 
 
 def _outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Draw a region's outline and fade its surroundings, at the size of the page."""
-    scale = _WHOLE_SIDE / max(mask.shape)
-    size = (max(1, round(mask.shape[1] * scale)), max(1, round(mask.shape[0] * scale)))
-    smooth = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    small = cv2.resize(image, size, interpolation=smooth)  # (h, w, 3)
+    small = _scaled(image, _WHOLE_SIDE)  # (h, w, 3)
+    size = (small.shape[1], small.shape[0])
     inside = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)  # (h, w)
     small[inside == 0] = small[inside == 0] // 3 + 160
     outlines, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     return cv2.drawContours(small, outlines, -1, _OUTLINE, 2)
+
+
+def _scaled(image: np.ndarray, side: int) -> np.ndarray:
+    """Bring the longer side to `side` pixels, up or down."""
+    scale = side / max(image.shape[:2])
+    height, width = (max(1, round(length * scale)) for length in image.shape[:2])
+    smooth = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return cv2.resize(image, (width, height), interpolation=smooth)
 
 
 def _titled(title: str, *content: Html) -> Html:

@@ -72,6 +72,7 @@ def test_the_choice_does_not_depend_on_the_order_of_the_records():
 def test_the_page_tells_totals_and_shows_the_pairs(tmp_path):
     records = make_records(8)
     summary = {"images_in": 5, "seconds": 2.5, "quarantine": {"not an image": 3}}
+    summary["without_pairs"] = {"no nouns": 2}
 
     path = write_report(tmp_path, records, Pictures(), summary, gallery=2)
 
@@ -81,6 +82,7 @@ def test_the_page_tells_totals_and_shows_the_pairs(tmp_path):
     assert '<td>images with pairs</td><td class="number">4</td>' in text
     assert '<td>images in</td><td class="number">5</td>' in text
     assert '<td>not an image</td><td class="number">3</td>' in _section(text, "Set aside")
+    assert '<td>no nouns</td><td class="number">2</td>' in _section(text, "Set aside")
     assert "CLIP score: 8 values, median 0.2035" in text
     assert _nouns(text, "Best pairs") == ["null", "red kite"]
     assert _nouns(text, "Worst pairs") == ["dog", "cat"]
@@ -165,9 +167,9 @@ def test_the_region_is_drawn_where_it_is(tmp_path):
     image, mask = np.full((32, 64, 3), 30, np.uint8), np.zeros((32, 64), bool)
     mask[8:24, 16:32] = True
 
-    drawn = _outlined(image, mask)  # (128, 256, 3)
+    drawn = _outlined(image, mask)  # (112, 224, 3), 3.5 times as large
 
-    assert drawn.shape == (128, 256, 3)
-    assert (drawn[40:88, 72:120] == 30).all()
-    assert (drawn[:, 140:] == 170).all()
-    assert tuple(drawn[60, 64]) == (230, 20, 120)
+    assert drawn.shape == (112, 224, 3)
+    assert (drawn[36:76, 64:104] == 30).all()
+    assert (drawn[:, 120:] == 170).all()
+    assert tuple(drawn[56, 56]) == (230, 20, 120)
