@@ -6,6 +6,7 @@ A file that cannot be read raises `ImageError`, which names the file and the rea
 
 from __future__ import annotations
 
+import io
 import struct
 import threading
 import zlib
@@ -22,6 +23,7 @@ from ovseg.utils.files import atomic_path
 __all__ = [
     "MAX_PIXELS",
     "ImageError",
+    "decode_image",
     "image_size",
     "pil_to_rgb",
     "read_image",
@@ -83,6 +85,24 @@ def read_image(path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS) -> np
         ImageError: the file is missing, damaged, too large, or of a kind without 8-bit meaning.
     """
     with _opened(path, max_pixels) as image:
+        return pil_to_rgb(image)
+
+
+def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Turn the bytes of a picture file into 8-bit RGB, as `read_image` does with a file.
+
+    Args:
+        data: content of a picture file.
+        name: what to call it in an error.
+        max_pixels: most pixels to accept.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ImageError: the bytes are damaged, too large, or of a kind without 8-bit meaning.
+    """
+    with _opened(name, max_pixels, data) as image:
         return pil_to_rgb(image)
 
 
@@ -184,10 +204,12 @@ def write_png(path: str | PathLike[str], array: np.ndarray) -> None:
 
 
 @contextmanager
-def _opened(path: str | PathLike[str], max_pixels: int) -> Iterator[Image.Image]:
-    """Open an image file; whatever goes wrong inside becomes an `ImageError`."""
+def _opened(
+    path: str | PathLike[str], max_pixels: int, data: bytes | None = None
+) -> Iterator[Image.Image]:
+    """Open an image file, or its bytes; whatever goes wrong inside becomes an `ImageError`."""
     try:
-        with _open_any_size(path, max_pixels) as image:
+        with _open_any_size(path, max_pixels, data) as image:
             yield image
     except ImageError:
         raise
@@ -205,14 +227,14 @@ def _opened(path: str | PathLike[str], max_pixels: int) -> Iterator[Image.Image]
         raise ImageError(f"{path}: {error or type(error).__name__}") from error
 
 
-def _open_any_size(path: str | PathLike[str], max_pixels: int) -> Image.Image:
+def _open_any_size(path: str | PathLike[str], max_pixels: int, data: bytes | None) -> Image.Image:
     # Pillow keeps its limit in a module variable; it is lifted for the moment of opening only,
     # and ours is enforced instead.
     with _PILLOW_LIMIT:
         previous = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = None
         try:
-            image = Image.open(path)
+            image = Image.open(path if data is None else io.BytesIO(data))
         finally:
             Image.MAX_IMAGE_PIXELS = previous
     width, height = image.size
