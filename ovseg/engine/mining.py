@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +24,12 @@ from ovseg.d2.config import CfgNode
 from ovseg.d2.modeling import build_model
 from ovseg.data.transforms import resize_shortest_edge
 from ovseg.engine.weights import RANDOM, find_weights, load_for_evaluation
+from ovseg.mining.exports import export_coco, export_tsv, export_webdataset
 from ovseg.mining.nouns import NounExtractor
 from ovseg.mining.parts import MiningConfig, MiningParts
+from ovseg.mining.records import filter_records, read_records
+from ovseg.mining.report import write_report
+from ovseg.mining.sources import ImageReader, Source
 from ovseg.modeling.ovseg import OVSeg, build_region_classifier
 from ovseg.modeling.proposer import MaskFormerProposer
 from ovseg.modeling.region_classifier import RegionClassifier
@@ -31,9 +37,18 @@ from ovseg.proposals import FileProposer, GridProposer, InstanceProposer, Region
 from ovseg.utils.files import sha256_of
 from ovseg.vocab import Vocabulary
 
-__all__ = ["PROPOSALS", "ClipScorer", "ModelChoice", "load_parts", "parts_maker"]
+__all__ = [
+    "EXPORTS",
+    "PROPOSALS",
+    "ClipScorer",
+    "ModelChoice",
+    "after_mining",
+    "load_parts",
+    "parts_maker",
+]
 
 PROPOSALS = ("model", "instances:FILE", "classes:FILE", "files:FOLDER", "grid:ROWSxCOLUMNS")
+EXPORTS = ("tsv", "colour-key", "webdataset", "coco")
 DEFAULT_CONFIG = "ovseg_tiny"
 
 
@@ -240,6 +255,50 @@ def make_proposer(
     if kind == "grid" and rows.isdigit() and cols.isdigit():
         return GridProposer(int(rows), int(cols))
     raise ValueError(f"proposals: expected one of {PROPOSALS}, got {choice.proposals!r}")
+
+
+def after_mining(
+    output: Path,
+    source: Source,
+    *,
+    report: bool,
+    exports: Sequence[str],
+    template: str = "{}",
+    min_count: int | None = None,
+    max_count: int | None = None,
+) -> Iterator[Path]:
+    """Write what is made from the records of a finished run.
+
+    Args:
+        output: the run's folder.
+        source: where its pictures are.
+        report: write report.html.
+        exports: which of `EXPORTS` to write, into folders of these names.
+        template: of the exported titles, with `{}` for the noun.
+        min_count: fewest pairs of an exported noun.
+        max_count: most pairs of an exported noun.
+
+    Yields:
+        The path of each result, once it is there.
+    """
+    if not report and not exports:
+        return
+    records, read = read_records(output), ImageReader(source.image_root)
+    if report:
+        summary = json.loads((output / "summary.json").read_text(encoding="utf-8"))
+        lines = (output / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()
+        quarantine = [json.loads(line) for line in lines]
+        yield write_report(output, records, read, summary, quarantine=quarantine)
+    chosen = filter_records(records, min_count=min_count, max_count=max_count)
+    for kind in exports:
+        folder = output / kind
+        if kind == "coco":
+            yield export_coco(chosen, folder / "instances.json")
+        elif kind == "webdataset":
+            yield export_webdataset(chosen, read, folder, template=template, progress=True)
+        else:
+            form = "mask" if kind == "tsv" else kind
+            yield export_tsv(chosen, read, folder, form=form, template=template, progress=True)
 
 
 def _settings(cfg: CfgNode, choice: ModelChoice) -> dict[str, Any]:

@@ -39,7 +39,7 @@ _POLL_SECONDS = 0.5
 _REMIND_SECONDS = 60.0
 _TRIES_PER_SHARD = 3
 
-Done = Iterator[dict[str, int]]
+Done = Iterator[dict[str, float]]
 
 
 def run_mining(
@@ -158,10 +158,10 @@ def _here(job: Job, shards: Sequence[Shard], rank: int = 0) -> Done:
 _worker: Worker | None = None
 
 
-def _start_process(job: Job, ranks: Any, level: int) -> None:
+def _start_process(job: Job, ranks: Any) -> None:
     """Build the worker of a new process."""
     global _worker
-    logging.basicConfig(level=level)
+    logging.basicConfig(level=logging.WARNING)  # progress is the parent's to tell
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     with ranks.get_lock():
         rank = ranks.value
@@ -177,7 +177,7 @@ def _leave_with_parent() -> NoReturn:
     os._exit(1)
 
 
-def _mine_in_process(shard: Shard) -> dict[str, int]:
+def _mine_in_process(shard: Shard) -> dict[str, float]:
     assert _worker is not None, "a process mines after it was started"
     return _worker.mine(shard)
 
@@ -185,15 +185,14 @@ def _mine_in_process(shard: Shard) -> dict[str, int]:
 def _processes(job: Job, shards: Sequence[Shard], workers: int) -> Done:
     """Mine in new processes, each with models of its own."""
     context = multiprocessing.get_context("spawn")
-    level = logging.getLogger("ovseg").getEffectiveLevel()
-    arguments = (job, context.Value("i", 0), level)
+    arguments = (job, context.Value("i", 0))
     waiting = iter(shards)
     pool = ProcessPoolExecutor(
         workers, mp_context=context, initializer=_start_process, initargs=arguments
     )
     try:
         # A few in hand per worker, not all: there may be a hundred thousand.
-        running: set[Future[dict[str, int]]] = set()
+        running: set[Future[dict[str, float]]] = set()
         while True:
             for shard in islice(waiting, 2 * workers - len(running)):
                 running.add(pool.submit(_mine_in_process, shard))

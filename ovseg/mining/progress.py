@@ -30,6 +30,7 @@ class Progress:
         self._shards_before = len(shards) - len(pending)
         self._images_before = self._images - sum(len(shard.rows) for shard in pending)
         self._counts: Counter[str] = Counter()
+        self._mining_seconds = 0.0  # of all workers
         self._done = 0
         self._began = self._said = time.monotonic()
         if self._shards_before:
@@ -39,14 +40,15 @@ class Progress:
                 self._shards,
             )
 
-    def add(self, counts: Mapping[str, int]) -> None:
+    def add(self, counts: Mapping[str, float]) -> None:
         """Take note of a finished shard.
 
         Args:
-            counts: its counts.
+            counts: its counts, and the seconds that it took.
         """
         self._done += 1
-        self._counts.update(counts)
+        self._mining_seconds += counts.get("seconds", 0.0)
+        self._counts.update({k: int(v) for k, v in counts.items() if k != "seconds"})
         now = time.monotonic()
         if now - self._said >= _SECONDS_BETWEEN or self._shards_before + self._done == self._shards:
             self._said = now
@@ -78,6 +80,7 @@ class Progress:
             "shards_mined": self._done,
             "shards_found_finished": self._shards_before,
             "images_per_second": round(images / max(seconds, 1e-9), 3),
+            "images_per_second_and_worker": round(images / max(self._mining_seconds, 1e-9), 3),
         }
 
 

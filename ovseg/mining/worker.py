@@ -15,21 +15,20 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ovseg.mining.parts import MiningConfig, MiningError, MiningParts
 from ovseg.mining.records import write_records
 from ovseg.mining.shards import mine_shard
-from ovseg.mining.sources import ImageRow, Shard
+from ovseg.mining.sources import ImageReader, Shard
 from ovseg.mining.summary import shard_statistics
 from ovseg.utils.files import atomic_path, sha256_of
-from ovseg.utils.image_store import ImageStore
 
 __all__ = ["Job", "Worker", "is_finished", "part_path", "read_part", "write_json"]
 
@@ -75,24 +74,24 @@ class Worker:
         if torch.cuda.is_available():
             torch.cuda.set_device(rank % torch.cuda.device_count())
         self.job = job
-        self._store = ImageStore(job.image_root)
+        self._reader = ImageReader(job.image_root)
         self.parts = job.make_parts()
         self.config_hash = claim(job, self.parts)
 
-    def mine(self, shard: Shard) -> dict[str, int]:
+    def mine(self, shard: Shard) -> dict[str, float]:
         """Mine a shard into its two files, or find it finished.
 
         Args:
             shard: the shard.
 
         Returns:
-            Its counts.
+            Its counts, and the seconds that it took.
         """
-        output = self.job.output
+        output, began = self.job.output, time.perf_counter()
         if is_finished(output, shard.index):
             return self._finished_before(shard.index)
         result = mine_shard(
-            shard, self.job.config, self.parts, self._read, config_hash=self.config_hash
+            shard, self.job.config, self.parts, self._reader.with_hash, config_hash=self.config_hash
         )
         records = part_path(output, shard.index)
         write_records(records, result.records)
@@ -106,12 +105,9 @@ class Worker:
             "set_aside": result.quarantine,
         }
         write_json(records.with_suffix(".json"), part)
-        return dict(result.counts)
+        return {**result.counts, "seconds": time.perf_counter() - began}
 
-    def _read(self, row: ImageRow) -> tuple[np.ndarray, str]:
-        return self._store.read_hashed(row.uri)
-
-    def _finished_before(self, index: int) -> dict[str, int]:
+    def _finished_before(self, index: int) -> dict[str, float]:
         part = read_part(self.job.output, index)
         if part["config_hash"] != self.config_hash:
             raise MiningError(
