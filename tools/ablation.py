@@ -1,0 +1,75 @@
+"""Measure the paper's ablations in miniature, on tinyscapes: a table and a picture.
+
+Every seed needs a model that was trained from nothing with it; missing ones are made as
+`tools/build_tiny.py --seed N` makes them. Rows that are finished are kept, so an interrupted run
+goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where it is not installed
+
+from ovseg.data.catalog import register_builtin
+from ovseg.engine.ablation import ROWS, AblationSize, run_seed
+from ovseg.engine.ablation_report import write_ablation
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def base_model(folder: Path, seed: int) -> Path:
+    """Train the model of one seed, or find it."""
+    weights = folder / "ovseg_tiny.safetensors"
+    if not weights.exists():
+        script = REPOSITORY / "tools" / "build_tiny.py"
+        command = [sys.executable, str(script), "--output", str(folder), "--seed", str(seed)]
+        subprocess.run(command, check=True)
+    return weights
+
+
+def main(args: argparse.Namespace) -> None:
+    """Base models, rows, report."""
+    logging.basicConfig(level=logging.INFO, format="[%(asctime)s] %(message)s", datefmt="%H:%M:%S")
+    register_builtin()
+    size = AblationSize(pictures=args.pictures, steps=args.steps, val=args.val, test=args.test)
+    rows = [row for row in ROWS if not args.rows or row.name in args.rows]
+    results = {}
+    for seed in args.seeds:
+        base = base_model(args.output / f"base-{seed}", seed)
+        results[seed] = run_seed(
+            args.output / f"seed-{seed}", base, seed=seed, size=size, rows=rows
+        )
+    page = write_ablation(results, args.report)
+    print(page.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    sizes = AblationSize()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, default=REPOSITORY / "output" / "ablation")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        default=REPOSITORY / "output" / "ablation",
+        help="folder of ablation.md and ablation.svg",
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--rows",
+        nargs="+",
+        default=[],
+        choices=[row.name for row in ROWS],
+        help="some rows only; one needs the row it starts from",
+    )
+    parser.add_argument("--pictures", type=int, default=sizes.pictures)
+    parser.add_argument("--steps", type=int, default=sizes.steps, help="of every row that trains")
+    parser.add_argument("--val", type=int, default=sizes.val, help="scenes of val")
+    parser.add_argument("--test", type=int, default=sizes.test, help="scenes of test")
+    main(parser.parse_args())
