@@ -3,6 +3,7 @@
 # make test    tests that take seconds each (add ARGS="-k name" for some of them)
 # make check   lint, format, types, layering
 # make tiny    rebuild the bundled weights from nothing
+# make ablation  the paper's ablations in miniature, three seeds
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +12,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.ovseg-installed
 
-.PHONY: setup demo test check tiny
+.PHONY: setup demo test check tiny ablation
 
 setup: $(INSTALLED)
 
@@ -36,3 +37,6 @@ check: setup
 
 tiny: setup
 	$(BIN)/python tools/build_tiny.py $(ARGS)
+
+ablation: setup
+	$(BIN)/python tools/ablation.py $(ARGS)
