@@ -19,6 +19,7 @@ import pyarrow as pa
 from PIL import Image
 
 from ovseg.clip import CLIP_PIXEL_MEAN
+from ovseg.data.pair_files import KEY_COLOUR, colour_key_mask
 from ovseg.data.pairs import crop_region
 from ovseg.mining.sources import ImageRow
 from ovseg.utils.images import read_image as read_picture
@@ -36,9 +37,6 @@ __all__ = [
     "read_colour_key",
     "record_mask",
 ]
-
-KEY_COLOUR = (124, 116, 103)
-"""RGB of a colour-key crop's surroundings."""
 
 FORMS = ("mask", "colour-key")
 
@@ -87,7 +85,7 @@ def cut(image: np.ndarray, mask: np.ndarray, form: str = "mask") -> tuple[np.nda
     if form == "mask":
         region[~inside] = _MEAN_COLOUR
     else:
-        region[_has_key_colour(region), 0] += 1
+        region[(region == np.array(KEY_COLOUR, np.uint8)).all(-1), 0] += 1
         region[~inside] = KEY_COLOUR
     return region, inside
 
@@ -103,9 +101,10 @@ def read_colour_key(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
 
     Raises:
         ImageError: the picture cannot be read.
+        ValueError: no pixel has another colour.
     """
     image = read_picture(path)
-    return image, ~_has_key_colour(image)
+    return image, colour_key_mask(image, path)
 
 
 def record_mask(row: Mapping[str, Any]) -> np.ndarray:
@@ -181,7 +180,3 @@ def encode_png(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(array)).save(buffer, format="PNG")
     return buffer.getvalue()
-
-
-def _has_key_colour(image: np.ndarray) -> np.ndarray:
-    return (image == np.array(KEY_COLOUR, np.uint8)).all(-1)  # (h, w)

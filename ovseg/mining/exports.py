@@ -157,6 +157,8 @@ def export_webdataset(
     records = _each_once(records)
     settings = {"kind": "webdataset", "form": form, "template": template, "shard_size": shard_size}
     _claim(folder, records, settings)
+    for half_written in folder.glob(".*.tar"):  # of a process that was killed
+        half_written.unlink()
     sizes: dict[str, int] = {}
     with tqdm(total=len(records), unit="pair", disable=not progress) as bar:
         for number, start in enumerate(range(0, len(records), shard_size)):

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
+from ovseg.data.pair_files import TarPairDataset, TsvPairDataset
 from ovseg.mining.crops import KEY_COLOUR, cut
 from ovseg.mining.exports import export_coco, export_tsv, export_webdataset, read_colour_key
 from ovseg.mining.records import records_table
@@ -224,6 +225,36 @@ def test_tars_hold_crop_mask_text_and_record_of_each_pair(tmp_path):
     assert record["clip_score"] == 0.202
     assert (mask == _tight(make_mask(2), make_mask(2))).all()
     assert (crop[mask] == _tight(make_image(1), make_mask(2))[mask]).all()
+
+
+def test_what_a_killed_export_left_behind_goes(tmp_path):
+    records = make_records(4)
+    (tmp_path / ".00000.x1y2.tar").write_bytes(b"half")
+
+    export_webdataset(records, Pictures(), tmp_path, shard_size=2)
+
+    names = sorted(file.name for file in tmp_path.iterdir())
+    assert names == ["00000.tar", "00001.tar", "export.json", "sizes.json"]
+
+
+@pytest.mark.parametrize("form", ["mask", "colour-key", "tars"])
+def test_the_training_data_sets_read_back_the_same_regions(tmp_path, form):
+    records = make_records(6)
+    if form == "tars":
+        export_webdataset(records, Pictures(), tmp_path, template="a {}.")
+        pairs = TarPairDataset(tmp_path, image_size=(8, 8))
+    else:
+        table = export_tsv(records, Pictures(), tmp_path, form=form, template="a {}.")
+        pairs = TsvPairDataset(table, image_size=(8, 8))
+
+    assert list(pairs.texts) == [f"a {noun}." for noun in records["noun"].to_pylist()]
+    if form != "colour-key":  # upstream's form has no column for it
+        assert list(pairs.nouns) == records["noun"].to_pylist()
+    for number in range(6):
+        image, mask = pairs.region(number)
+        full_image, full_mask = make_image(number // 2), make_mask(number)
+        assert (mask == _tight(full_mask, full_mask)).all()
+        assert (image[mask] == _tight(full_image, full_mask)[mask]).all()
 
 
 def test_tars_are_the_same_bytes_each_time_and_after_a_stop(tmp_path):
