@@ -20,6 +20,8 @@ _WORDS = (
 )
 _PLURAL_ONLY = frozenset(_WORDS.split())
 _IRREGULAR = {
+    "brownies": "brownie", "hoodies": "hoodie", "selfies": "selfie", "smoothies": "smoothie",
+    "veggies": "veggie", "zombies": "zombie", "cookies": "cookie", "movies": "movie",
     "axes": "axe", "bases": "base", "buses": "bus", "busses": "bus", "calves": "calf",
     "cacti": "cactus", "cloths": "cloth", "dice": "dice", "fungi": "fungus", "gases": "gas",
     "halves": "half", "hooves": "hoof", "knives": "knife", "leaves": "leaf", "loaves": "loaf",
@@ -59,8 +61,7 @@ def singular(noun: str) -> str:
         return noun
     candidates = _candidates(noun)
     for candidate in (guess, *candidates):
-        # TextBlob gives -ie for the words on its own list only: brownie, hoodie.
-        if is_noun(candidate) or (candidate == guess and guess.endswith("ie")):
+        if is_noun(candidate):
             return candidate
     # Nothing the lexicon knows: a word that is too rare for it.
     return candidates[0]

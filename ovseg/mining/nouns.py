@@ -37,7 +37,10 @@ _OF_PLACES = (
     "outside part place position right side spot top"
 )
 _OF_AMOUNTS = "amount assortment bit bunch collection group kind lot number pair piece row set sort"
-_OF_NO_PLACE = "day fact fun idea moment something someone thing time type variety way"
+_OF_NO_PLACE = (
+    "anybody anyone anything day everybody everyone everything fact fun idea moment nobody nothing "
+    "one other somebody someone something thing time type variety way"
+)
 GENERIC_WORDS: tuple[str, ...] = tuple(
     f"{_OF_PICTURES} {_OF_PLACES} {_OF_AMOUNTS} {_OF_NO_PLACE}".split()
 )
@@ -218,8 +221,8 @@ def _describes(tags: list[str], start: int, i: int) -> bool:
     """Say whether word i can be an adjective of a phrase that begins at `start`."""
     if tags[i] in _ADJECTIVES:
         return True
-    # "a living room", but not "a man riding waves"
-    return tags[i] == "VBG" and i > 0 and (i > start or tags[i - 1] in _OPENS_A_PHRASE)
+    # "a living room", "a closed door", but not "a man riding waves"
+    return tags[i] in ("VBG", "VBD") and i > 0 and (i > start or tags[i - 1] in _OPENS_A_PHRASE)
 
 
 def _like(word: str, base: str) -> str:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import csv
 import logging
+from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -31,6 +33,7 @@ CAPTION_COLUMNS = ("captions", "caption", "title", "text", "txt", "alt_text")
 
 _ID_COLUMNS = ("image_id", "id", "key", "__key__")
 _MOST_LINES = 50
+_LONGEST_FIELD = 10_000_000
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +55,7 @@ def read_table(path: Path, image_root: Path) -> RowList:
     Raises:
         ValueError: the header lacks a column for pictures or one for captions.
     """
-    with path.open(encoding="utf-8-sig", errors="replace") as stream:
+    with path.open(encoding="utf-8-sig", errors="replace") as stream, _long_fields():
         header_line = stream.readline()
         separator = "\t" if "\t" in header_line else ","
         header = [name.strip() for name in next(csv.reader([header_line], delimiter=separator), [])]
@@ -61,7 +64,7 @@ def read_table(path: Path, image_root: Path) -> RowList:
         name = next((name for name in _ID_COLUMNS if name in header), None)
         columns = [header.index(image), header.index(caption), header.index(name or image)]
         found: dict[tuple[str, str], list[str | None]] = {}
-        for number, fields in _records(stream, separator):
+        for number, fields in _records(stream, separator, len(header)):
             if len(fields) <= max(columns):
                 logger.warning("%s, line %d: too few fields", path, number)
                 found[f"{path.name}:{number}", ""] = [None]
@@ -90,43 +93,54 @@ def _inside(uri: str, image_root: Path) -> str:
     return uri
 
 
-def _records(stream: TextIO, separator: str) -> Iterator[tuple[int, list[str]]]:
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Let fields be longer than the csv module's limit, which holds for the whole process."""
+    previous = csv.field_size_limit(_LONGEST_FIELD)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(previous)
+
+
+def _records(
+    stream: TextIO, separator: str, number_of_fields: int
+) -> Iterator[tuple[int, list[str]]]:
     """Give line number and fields of each record."""
-    waiting: list[str] = []
-    number = 1
+    waiting: deque[str] = deque()
+    number = 2  # the header is line 1
     while True:
-        line = waiting.pop(0) if waiting else stream.readline()
-        if not line:
-            return
-        number += 1
-        lines = [line]
+        lines = [waiting.popleft() if waiting else stream.readline()]
+        taken = 1
         while _is_open(lines, separator) and len(lines) < _MOST_LINES:
-            more = waiting.pop(0) if waiting else stream.readline()
-            if not more:
+            lines.append(waiting.popleft() if waiting else stream.readline())
+            if not lines[-1]:
                 break
-            lines.append(more)
-        if _is_open(lines, separator):
-            waiting = lines[1:] + waiting
-            yield number, line.rstrip("\n").split(separator)
-            continue
-        text = "".join(lines).rstrip("\n")
-        if text.strip():
-            yield number, _fields(text, separator)
-        number += len(lines) - 1
+        if not lines[0]:
+            return
+        fields = _fields("".join(lines), separator)
+        if fields is None or (len(lines) > 1 and len(fields) != number_of_fields):
+            fields = lines[0].rstrip("\n").split(separator)
+            waiting.extendleft(reversed([line for line in lines[1:] if line]))
+        else:
+            taken = len(lines)
+        if fields:
+            yield number, fields
+        number += taken
 
 
 def _is_open(lines: Sequence[str], separator: str) -> bool:
     """Say whether a field that began with a quote is not closed yet."""
     text = "".join(lines)
-    begins = text.startswith('"') or f'{separator}"' in text
-    return begins and text.count('"') % 2 == 1
+    return (text.startswith('"') or f'{separator}"' in text) and text.count('"') % 2 == 1
 
 
-def _fields(text: str, separator: str) -> list[str]:
+def _fields(text: str, separator: str) -> list[str] | None:
+    """Take a record apart; None if its quotes make no sense."""
     try:
-        return next(csv.reader([text], delimiter=separator), [])
-    except csv.Error:  # a null byte, or a field beyond the module's limit
-        return text.split(separator)
+        return next(csv.reader([text.rstrip("\n")], delimiter=separator, strict=True), [])
+    except csv.Error:
+        return None
 
 
 class ParquetPiece:

@@ -60,27 +60,27 @@ class TarPiece:
             try:
                 for member in _members(stream):
                     end = _end_of(member)
-                    if (sample := _split_name(member.name)[0]) != key:
+                    if member.isreg() and (sample := _split_name(member.name)[0]) != key:
                         key = sample
                         self._starts.append(member.offset)
             except (tarfile.TarError, OSError):
                 self._damaged = True
             self._starts.append(end)
             stream.seek(end)
-            # An archive ends with a block of zeros, or where its file does.
-            self._damaged = self._damaged or any(stream.read(_BLOCK)) or end == 0
+            # An archive ends with blocks of zeros; one that does not was cut off.
+            self._damaged = self._damaged or stream.read(_BLOCK) != bytes(_BLOCK)
 
 
 def _members(stream: BinaryIO) -> Iterator[tarfile.TarInfo]:
     with tarfile.open(fileobj=stream, mode="r:") as tar:
         while (member := tar.next()) is not None:
             tar.members = []  # type: ignore[attr-defined]  # a tar may have millions
-            if member.isreg():
-                yield member
+            yield member
 
 
 def _end_of(member: tarfile.TarInfo) -> int:
-    return member.offset_data + -(-member.size // _BLOCK) * _BLOCK
+    size = member.size if member.isreg() else 0
+    return member.offset_data + -(-size // _BLOCK) * _BLOCK
 
 
 def _split_name(name: str) -> tuple[str, str]:
@@ -110,12 +110,13 @@ def _samples(
     for member in _members(stream):
         if member.offset >= last:
             break
-        key, ending = _split_name(member.name)
-        if key != current and current is not None:
-            yield current, members
-            members = {}
-        current = key
-        members.setdefault(ending, member)
+        if member.isreg():
+            key, ending = _split_name(member.name)
+            if key != current and current is not None:
+                yield current, members
+                members = {}
+            current = key
+            members.setdefault(ending, member)
         if _end_of(member) >= last:  # what follows may be the damage
             break
     if current is not None:

@@ -118,8 +118,14 @@ class TextBlobTagger:
 
     def tag(self, words: Sequence[str]) -> list[str]:
         """Return one Penn Treebank tag a word."""
-        tags = [str(tag).split("-")[0] for _, tag in self._parser.find_tags(list(words))]
-        return _corrected(list(words), tags)
+        known = [self._known_case(word) for word in words]
+        tags = [str(tag).split("-")[0] for _, tag in self._parser.find_tags(known)]
+        return _corrected(known, tags)
+
+    def _known_case(self, word: str) -> str:
+        """Give "geese" for "Geese" in the middle of a sentence, but leave "London"."""
+        lexicon = self._parser.lexicon
+        return word.lower() if word not in lexicon and word.lower() in lexicon else word
 
 
 def make_tagger(name: str = "auto") -> Tagger:
