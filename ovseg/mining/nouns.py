@@ -61,7 +61,7 @@ _LONGEST_PHRASE = 6
 
 
 class CaptionError(ValueError):
-    """A caption that no nouns can be taken from: null, empty or too long; the text says which."""
+    """A caption that no nouns can be taken from; the text says why: null, empty, too long."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class NounExtractor:
             Nouns in the order of their first mention, each text once; empty if there are none.
 
         Raises:
-            CaptionError: the caption is null, empty or longer than `max_chars`.
+            CaptionError: the caption is null, empty, longer than `max_chars` or no valid Unicode.
         """
         if not isinstance(caption, str):
             raise CaptionError("the caption is null")
@@ -164,6 +164,8 @@ class NounExtractor:
             raise CaptionError(
                 f"the caption has {len(caption)} characters, the limit is {self.config.max_chars}"
             )
+        if any("\ud800" <= character <= "\udfff" for character in caption):
+            raise CaptionError("the caption holds half a character (a lone surrogate)")
         tokens = tokenize(caption)
         tags = tag_tokens(self._tagger, tokens)
         first: dict[str, Noun] = {}

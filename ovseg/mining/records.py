@@ -257,7 +257,9 @@ def _limit_counts(table: pa.Table, keep: np.ndarray, lowest: int, highest: int |
     codes = table["noun"].combine_chunks().dictionary_encode().indices.to_numpy()[rows]  # (R,)
     rank = np.zeros(len(rows), dtype=np.int64)
     if highest is not None:
-        by_noun = np.lexsort((_column(table, "pair_id")[rows].astype(str), codes))
+        keys = pa.table({"noun": codes, "pair_id": table["pair_id"].take(rows)})
+        ascending = [("noun", "ascending"), ("pair_id", "ascending")]
+        by_noun = pc.sort_indices(keys, sort_keys=ascending).to_numpy()  # (R,)
         first = np.searchsorted(codes[by_noun], codes[by_noun], side="left")
         rank[by_noun] = np.arange(len(rows)) - first
     counts = np.bincount(codes, minlength=1)
