@@ -23,7 +23,8 @@ from torch.utils.data import Dataset
 
 from ovseg.data.sampling import SampleKey, sample_generator
 from ovseg.utils.boxes import expand_box, masks_to_boxes
-from ovseg.utils.images import ImageError, read_image
+from ovseg.utils.image_store import ImageStore
+from ovseg.utils.images import ImageError
 from ovseg.utils.masks import decode_rle
 
 __all__ = [
@@ -334,7 +335,7 @@ class RecordPairDataset(PairDataset):
         )
         # Arrow's buffers, not Python objects: worker processes share them.
         self._table = table.select(_COLUMNS).combine_chunks()
-        self._root = Path(image_root)
+        self._store = ImageStore(image_root)
         self._expand_ratio = expand_ratio
         self._read_picture = read_picture or self._read_file
         self._last: tuple[str, NDArray[np.uint8]] | None = None
@@ -359,7 +360,7 @@ class RecordPairDataset(PairDataset):
         return self._last[1]
 
     def _read_file(self, uri: str) -> NDArray[np.uint8]:
-        return read_image(self._root / uri)
+        return self._store.read(uri)
 
 
 def _mask_of(row: Mapping[str, object]) -> NDArray[np.bool_]:

@@ -129,6 +129,9 @@ class ImageStore:
 
         path = self.root / file
         with pq.ParquetFile(path) as table:
+            if column not in table.schema_arrow.names:
+                names = table.schema_arrow.names
+                raise ImageError(f"{uri}: the table has no column {column!r}, it has {names}")
             first = 0
             for group in range(table.num_row_groups):
                 rows = table.metadata.row_group(group).num_rows
