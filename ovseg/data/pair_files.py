@@ -17,10 +17,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD, image_transform
 from PIL import Image, UnidentifiedImageError
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import center_crop, resize
 
-from ovseg.data.pairs import PairDataset, Region
+from ovseg.data.pairs import PairDataset, PairItem, Region, Window
 from ovseg.utils.images import ImageError, pil_to_rgb, read_image, read_label
 
 __all__ = ["KEY_COLOUR", "FolderPairDataset", "TarPairDataset", "TsvPairDataset"]
@@ -149,13 +153,20 @@ class FolderPairDataset(PairDataset):
         folder: holds the folders of the classes.
         names: K class names in the order of the ids.
         image_size: (height, width) that the CLIP takes.
+        squash: resize as segmentation does. Without it, as the released evaluation does: the
+            shorter side to the CLIP's size, then the centre, and the key colour stays.
 
     Raises:
         ValueError: if a folder is none of the classes, or two are the same.
     """
 
     def __init__(
-        self, folder: str | Path, names: Sequence[str], *, image_size: tuple[int, int]
+        self,
+        folder: str | Path,
+        names: Sequence[str],
+        *,
+        image_size: tuple[int, int],
+        squash: bool = False,
     ) -> None:
         root = Path(folder)
         classes = _match_folders(root, names)
@@ -170,11 +181,33 @@ class FolderPairDataset(PairDataset):
         nouns = [name for _, name in found]
         super().__init__(texts=nouns, nouns=nouns, image_size=image_size, min_scale=1.0)
         self.files = [file for file, _ in found]
+        self.squash = squash
+        self._released = image_transform(
+            image_size, is_train=False, mean=OPENAI_DATASET_MEAN, std=OPENAI_DATASET_STD
+        )
 
     def region(self, index: int) -> Region:
         """The crop, (h, w, 3) uint8 RGB, and its mask (h, w) bool."""
         image = read_image(self.files[index])
         return image, colour_key_mask(image, self.files[index])
+
+    def item(
+        self,
+        index: int,
+        image: NDArray[np.uint8],
+        mask: NDArray[np.bool_],
+        *,
+        window: Window | None = None,
+    ) -> PairItem:
+        """The crop as an item; `window` counts with `squash` only."""
+        item = super().item(index, image, mask, window=window)
+        if not self.squash:
+            inside = Image.fromarray(mask.astype(np.uint8))
+            inside = resize(inside, min(self.image_size), InterpolationMode.NEAREST)
+            inside = center_crop(inside, list(self.image_size))
+            item["mask"] = torch.from_numpy(np.array(inside, np.float32))[None]
+            item["image"] = self._released(Image.fromarray(image))
+        return item
 
 
 def colour_key_mask(image: NDArray[np.uint8], where: str | Path) -> NDArray[np.bool_]:

@@ -7,7 +7,7 @@ mean colour, resized to a square. Source: OVSeg (Liang et al., CVPR 2023), secti
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -199,7 +199,7 @@ class PairDataset(Dataset[PairItem]):
     def __getitem__(self, key: int | SampleKey) -> PairItem:
         if isinstance(key, SampleKey):
             return self._training_item(key)
-        return self._item(key, *self.region(key), window=None)
+        return self.item(key, *self.region(key))
 
     def _training_item(self, key: SampleKey) -> PairItem:
         """Take the next readable pair: one damaged file must not end a run of days."""
@@ -216,20 +216,21 @@ class PairDataset(Dataset[PairItem]):
                 )
                 reason = error
                 continue
-            return self._item(index, image, mask, window=window)
+            return self.item(index, image, mask, window=window)
         raise ImageError(
             f"{_MAX_REPLACEMENTS} pairs in a row cannot be read, the last: {reason}; check that "
             "the pictures are where the pairs say"
         )
 
-    def _item(
+    def item(
         self,
         index: int,
         image: NDArray[np.uint8],
         mask: NDArray[np.bool_],
         *,
-        window: Window | None,
+        window: Window | None = None,
     ) -> PairItem:
+        """The item of pair `index` from its crop; `window` as for `region_tensors`."""
         region, prompt = region_tensors(image, mask, self.image_size, window)
         text, noun = self.texts[index], self.nouns[index]
         return {"image": region, "mask": prompt, "text": text, "noun": noun}
@@ -297,7 +298,6 @@ class RecordPairDataset(PairDataset):
         image_root: folder that relative addresses lie in.
         template: what the noun is put into, with one "{}".
         expand_ratio: factor on the sides of each region's tight box.
-        read_picture: maps an address to (H, W, 3) uint8 RGB; None reads image files.
         **options: image_size, min_scale and seed, see `PairDataset`.
 
     Raises:
@@ -312,7 +312,6 @@ class RecordPairDataset(PairDataset):
         image_root: str | Path = ".",
         template: str = "a photo of a {}.",
         expand_ratio: float = 1.0,
-        read_picture: Callable[[str], NDArray[np.uint8]] | None = None,
         min_scale: float = 0.9,
         seed: int = 0,
     ) -> None:
@@ -337,7 +336,6 @@ class RecordPairDataset(PairDataset):
         self._table = table.select(_COLUMNS).combine_chunks()
         self._store = ImageStore(image_root)
         self._expand_ratio = expand_ratio
-        self._read_picture = read_picture or self._read_file
         self._last: tuple[str, NDArray[np.uint8]] | None = None
 
     def region(self, index: int) -> Region:
@@ -356,7 +354,7 @@ class RecordPairDataset(PairDataset):
     def _picture(self, uri: str) -> NDArray[np.uint8]:
         # Records of a picture follow each other: read in order, each is decoded once.
         if self._last is None or self._last[0] != uri:
-            self._last = (uri, self._read_picture(uri))
+            self._last = (uri, self._store.read(uri))
         return self._last[1]
 
     def _read_file(self, uri: str) -> NDArray[np.uint8]:

@@ -1,0 +1,48 @@
+"""Adapt a CLIP to noun-region pairs, or measure one on given masks; see --help for examples."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where it is not installed
+
+from ovseg.d2.utils import comm
+from ovseg.engine.clip_config import load_clip_config
+from ovseg.engine.clip_session import (
+    load_clip,
+    make_clip_parser,
+    make_evaluation,
+    open_pairs,
+    set_up,
+)
+from ovseg.engine.clip_training import train_clip
+from ovseg.engine.distributed import run_distributed
+from ovseg.utils.files import atomic_path
+
+
+def main(args: argparse.Namespace) -> None:
+    """Run in each process: read the recipe, load the CLIP, then train or measure it."""
+    config = load_clip_config(args.config_file, args.opts or [])
+    clip = load_clip(config, set_up(args))
+    evaluate = make_evaluation(args, clip)
+    if args.eval_only:
+        if evaluate is None:
+            raise ValueError("--eval-only: add --eval-dataset or --eval-folder")
+        result = {"figures": evaluate(clip)}
+    else:
+        pairs = open_pairs(args, config, clip)
+        result = train_clip(
+            config, clip, pairs, output_dir=args.output, evaluate=evaluate, resume=args.resume
+        )
+    if comm.is_main_process():
+        name = "evaluation.json" if args.eval_only else "result.json"
+        with atomic_path(args.output / name) as partial:
+            partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    run_distributed(main, make_clip_parser().parse_args())
