@@ -1,7 +1,7 @@
 """Mine noun-region pairs from captioned pictures, to adapt a CLIP on.
 
-Each noun of a caption is paired with the region of its picture that CLIP finds most similar.
-Records go to OUTPUT/shards as parquet; a run that is interrupted and started again goes on.
+Each noun of a caption gets the region of its picture that CLIP finds most similar. The records go
+to OUTPUT/shards as parquet; a run that is interrupted and started again goes on.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from ovseg.mining.taggers import TAGGERS
 EXAMPLES = """examples:
   %(prog)s --source annotations/captions_train2017.json --output output/pairs --workers 8 --report
   torchrun --nproc-per-node 8 %(prog)s --executor torchrun --source 'tars/*.tar' --output pairs
-  %(prog)s --source pairs.tsv --output output/pairs --config-file ovseg_swinB --weights model.pth
 """
 
 
@@ -54,7 +53,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     add("--tagger", choices=TAGGERS, default="auto")
     add("--phrases", action="store_true", help="take adjectives along")
     add("--lemma", action="store_true", help="put nouns in the singular")
-    add("--keep-case", action="store_true")
+    add("--keep-case", dest="lower", action="store_false")
     add("--proper", action="store_true", help="take proper nouns too")
     add("--stop-words", type=Path, help="file with words to leave out, instead of the usual ones")
     add("--concreteness", help="table of words and ratings")
@@ -83,17 +82,17 @@ def settings(args: argparse.Namespace) -> tuple[MiningConfig, ModelChoice]:
     stop_words = GENERIC_WORDS
     if args.stop_words is not None:
         stop_words = tuple(args.stop_words.read_text(encoding="utf-8").split())
-    names = ("tagger", "phrases", "lemma", "proper", "concreteness", "min_concreteness")
+    names = ("tagger", "phrases", "lemma", "lower", "proper", "concreteness", "min_concreteness")
     nouns = {name: getattr(args, name) for name in names}
     config = MiningConfig(
-        nouns=NounConfig(**nouns, lower=not args.keep_case, stop_words=stop_words),
+        nouns=NounConfig(**nouns, stop_words=stop_words),
         matching=MatchConfig(threshold=args.threshold, margin=args.margin, mutual=args.mutual),
         captions=int(args.captions) if args.captions.isdigit() else args.captions,
         **{name: getattr(args, name) for name in ("templates", "shard_size", "batch_size")},
     )
     names = ("config_file", "weights", "clip", "proposals", "duplicate_iou")
-    chosen = {name: getattr(args, name) for name in names}
-    return config, ModelChoice(opts=tuple(args.opts), **chosen)
+    models = {name: getattr(args, name) for name in names}
+    return config, ModelChoice(opts=tuple(args.opts), **models)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -101,11 +100,11 @@ def main(args: argparse.Namespace) -> int:
     setup_logger(name="ovseg").setLevel(logging.INFO)
     source = open_source(args.source, args.kind, args.image_root)
     config, choice = settings(args)
-    make_parts = parts_maker(config, choice)
     how = {name: getattr(args, name) for name in ("executor", "workers", "limit")}
-    summary = run_mining(source, config, args.output, make_parts=make_parts, **how)
-    if summary is None:  # one of the other ranks
-        return 0
+    how["make_parts"] = parts_maker(config, choice)
+    summary = run_mining(source, config, args.output, **how)
+    if summary is None:
+        return 0  # one of the other ranks
     print(json.dumps({k: v for k, v in summary.items() if k != "histograms"}, indent=1))
     after = {name: getattr(args, name) for name in ("template", "min_count", "max_count")}
     report = args.report or args.executor == "dry-run"
