@@ -38,7 +38,8 @@ examples:
   both at once:     train_clip.py --config-file clip_tiny_ft --pairs mined mode both prompt_lr 5e-3
   exported pairs:   train_clip.py --config-file clip_tiny_ft --pairs export/pairs.tsv
   continue:         the same command with --resume
-  evaluate:         train_clip.py --config-file clip_tiny_ft --eval-only
+  evaluate:         train_clip.py --config-file clip_ft_vitL14_paper --eval-only \\
+                        --eval-folder ade_gt_150cls_val
 
 Settings are given as NAME VALUE at the end; ovseg.engine.clip_config describes them. The result,
 OUTPUT/clip.safetensors, goes into a model with tools/convert_weights.py clip ... --into ...
