@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import ovseg
+from ovseg import hub
+from ovseg.clip import load_clip_state
+from ovseg.engine.clip_config import load_clip_config
+from ovseg.engine.clip_session import load_clip, make_clip_parser
+from ovseg.utils.images import write_png
+from ovseg.utils.weights import read_state_dict
+from tests.helpers import ROOT, run_python
+
+TOOL = ROOT / "tools" / "train_clip.py"
+PREFIX = "clip_adapter.clip_model."
+SETTINGS = ("batch_size", "4", "workers", "0", "precision", "fp32", "warmup", "1", "lr", "1e-3")
+NOUNS = ("boat", "cat", "dog")
+
+
+def load_tool(name: str):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """Twelve crops with masks and the table of them."""
+    rng = np.random.default_rng(0)
+    lines = ["title\tfilepath\tmaskpath\tnoun"]
+    for index in range(12):
+        mask = np.zeros((20, 24), np.uint8)
+        mask[: 8 + index, :13] = 255
+        write_png(tmp_path / f"images/{index}.png", rng.integers(0, 256, (20, 24, 3), np.uint8))
+        write_png(tmp_path / f"masks/{index}.png", mask)
+        noun = NOUNS[index % 3]
+        lines.append(f"a photo of a {noun}.\timages/{index}.png\tmasks/{index}.png\t{noun}")
+    table = tmp_path / "pairs.tsv"
+    table.write_text("\n".join(lines) + "\n")
+    return table
+
+
+def run(*arguments: str | Path) -> None:
+    load_tool("train_clip").main(make_clip_parser().parse_args([str(a) for a in arguments]))
+
+
+def segment(weights: Path | str, *, mask_prompt: bool) -> dict[str, float]:
+    opts = ["MODEL.CLIP_ADAPTER.MASK_PROMPT_FWD", mask_prompt]
+    predictor = ovseg.load(str(weights), config="ovseg_tiny", opts=opts)
+    image = np.random.default_rng(1).integers(0, 256, (96, 128, 3), np.uint8)
+    image[20:60, 30:80] = (200, 40, 40)
+    result = predictor.segment(image, ["boat", "grass", "sky"])
+    return {name: float(score) for name, score in zip(result.names, result.scores, strict=True)}
+
+
+def test_the_result_goes_through_conversion_into_a_model_that_says_something_else(
+    tmp_path, pairs, capsys
+) -> None:
+    output = tmp_path / "out"
+    command = ("--config-file", "clip_tiny_ft", "--pairs", pairs, "--output", output)
+    run(*command, *SETTINGS, "mode", "both", "prompt_lr", "0.02", "steps", "2")
+    result = json.loads((output / "result.json").read_text())
+    assert result["steps"] == 2
+    adapted = load_clip_state(output / "clip.safetensors")
+    bundled = hub.resolve("ovseg_tiny")
+    assert adapted["visual.mask_embedding"].count_nonzero() > 0
+
+    converted = tmp_path / "ovseg.safetensors"
+    convert = load_tool("convert_weights").main
+    checkpoint = str(output / "clip.safetensors")
+    assert convert(["clip", checkpoint, str(converted), "--into", str(bundled)]) == 0
+    assert "MASK_PROMPT_FWD True" in capsys.readouterr().out
+    state, before = read_state_dict(converted), read_state_dict(bundled)
+    assert state.keys() == before.keys()
+    moved = {name for name in state if not torch.equal(state[name], before[name])}
+    assert {name.removeprefix(PREFIX).split(".")[0] for name in moved} <= {"visual", "logit_scale"}
+    assert PREFIX + "visual.mask_embedding" in moved
+    old, new = segment(bundled, mask_prompt=False), segment(converted, mask_prompt=True)
+    assert old.keys() == new.keys()
+    assert old != new
+    assert all(np.isfinite(list(new.values())))
+
+
+def test_a_run_of_no_steps_gives_a_model_that_says_the_same(tmp_path, pairs) -> None:
+    output = tmp_path / "out"
+    run("--config-file", "clip_tiny_mpt", "--pairs", pairs, "--output", output, "steps", "0")
+    converted = tmp_path / "ovseg.safetensors"
+    clip, bundled = str(output / "clip.safetensors"), hub.resolve("ovseg_tiny")
+    convert = load_tool("convert_weights").main
+    assert convert(["clip", clip, str(converted), "--into", str(bundled)]) == 0
+    state, before = read_state_dict(converted), read_state_dict(bundled)
+    assert all(torch.equal(state[name], before[name]) for name in before)
+    assert segment(bundled, mask_prompt=False) == segment(converted, mask_prompt=False)
+
+
+def test_checkpoints_are_readable_as_clips_too(tmp_path, pairs) -> None:
+    output = tmp_path / "out"
+    run(
+        "--config-file",
+        "clip_tiny_ft",
+        "--pairs",
+        pairs,
+        "--output",
+        output,
+        *SETTINGS,
+        "epochs",
+        "1",
+    )
+    newest = output / (output / "last_checkpoint").read_text()
+    final = load_clip_state(output / "clip.safetensors")
+    assert all(torch.equal(tensor, final[name]) for name, tensor in load_clip_state(newest).items())
+
+
+def test_crops_in_folders_measure_a_clip(tmp_path, pairs) -> None:
+    for number, name in enumerate(("aeroplane", "bicycle", "bird")):
+        crop = np.full((30, 20, 3), 60 * number, np.uint8)
+        write_png(tmp_path / "gt" / name / "0.png", crop)
+    output = tmp_path / "out"
+    measure = ("--eval-folder", tmp_path / "gt", "--eval-classes", "pascal_voc_20")
+    run("--config-file", "clip_tiny_ft", "--output", output, "--eval-only", *measure)
+    found = json.loads((output / "evaluation.json").read_text())["figures"]
+    assert set(found) == {"top1", "top5", "macro-top1", "macro-top5"}
+    assert 0 <= found["top1"] <= found["top5"] <= 100
+    with pytest.raises(ValueError, match="add --eval-dataset or --eval-folder"):
+        run("--config-file", "clip_tiny_ft", "--output", output, "--eval-only")
+
+
+def test_a_prompt_that_was_trained_keeps_its_depth(tmp_path) -> None:
+    config = load_clip_config("clip_tiny_mpt", {"mask_prompt_depth": 2})
+    clip = load_clip(config, torch.device("cpu"))
+    assert clip.visual.mask_prompt_depth == 2  # the bundled prompt of depth 3 was never trained
+    state = {**clip.state_dict(), "visual.mask_embedding": torch.ones(1, 64, 128)}
+    torch.save(state, tmp_path / "clip.pt")
+    trained = load_clip_config("clip_tiny_mpt", {"weights": str(tmp_path / "clip.pt")})
+    assert load_clip(trained, torch.device("cpu")).visual.mask_prompt_depth == 1
+    with pytest.raises(ValueError, match="weights: expected what to start from"):
+        load_clip(load_clip_config("clip_mpt_vitL14_paper"), torch.device("cpu"))
+
+
+def test_the_tool_runs_from_any_directory(tmp_path, pairs) -> None:
+    command = ("--config-file", "clip_tiny_ft", "--pairs", str(pairs), "--output", "out")
+    done = run_python(str(TOOL), *command, *SETTINGS, "steps", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["steps"] == 1
