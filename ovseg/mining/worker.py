@@ -79,7 +79,7 @@ class Worker:
         self.config_hash = claim(job, self.parts)
 
     def mine(self, shard: Shard) -> dict[str, float]:
-        """Mine a shard into its two files, or find it finished.
+        """Mine a shard into its two files.
 
         Args:
             shard: the shard.
@@ -88,8 +88,6 @@ class Worker:
             Its counts, and the seconds that it took.
         """
         output, began = self.job.output, time.perf_counter()
-        if is_finished(output, shard.index):
-            return self._finished_before(shard.index)
         result = mine_shard(
             shard, self.job.config, self.parts, self._reader.with_hash, config_hash=self.config_hash
         )
@@ -106,16 +104,6 @@ class Worker:
         }
         write_json(records.with_suffix(".json"), part)
         return {**result.counts, "seconds": time.perf_counter() - began}
-
-    def _finished_before(self, index: int) -> dict[str, float]:
-        part = read_part(self.job.output, index)
-        if part["config_hash"] != self.config_hash:
-            raise MiningError(
-                f"{part_path(self.job.output, index)}: was mined with other settings or models "
-                f"({part['config_hash']}, these are {self.config_hash}); choose another output "
-                "folder or delete this one"
-            )
-        return part["counts"]
 
 
 def claim(job: Job, parts: MiningParts) -> str:
@@ -142,7 +130,13 @@ def claim(job: Job, parts: MiningParts) -> str:
     config_hash = hashlib.sha256(json.dumps(made_with, sort_keys=True).encode()).hexdigest()[:16]
     manifest = {**made_with, "config_hash": config_hash, "source": dict(job.source)}
     path = job.output / MANIFEST
-    if not path.exists():
+    parts_there = next(part_path(job.output, 0).parent.glob("part-*.json"), None)
+    if not path.exists():  # looked for second: another worker writes it before its first part
+        if parts_there is not None:
+            raise MiningError(
+                f"{job.output}: has shards but no {MANIFEST}, so that nobody can tell what they "
+                "were mined with; choose another output folder or delete this one"
+            )
         write_json(path, manifest)  # by several workers at once, if need be: all write the same
     found = json.loads(path.read_text(encoding="utf-8"))
     differences = _differences(found, json.loads(json.dumps(manifest)))
