@@ -116,5 +116,5 @@ def main(args: argparse.Namespace) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main(parse()))
-    except (MiningError, ValueError, OSError) as error:
+    except (MiningError, ValueError, OSError, ImportError) as error:
         sys.exit(f"{Path(__file__).name}: {error}")

@@ -7,6 +7,7 @@ every number of workers leaves the same files, and one may go on where another s
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -155,18 +156,17 @@ def _here(job: Job, shards: Sequence[Shard], rank: int = 0) -> Done:
 
 # -- local processes ----------------------------------------------------------------------------
 
-_worker: Worker | None = None
+_job: tuple[Job, int] | None = None
 
 
 def _start_process(job: Job, ranks: Any) -> None:
-    """Build the worker of a new process."""
-    global _worker
+    """Note what a new process is to do."""
+    global _job
     logging.basicConfig(level=logging.WARNING)  # progress is the parent's to tell
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     with ranks.get_lock():
-        rank = ranks.value
+        _job = job, ranks.value
         ranks.value += 1
-    _worker = Worker(job, rank)
 
 
 def _leave_with_parent() -> NoReturn:
@@ -177,9 +177,15 @@ def _leave_with_parent() -> NoReturn:
     os._exit(1)
 
 
+@functools.cache
+def _worker() -> Worker:
+    """Build this process's worker; on first use, so that the parent gets its errors as such."""
+    assert _job is not None, "a process mines after it was started"
+    return Worker(*_job)
+
+
 def _mine_in_process(shard: Shard) -> dict[str, float]:
-    assert _worker is not None, "a process mines after it was started"
-    return _worker.mine(shard)
+    return _worker().mine(shard)
 
 
 def _processes(job: Job, shards: Sequence[Shard], workers: int) -> Done:

@@ -255,6 +255,11 @@ def test_processes_leave_what_one_process_leaves(world, tmp_path):
     mine(world, tmp_path / "two", workers=2)
 
     assert files(tmp_path / "two") == files(tmp_path / "one")
+    other = dataclasses.replace(CONFIG, captions="all")
+    for part in (tmp_path / "two" / "shards").glob("*.json"):
+        part.unlink()
+    with pytest.raises(MiningError, match=r"config\.captions: first, all"):
+        mine(world, tmp_path / "two", config=other, workers=2)
 
 
 @pytest.mark.slow
