@@ -41,7 +41,8 @@ class ClipTrainConfig:
         eps: of AdamW.
         warmup: steps of linear warm-up before the cosine.
         prompt_init_std: a prompt of zeros starts training from this normal distribution.
-        duplicates: pairs of the same noun are each other's "negative" (OVSeg) or "positive".
+        duplicates: pairs of the same noun are each other's "negative" (OVSeg) or "positive", or
+            "ignored"; see `ovseg.engine.clip_objective.PairLoss`.
         template: what a noun of a record is put into; tables and tars bring their texts.
         min_scale: least share of a region that random cropping keeps.
         expand_ratio: factor on the sides of a record's tight box, as MASK_EXPAND_RATIO.

@@ -23,7 +23,7 @@ from ovseg.data.pairs import PairItem
 
 __all__ = ["DUPLICATES", "PairBatch", "PairLoss", "RegionTower", "collate_pairs", "unit_text_rows"]
 
-DUPLICATES = ("negative", "positive")
+DUPLICATES = ("negative", "positive", "ignored")
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,15 @@ class PairLoss(nn.Module):
     whole batch: the rows of the others arrive with their gradients.
 
     Args:
-        duplicates: what pairs of the same noun are to each other: "negative", as in OVSeg, or
-            "positive": the target of a row is then uniform over the pairs of its noun (Khosla et
-            al., "Supervised Contrastive Learning", 2020, in the form of one cross-entropy).
+        duplicates: what pairs of the same noun are to each other. "negative", as in OVSeg.
+            "positive": the target of a row is uniform over the pairs of its noun (Khosla et al.,
+            "Supervised Contrastive Learning", 2020, in the form of one cross-entropy); where equal
+            nouns have equal texts, this is the same loss as "negative", term by term in another
+            order. "ignored": they are left out of each other's sums, so that frequent nouns gain
+            nothing from being frequent.
 
     Raises:
-        ValueError: if `duplicates` is neither.
+        ValueError: if `duplicates` is none of them.
     """
 
     def __init__(self, duplicates: str = "negative") -> None:
@@ -111,6 +114,11 @@ class PairLoss(nn.Module):
             return self.pairwise(images, texts, scale)
         by_image, by_text = self.pairwise.get_logits(images, texts, scale)  # (B, all) each
         same = nouns[:, None] == _gather(nouns)[None]  # (B, all)
+        own = self.pairwise.get_ground_truth(images.device, len(images))  # (B,)
+        if self.duplicates == "ignored":
+            others = same.scatter(1, own[:, None], False)  # (B, all)
+            by_image, by_text = (x.masked_fill(others, -torch.inf) for x in (by_image, by_text))
+            return (F.cross_entropy(by_image, own) + F.cross_entropy(by_text, own)) / 2
         target = same / same.sum(1, keepdim=True)
         return (F.cross_entropy(by_image, target) + F.cross_entropy(by_text, target)) / 2
 

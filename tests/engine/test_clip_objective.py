@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ovseg.engine.clip_objective import PairBatch, PairLoss, RegionTower, unit_text_rows
+from ovseg.engine.clip_objective import DUPLICATES, PairBatch, PairLoss, RegionTower, unit_text_rows
 from tests.clip.tiny import make_clip, make_images
 
 
@@ -43,9 +43,39 @@ def test_by_default_pairs_of_one_noun_are_negatives() -> None:
     assert float(positive) == pytest.approx(float(loss), rel=1e-6)
 
 
+def test_ignored_pairs_of_one_noun_are_left_out_of_the_sums() -> None:
+    nouns = [0, 1, 0, 2, 0, 1]
+    images, texts = rows(6, 1), rows(6, 2)
+    expected = 0.0
+    for queries, keys in ((images, texts), (texts, images)):
+        for i in range(6):
+            rivals = [j for j in range(6) if j == i or nouns[j] != nouns[i]]
+            scores = {j: 7 * float(queries[i] @ keys[j]) for j in rivals}
+            expected -= (scores[i] - math.log(sum(math.exp(s) for s in scores.values()))) / 12
+    loss = PairLoss("ignored")(images, texts, torch.tensor(7.0), torch.tensor(nouns))
+    assert float(loss) == pytest.approx(expected, rel=1e-6)
+
+
+def test_where_equal_nouns_have_equal_texts_positives_and_negatives_are_the_same_loss() -> None:
+    nouns = torch.tensor([0, 1, 0, 2, 0, 1])
+    texts = rows(3, 2)[nouns]
+    gradients, values = [], []
+    for kind in DUPLICATES:
+        images = rows(6, 1).requires_grad_()
+        loss = PairLoss(kind)(images, texts, torch.tensor(7.0), nouns)
+        loss.backward()
+        gradients.append(images.grad)
+        values.append(float(loss.detach()))
+    negative, positive, ignored = gradients
+    assert values[0] == pytest.approx(values[1], rel=1e-6)
+    assert torch.allclose(negative, positive, rtol=1e-5)
+    assert values[2] < values[0]
+    assert not torch.allclose(negative, ignored, rtol=1e-2)
+
+
 def test_another_kind_of_duplicates_is_refused() -> None:
     with pytest.raises(ValueError, match=r"duplicates: expected one of .*'negative', 'positive'"):
-        PairLoss("ignored")
+        PairLoss("neutral")
 
 
 def test_the_tower_compares_regions_with_the_texts_of_their_pairs() -> None:

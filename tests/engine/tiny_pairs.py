@@ -36,7 +36,7 @@ CONFIG = ClipTrainConfig(
 )
 
 # What processes that step together are compared in: mode and duplicates.
-STEPS = (("both", "negative"), ("full", "positive"))
+STEPS = (("both", "negative"), ("full", "positive"), ("mask_prompt", "ignored"))
 
 
 def tiny_clip(depth: int = 2, *, prompt: bool = False) -> MaskPromptedCLIP:
