@@ -25,6 +25,7 @@ from ovseg.engine.tiny_recipe import CONFIG, export_half, train_backbone, train_
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BACKBONE_STEPS = 800
+STRICT_STAGE = ("SOLVER.MAX_ITER", "120", "SOLVER.WARMUP_ITERS", "20")
 logger = logging.getLogger("ovseg.build_tiny")
 
 
@@ -34,11 +35,23 @@ def train_net(*arguments: str) -> None:
     subprocess.run([sys.executable, script, "--config-file", CONFIG, *arguments], check=True)
 
 
-def train_maskformer(run: Path, clip: Path, backbone: Path, seed: int) -> None:
-    """Train the MaskFormer on the seen classes, or go on with a run that was interrupted."""
-    start = ["MODEL.WEIGHTS", str(backbone), "MODEL.CLIP_ADAPTER.CLIP_WEIGHTS", str(clip)]
+def train_maskformer(folder: Path, clip: Path, backbone: Path, seed: int) -> Path:
+    """Train the MaskFormer on the seen classes in two stages, going on where one was interrupted.
+
+    Pixels of unseen classes first cost nothing, so that proposals stay general; then they count as
+    negatives of every mask, so that masks of seen classes stop at unseen things.
+
+    Returns:
+        The output folder of the second stage.
+    """
     precision = ["SOLVER.AMP.ENABLED", str(has_fast_bf16()), "SOLVER.AMP.DTYPE", "bfloat16"]
-    train_net("--resume", "OUTPUT_DIR", str(run), "SEED", str(seed), *start, *precision)
+    common = ["SEED", str(seed), "MODEL.CLIP_ADAPTER.CLIP_WEIGHTS", str(clip), *precision]
+    first, second = folder / "maskformer", folder / "maskformer_strict"
+    start = ["MODEL.WEIGHTS", str(backbone), "MODEL.MASK_FORMER.IGNORED_AS_NEGATIVE", "False"]
+    train_net("--resume", "OUTPUT_DIR", str(first), *common, *start)
+    start = ["MODEL.WEIGHTS", str(first / "model_final.safetensors"), *STRICT_STAGE]
+    train_net("--resume", "OUTPUT_DIR", str(second), *common, *start)
+    return second
 
 
 def main(args: argparse.Namespace) -> None:
@@ -57,8 +70,8 @@ def main(args: argparse.Namespace) -> None:
     logger.info("The backbone is there after %.0f s", time.perf_counter() - began)
     result = folder / "ovseg_tiny.safetensors"
     if not result.exists():
-        train_maskformer(folder / "maskformer", clip, backbone, args.seed)
-        export_half(folder / "maskformer", result, seed=args.seed)
+        run = train_maskformer(folder, clip, backbone, args.seed)
+        export_half(run, result, seed=args.seed)
     logger.info("%s is there after %.0f s", result, time.perf_counter() - began)
     train_net("--eval-only", "OUTPUT_DIR", str(folder / "eval"), "MODEL.WEIGHTS", str(result))
     if args.install:
