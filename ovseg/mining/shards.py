@@ -157,7 +157,7 @@ def _open(
 ) -> _Picture | None:
     """Read a picture and its nouns, or count why there is nothing to mine."""
     try:
-        f"{row.image_id}{row.uri}".encode()
+        _check_unicode(row.image_id + row.uri, "the picture's name or address")
         image, sha256 = read(row)
         height, width = image.shape[:2]
         if height * width > config.max_pixels:
@@ -194,9 +194,9 @@ def _nouns(
     for index in chosen:
         caption = row.captions[index]
         try:
-            if not isinstance(caption, str):
-                raise CaptionError(f"expected text, got {type(caption).__name__}")
-            caption.encode()  # half a surrogate pair can be neither tokenized nor stored
+            if caption is None:
+                raise CaptionError("the caption is null")
+            _check_unicode(caption, "the caption")
             found.append((index, finder.extract(caption)))
         except ValueError as error:
             problem = problem or f"caption {index}: {error}"
@@ -205,8 +205,18 @@ def _nouns(
     result.counts["captions"] += len(found)
     result.counts["nouns"] += len(nouns)
     if not chosen:
-        problem = f"expected caption {config.captions}, got {len(row.captions)} captions"
+        problem = f"it has {len(row.captions)} captions; asked for was: {config.captions}"
     return nouns, None if found else problem
+
+
+def _check_unicode(text: str, what: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{what} holds half a character (\\u{ord(text[error.start]):04x} at "
+            f"{error.start}), which can be neither tokenized nor stored"
+        ) from error
 
 
 def _match(

@@ -35,6 +35,7 @@ class MaskFormerProposer:
             all, as the paper does.
         batch_size: pictures per forward pass; only pictures of one size go together, so that no
             picture is padded for another's sake.
+        dtype: compute in this precision where torch's autocast allows; None: as the weights are.
 
     Raises:
         ValueError: a threshold or an overlap out of range.
@@ -49,6 +50,7 @@ class MaskFormerProposer:
         threshold: float = 0.4,
         duplicate_iou: float | None = None,
         batch_size: int = 4,
+        dtype: torch.dtype | None = None,
     ) -> None:
         if not 0 < threshold < 1:
             raise ValueError(f"threshold: expected a number between 0 and 1, got {threshold}")
@@ -62,6 +64,7 @@ class MaskFormerProposer:
         self.threshold = threshold
         self.duplicate_iou = duplicate_iou
         self.batch_size = batch_size
+        self.dtype = dtype
 
     def __call__(self, image: np.ndarray, image_id: str) -> np.ndarray:
         """Propose regions of one picture; see `ovseg.proposals.RegionProposer`."""
@@ -89,7 +92,10 @@ class MaskFormerProposer:
         """Mask logits (B, Q, h, w) at the network's input size, without padding."""
         batch = self.model.prepare([{"image": image} for image in images])
         padded = batch.padded.tensor  # (B, 3, h', w')
-        logits = self.model.sem_seg_head(self.model.backbone(padded))["pred_masks"].float()
+        device = padded.device.type
+        with torch.autocast(device, dtype=self.dtype, enabled=self.dtype is not None):
+            outputs = self.model.sem_seg_head(self.model.backbone(padded))
+        logits = outputs["pred_masks"].float()  # (B, Q, h' / 4, w' / 4)
         size = padded.shape[-2:]
         logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
         return logits[..., : images[0].shape[1], : images[0].shape[2]]

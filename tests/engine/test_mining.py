@@ -89,6 +89,17 @@ def test_the_score_of_a_noun_depends_on_no_other_noun():
     assert torch.equal(*rows)
 
 
+def test_half_precision_gives_nearly_the_same_scores():
+    image, masks = picture(0), regions(3)
+    whole, half = (
+        ClipScorer(classifier=classifier(), name="clip", dtype=dtype)(image, masks, TEXTS)
+        for dtype in (None, torch.bfloat16)
+    )
+
+    assert half.dtype == np.float32
+    assert 0 < np.abs(whole - half).max() < 0.02
+
+
 def test_an_empty_region_is_refused():
     with pytest.raises(ValueError, match="expected regions that are not empty"):
         ClipScorer(classifier=classifier(), name="clip")(
@@ -127,6 +138,11 @@ def test_what_changes_the_results_is_part_of_the_settings():
     assert usual["MODEL"]["CLIP_ADAPTER"]["MASK_PROMPT_FWD"] is False
     assert other["MODEL"]["CLIP_ADAPTER"]["MASK_PROMPT_FWD"] is True
     assert (usual["duplicate_iou"], other["duplicate_iou"]) == (None, 0.9)
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match=r"\('float32', 'bfloat16', 'float16'\), got 'int8'"):
+        ModelChoice(precision="int8")
 
 
 @pytest.mark.parametrize("proposals", ["boxes", "model:x", "grid:2", "grid:axb", "files:"])

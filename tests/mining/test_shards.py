@@ -97,7 +97,7 @@ def test_a_caption_that_is_asked_for_and_missing_sets_the_picture_aside():
     [entry] = mine([row("a", "a cat")], captions=3).quarantine
 
     assert entry["kind"] == "caption"
-    assert entry["reason"] == "expected caption 3, got 1 captions"
+    assert entry["reason"] == "it has 1 captions; asked for was: 3"
 
 
 def test_limits_of_matching_apply():

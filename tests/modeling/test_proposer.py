@@ -96,6 +96,14 @@ def test_a_proposer_without_repetitions_gives_fewer_regions():
     assert 0 < len(fewer) < len(everything)
 
 
+def test_half_precision_gives_nearly_the_same_regions():
+    pixels = picture(40, 60)
+    whole, half = proposer()(pixels, "any"), proposer(dtype=torch.bfloat16)(pixels, "any")
+
+    assert half.shape == whole.shape
+    assert 0 < (half != whole).mean() < 0.05
+
+
 def test_the_model_is_asked_for_masks_only(monkeypatch):
     def refuse(*_):
         raise AssertionError("CLIP is not needed for masks")

@@ -4,11 +4,14 @@ import importlib.util
 import json
 
 import pytest
+import torch
 
+from ovseg.engine.mining_options import make_parser, settings
 from ovseg.mining.records import read_records
 from tests.helpers import ROOT
 from tests.mining.toy_mining import write_world
 
+parse = make_parser("a test").parse_args
 QUICK = ("--tagger", "textblob", "--proposals", "grid:2x2", "--shard-size", "4")
 
 
@@ -27,7 +30,7 @@ def test_it_mines_reports_and_exports(tool, tmp_path, capsys):
     kinds = ("tsv", "colour-key", "webdataset", "coco")
     words += ["--report", "--export", *kinds, "--max-count", "2", "--random-weights"]
 
-    assert tool.main(tool.parse(words)) == 0
+    assert tool.main(parse(words)) == 0
 
     printed = capsys.readouterr().out
     records = read_records(output)
@@ -46,26 +49,26 @@ def test_it_mines_reports_and_exports(tool, tmp_path, capsys):
     assert sum(sizes.values()) == len(coco["annotations"])
 
 
-def test_the_options_reach_the_settings(tool, tmp_path):
+def test_the_options_reach_the_settings(tmp_path):
     stop_words = tmp_path / "stop.txt"
     stop_words.write_text("photo\nimage")
     words = ["--source", "x.tsv", "--output", "o", "--captions", "2", "--phrases", "--keep-case"]
     words += ["--stop-words", str(stop_words), "--threshold", "0.2", "--margin", "0.01", "--mutual"]
     words += ["--clip", "clip.pt", "--duplicate-iou", "0.9", "--weights", "w.pt"]
+    words += ["--precision", "float16"]
     words += ["MODEL.CLIP_ADAPTER.MASK_THR", "0.5"]
 
-    config, choice = tool.settings(tool.parse(words))
+    config, choice = settings(parse(words))
 
     assert (config.captions, config.nouns.phrases, config.nouns.lower) == (2, True, False)
     assert config.nouns.stop_words == ("photo", "image")
     assert (config.matching.threshold, config.matching.margin) == (0.2, 0.01)
     assert config.matching.mutual
     assert (choice.clip, choice.weights, choice.duplicate_iou) == ("clip.pt", "w.pt", 0.9)
+    assert choice.dtype == torch.float16
     assert choice.opts == ("MODEL.CLIP_ADAPTER.MASK_THR", "0.5")
-    assert (
-        tool.settings(tool.parse(["--source", "x", "--output", "o", "--random-weights"]))[1].weights
-        == "random"
-    )
+    _, choice = settings(parse(["--source", "x", "--output", "o", "--random-weights"]))
+    assert choice.weights == "random"
 
 
 def test_a_run_without_any_pair_fails(tool, tmp_path):
@@ -75,7 +78,7 @@ def test_a_run_without_any_pair_fails(tool, tmp_path):
     (folder / "a.txt").write_text("a cat")
     words = ["--source", str(folder), "--output", str(tmp_path / "run"), "--random-weights", *QUICK]
 
-    assert tool.main(tool.parse(words)) == 1
+    assert tool.main(parse(words)) == 1
 
     [line] = (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()
     assert json.loads(line)["kind"] == "picture"
