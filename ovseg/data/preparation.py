@@ -1,0 +1,376 @@
+"""The engine of all `datasets/prepare_<name>.py`: raw annotation files in, label files out.
+
+What differs between data sets is a list of tasks and a function that turns the files of one task
+into arrays. Everything else is here: processes, progress, going on after an interruption, files
+that are there whole or not at all, bad files set aside with their reason.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import logging
+import multiprocessing
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from ovseg.utils.files import atomic_path
+from ovseg.utils.images import ImageError, read_image, read_label
+from ovseg.utils.processes import leave_with_parent
+
+__all__ = [
+    "PreparationError",
+    "PreparationReport",
+    "Task",
+    "list_files",
+    "prepare",
+    "require_folder",
+]
+
+_logger = logging.getLogger(__name__)
+
+_CHUNK = 16  # tasks per message to a worker
+_PICTURES = (".jpg",)
+_LEFT_BEHIND = re.compile(r"\.(?P<stem>.+)\.[a-z0-9_]{8}\.\w+")  # as `atomic_path` names them
+_ENCODINGS: dict[str, dict[str, Any]] = {
+    ".png": {"format": "PNG"},
+    ".tif": {"format": "TIFF", "compression": "tiff_adobe_deflate"},
+    ".jpg": {"format": "JPEG"},
+}
+
+
+class PreparationError(RuntimeError):
+    """A run that cannot go on; the text says what to do. What was finished before is kept."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """The files that belong together: what is read, and what is made of it.
+
+    Args:
+        sources: raw files; the first one stands for the task in messages.
+        targets: files to write, ending in .png, .tif or .jpg, one per array of the conversion.
+    """
+
+    sources: tuple[Path, ...]
+    targets: tuple[Path, ...]
+
+
+Convert = Callable[[Task], "Sequence[np.ndarray] | None"]
+"""From a task's sources to one array per target: labels (H, W) uint8 or uint16, pictures
+(H, W, 3) uint8 RGB. None leaves the targets unwritten, for a file without any labelled pixel.
+ValueError and OSError set the task aside. Workers get it by pickling: a function of a module, a
+`functools.partial` of one, or an object of a class of a module."""
+
+
+@dataclass(frozen=True)
+class PreparationReport:
+    """What became of the tasks.
+
+    Args:
+        written: tasks whose targets were written.
+        kept: tasks whose targets were there already.
+        skipped: tasks without any labelled pixel.
+        failed: first source and reason of each task set aside, in the order of the tasks.
+    """
+
+    written: int = 0
+    kept: int = 0
+    skipped: int = 0
+    failed: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        return (
+            f"{self.written} written, {self.kept} there already, {self.skipped} without labels, "
+            f"{len(self.failed)} set aside"
+        )
+
+    def write(self, path: str | Path) -> None:
+        """Write the figures and the reasons as JSON.
+
+        Args:
+            path: target file.
+        """
+        record = {
+            "written": self.written,
+            "kept": self.kept,
+            "skipped_without_labels": self.skipped,
+            "set_aside": [{"file": file, "reason": reason} for file, reason in self.failed],
+        }
+        with _writing(Path(path)), atomic_path(path) as partial_file:
+            partial_file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def prepare(
+    tasks: Sequence[Task],
+    convert: Convert,
+    *,
+    workers: int = 1,
+    progress: bool = False,
+    force: bool = False,
+) -> PreparationReport:
+    """Make the targets of all tasks that are not there yet.
+
+    Args:
+        tasks: no two of them with a common target.
+        convert: makes one task's arrays, see `Convert`.
+        workers: processes; 1 converts in this one.
+        progress: show a bar with the time left.
+        force: make targets again that are there and readable.
+
+    Returns:
+        The figures; a task set aside does not stop the others.
+
+    Raises:
+        PreparationError: a target cannot be written (read-only, disk full), another run writes to
+            the same folder, or a worker died. Every file written is whole.
+        ValueError: two tasks share a target, an ending is unknown, or there is no worker.
+    """
+    _check(tasks, workers)
+    folders = sorted({target.parent for task in tasks for target in task.targets})
+    one = partial(_do, convert=convert, force=force)
+    outcomes: list[tuple[str, str, str]] = []
+    with ExitStack() as stack:
+        for folder in folders:
+            stack.enter_context(_only_run(folder))
+        _sweep(tasks)
+        bar = stack.enter_context(
+            tqdm(total=len(tasks), unit="file", desc=_describe(folders), disable=not progress)
+        )
+        for finished in _run(one, tasks, workers):
+            outcomes += finished
+            bar.update(len(finished))
+    counts = Counter(kind for kind, _, _ in outcomes)
+    failed = sorted((name, reason) for kind, name, reason in outcomes if kind == "failed")
+    return PreparationReport(
+        counts["written"], counts["kept"], counts["skipped"], failed=tuple(failed)
+    )
+
+
+def require_folder(path: str | Path, remedy: str) -> Path:
+    """Check that a folder of the raw data is there.
+
+    Args:
+        path: the folder.
+        remedy: where it comes from, for the error message.
+
+    Returns:
+        The folder.
+
+    Raises:
+        PreparationError: it is missing.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise PreparationError(f"expected the folder {folder}, which is not there\n{remedy}")
+    return folder
+
+
+def list_files(folder: str | Path, suffix: str, remedy: str) -> list[Path]:
+    """List the files of a folder of raw data.
+
+    Args:
+        folder: the folder.
+        suffix: ending of the files, such as ".png"; upper and lower case are the same.
+        remedy: where they come from, for the error message.
+
+    Returns:
+        The files, sorted by name; hidden ones are left out.
+
+    Raises:
+        PreparationError: the folder is missing or holds no such file.
+    """
+    found = sorted(
+        path
+        for path in require_folder(folder, remedy).iterdir()
+        if path.name.lower().endswith(suffix.lower()) and not path.name.startswith(".")
+    )
+    if not found:
+        raise PreparationError(f"expected *{suffix} files in {folder}, got none\n{remedy}")
+    return found
+
+
+def _check(tasks: Sequence[Task], workers: int) -> None:
+    if workers < 1:
+        raise ValueError(f"workers: expected at least 1, got {workers}")
+    targets = Counter(target for task in tasks for target in task.targets)
+    doubled = [str(target) for target, count in targets.items() if count > 1]
+    if doubled:
+        raise ValueError(f"expected each target once, got twice: {', '.join(doubled[:5])}")
+    unknown = sorted({target.suffix for target in targets} - _ENCODINGS.keys())
+    if unknown:
+        raise ValueError(f"targets: expected endings among {[*_ENCODINGS]}, got {unknown}")
+
+
+def _describe(folders: Sequence[Path]) -> str:
+    return "/".join(folders[-1].parts[-2:]) if folders else ""
+
+
+# -- one task -----------------------------------------------------------------------------------
+
+
+def _do(tasks: Sequence[Task], *, convert: Convert, force: bool) -> list[tuple[str, str, str]]:
+    """Do some tasks; gives kind of outcome, name and reason of each."""
+    return [_do_one(task, convert, force) for task in tasks]
+
+
+def _do_one(task: Task, convert: Convert, force: bool) -> tuple[str, str, str]:
+    name = str(task.sources[0])
+    if not force and all(_is_readable(target) for target in task.targets):
+        return "kept", name, ""
+    try:
+        arrays = convert(task)
+        encoded = None
+        if arrays is not None:
+            pairs = zip(task.targets, arrays, strict=True)
+            encoded = [(target, _encode(target, array)) for target, array in pairs]
+    except (ValueError, OSError) as error:
+        _remove(task.targets)
+        return "failed", name, str(error) or type(error).__name__
+    if encoded is None:
+        _remove(task.targets)
+        return "skipped", name, ""
+    for target, content in encoded:
+        with _writing(target), atomic_path(target) as partial_file:
+            partial_file.write_bytes(content)
+    return "written", name, ""
+
+
+def _is_readable(target: Path) -> bool:
+    if not target.is_file():
+        return False
+    try:
+        (read_image if target.suffix in _PICTURES else read_label)(target)
+    except ImageError as error:
+        _logger.warning("%s; it is made again", error)
+        return False
+    return True
+
+
+def _encode(target: Path, array: np.ndarray) -> bytes:
+    """Make a file's content in memory: what then fails is the disk, not the picture."""
+    colour = target.suffix in _PICTURES
+    shape_fits = array.ndim == (3 if colour else 2) and array.size > 0
+    if not shape_fits or array.dtype not in ((np.uint8,) if colour else (np.uint8, np.uint16)):
+        raise ValueError(
+            f"expected {'(H, W, 3) uint8' if colour else '(H, W) uint8 or uint16'} for "
+            f"{target.name}, got shape {array.shape} of {array.dtype}"
+        )
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(array)).save(buffer, **_ENCODINGS[target.suffix])
+    return buffer.getvalue()
+
+
+def _remove(targets: Sequence[Path]) -> None:
+    """Remove what an earlier run made of files that give no labels now."""
+    for target in targets:
+        with _writing(target):
+            target.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    # Whatever keeps one file from being written keeps all of them: stop, and say it once.
+    try:
+        yield
+    except OSError as error:
+        raise PreparationError(
+            f"cannot write {target}: {error.strerror or error}\nmake room there, or make the "
+            "folder writable, and start the same command again: what is finished is kept, and no "
+            "file is half written"
+        ) from error
+
+
+# -- a run --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _only_run(folder: Path) -> Iterator[None]:
+    """Hold a folder for this run; the lock ends with the process and leaves no file."""
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        handle = stack.enter_context(_opened_folder(folder))
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise PreparationError(
+                f"another run is writing to {folder}; wait until it is done"
+            ) from error
+        except OSError:
+            _logger.warning("%s cannot be locked; start no second run for it meanwhile", folder)
+        yield
+
+
+@contextmanager
+def _opened_folder(folder: Path) -> Iterator[int]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _sweep(tasks: Sequence[Task]) -> None:
+    """Remove the temporary files of a run that was killed while it wrote."""
+    stems = {(target.parent, target.stem) for task in tasks for target in task.targets}
+    for folder in sorted({parent for parent, _ in stems}):
+        for path in folder.glob(".*"):
+            found = _LEFT_BEHIND.fullmatch(path.name)
+            if found and (folder, found["stem"]) in stems:
+                with _writing(path):
+                    path.unlink(missing_ok=True)
+
+
+def _run(
+    one: Callable[[Sequence[Task]], list[tuple[str, str, str]]],
+    tasks: Sequence[Task],
+    workers: int,
+) -> Iterator[list[tuple[str, str, str]]]:
+    size = 1 if workers == 1 else _CHUNK
+    chunks = iter([tasks[start : start + size] for start in range(0, len(tasks), size)])
+    workers = min(workers, -(-len(tasks) // size))
+    if workers <= 1:
+        yield from map(one, chunks)
+        return
+    # Forking a process that runs threads (torch, OpenCV) may hang, so workers start afresh.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    running: set[Future[list[tuple[str, str, str]]]] = set()
+    try:
+        while True:
+            for chunk in islice(chunks, 2 * workers - len(running)):
+                running.add(pool.submit(one, chunk))
+            if not running:
+                return
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                yield future.result()
+    except BrokenProcessPool as error:
+        raise PreparationError(
+            "a worker process ended before its work; it was probably killed for memory: use fewer "
+            "workers. Finished files are kept: start the same command again"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    leave_with_parent()
+    cv2.setNumThreads(1)  # the processes share the cores already
