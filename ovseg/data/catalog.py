@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from ovseg.d2.data import DatasetCatalog, MetadataCatalog
+from ovseg.data.benchmarks import BENCHMARKS, SemSegFolders
 from ovseg.data.tinyscapes import (
     ALL_NAMES,
     IGNORE_LABEL,
@@ -25,10 +25,12 @@ from ovseg.data.tinyscapes import (
 from ovseg.vocab import class_list
 
 __all__ = [
+    "BENCHMARKS",
     "ROOT_VARIABLE",
     "DatasetFilesError",
     "SemSegFolders",
     "dataset_root",
+    "expand_folder",
     "load_sem_seg",
     "register_builtin",
     "register_sem_seg",
@@ -43,86 +45,6 @@ _logger = logging.getLogger(__name__)
 
 class DatasetFilesError(FileNotFoundError):
     """The files of a dataset are not where they are expected."""
-
-
-@dataclass(frozen=True)
-class SemSegFolders:
-    """A dataset of pictures and label maps of the same names.
-
-    Args:
-        name: name in the catalogue.
-        classes: name of its class list.
-        images: folder of the pictures, below the root of all datasets.
-        labels: folder of the label maps.
-        label_suffix: ending of the label maps.
-        ignore_label: label of pixels without a class.
-    """
-
-    name: str
-    classes: str
-    images: str
-    labels: str
-    label_suffix: str = "png"
-    ignore_label: int = 255
-
-
-_COCO = "coco_stuff_171"
-_VOC2010 = "VOCdevkit/VOC2010"
-BENCHMARKS = (
-    SemSegFolders(
-        name="coco_2017_train_stuff_sem_seg",
-        classes=_COCO,
-        images="coco/train2017",
-        labels="coco/stuffthingmaps_detectron2/train2017",
-    ),
-    SemSegFolders(
-        name="coco_2017_train_stuff_10k_sem_seg",
-        classes=_COCO,
-        images="coco/coco_stuff_10k/images_detectron2/train",
-        labels="coco/coco_stuff_10k/annotations_detectron2/train",
-    ),
-    SemSegFolders(
-        name="ade20k_sem_seg_train",
-        classes="ade20k_150",
-        images="ADEChallengeData2016/images/training",
-        labels="ADEChallengeData2016/annotations_detectron2/training",
-    ),
-    SemSegFolders(
-        name="ade20k_sem_seg_val",
-        classes="ade20k_150",
-        images="ADEChallengeData2016/images/validation",
-        labels="ADEChallengeData2016/annotations_detectron2/validation",
-    ),
-    SemSegFolders(
-        name="ade20k_full_sem_seg_val",
-        classes="ade20k_847",
-        images="ADE20K_2021_17_01/images_detectron2/validation",
-        labels="ADE20K_2021_17_01/annotations_detectron2/validation",
-        label_suffix="tif",
-        ignore_label=65535,
-    ),
-    SemSegFolders(
-        name="pascalvoc20_sem_seg_val",
-        classes="pascal_voc_20",
-        images="VOCdevkit/VOC2012/JPEGImages",
-        labels="VOCdevkit/VOC2012/annotations_detectron2/val",
-    ),
-    SemSegFolders(
-        name="pascal_context_59_sem_seg_val",
-        classes="pascal_context_59",
-        images=f"{_VOC2010}/JPEGImages",
-        labels=f"{_VOC2010}/annotations_detectron2/pc59_val",
-    ),
-    SemSegFolders(
-        name="pascal_context_459_sem_seg_val",
-        classes="pascal_context_459",
-        images=f"{_VOC2010}/JPEGImages",
-        labels=f"{_VOC2010}/annotations_detectron2/pc459_val",
-        label_suffix="tif",
-        ignore_label=65535,
-    ),
-)
-"""The evaluation and training sets of the OVSeg paper."""
 
 
 def dataset_root(root: str | PathLike[str] | None = None) -> Path:
@@ -219,10 +141,11 @@ def load_sem_seg(
     Files without a partner are left out, with a warning that says how many.
 
     Args:
-        label_root: folder of the label maps.
-        image_root: folder of the pictures.
-        label_suffix: ending of the label maps.
-        image_suffix: ending of the pictures.
+        label_root: folder of the label maps; see `expand_folder` for `*` in it.
+        image_root: folder of the pictures; likewise.
+        label_suffix: ending of the label maps; one with a dot in it (`_labels.png`) is cut off
+            the name in full.
+        image_suffix: ending of the pictures; likewise.
         name: dataset name, for messages and `meta`.
         hint: what to do when the files are missing, for the error message.
 
@@ -258,18 +181,40 @@ def load_sem_seg(
     ]
 
 
+def expand_folder(pattern: str | PathLike[str]) -> list[Path]:
+    """List the folders that a path stands for.
+
+    Args:
+        pattern: a folder; a part that is just `*` stands for every folder there.
+
+    Returns:
+        The folders, sorted; without a `*` the path itself, whether it is there or not.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: what lies above a `*` is no folder.
+    """
+    path = Path(pattern)
+    if "*" not in path.parts:
+        return [path]
+    index = path.parts.index("*")
+    above, below = Path(*path.parts[:index]), Path(*path.parts[index + 1 :])
+    children = sorted(child for child in above.iterdir() if child.is_dir())
+    found = [part for child in children for part in expand_folder(child / below)]
+    return [part for part in found if part.is_dir()]
+
+
 def _files_by_stem(
     folder: str | PathLike[str], suffix: str, name: str, hint: str
 ) -> dict[str, Path]:
-    ending = f".{suffix.lstrip('.')}".lower()
+    ending = (suffix if "." in suffix else f".{suffix}").lower()
     try:
-        entries = [path.name for path in Path(folder).iterdir()]
+        paths = [path for part in expand_folder(folder) for path in part.iterdir()]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DatasetFilesError(_missing(f"no folder {folder}", name, hint)) from error
     files = {
-        entry[: -len(ending)]: Path(folder, entry)
-        for entry in entries
-        if entry.lower().endswith(ending) and not entry.startswith(".")
+        path.name[: -len(ending)]: path
+        for path in paths
+        if path.name.lower().endswith(ending) and not path.name.startswith(".")
     }
     if not files:
         raise DatasetFilesError(_missing(f"no *{ending} files in {folder}", name, hint))
@@ -282,17 +227,22 @@ def _missing(what: str, name: str, hint: str) -> str:
 
 def _tree_hint(folders: SemSegFolders, base: Path) -> str:
     return (
-        f"expected:\n  {base}/\n    {folders.images}/*.jpg\n"
-        f"    {folders.labels}/*.{folders.label_suffix}\n"
-        f"set the environment variable {ROOT_VARIABLE} to the folder that holds your datasets "
+        f"expected:\n  {base}/\n    {folders.images}/{_star(folders.image_suffix)}\n"
+        f"    {folders.labels}/{_star(folders.label_suffix)}\n"
+        + (f"{folders.script} makes the label maps from the raw data\n" if folders.script else "")
+        + f"set the environment variable {ROOT_VARIABLE} to the folder that holds your datasets "
         f"(now {os.environ.get(ROOT_VARIABLE) or 'not set'})"
     )
+
+
+def _star(suffix: str) -> str:
+    return f"*{suffix}" if "." in suffix else f"*.{suffix}"
 
 
 def _register_benchmark(folders: SemSegFolders, base: Path) -> None:
     classes = class_list(folders.classes)
     metadata: dict[str, Any] = {}
-    if folders.classes == _COCO and classes.ids is not None:
+    if folders.classes == "coco_stuff_171" and classes.ids is not None:
         metadata["stuff_dataset_id_to_contiguous_id"] = {
             raw: index for index, raw in enumerate(classes.ids)
         }
@@ -306,6 +256,7 @@ def _register_benchmark(folders: SemSegFolders, base: Path) -> None:
         images=base / folders.images,
         labels=base / folders.labels,
         stuff_classes=classes.names,
+        image_suffix=folders.image_suffix,
         label_suffix=folders.label_suffix,
         ignore_label=folders.ignore_label,
         hint=_tree_hint(folders, base),

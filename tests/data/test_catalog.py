@@ -49,7 +49,12 @@ def touch(folder, *names: str) -> None:
         ("ade20k_full_sem_seg_val", 847, "wall", 65535),
         ("pascalvoc20_sem_seg_val", 20, "aeroplane", 255),
         ("pascal_context_59_sem_seg_val", 59, "aeroplane", 255),
+        ("pascalvoc21_sem_seg_val", 21, "background", 255),
+        ("pascal_context_60_sem_seg_train", 60, "background", 255),
         ("pascal_context_459_sem_seg_val", 459, "accordion", 65535),
+        ("cityscapes_fine_sem_seg_val", 19, "road", 255),
+        ("loveda_sem_seg_val", 7, "background", 255),
+        ("vaihingen_sem_seg_val", 6, "impervious surface", 255),
         ("tinyscapes_train_sem_seg", len(SEEN_NAMES), SEEN_NAMES[0], 255),
         ("tinyscapes_val_sem_seg", len(ALL_NAMES), SEEN_NAMES[0], 255),
         ("tinyscapes_test_sem_seg", len(ALL_NAMES), SEEN_NAMES[0], 255),
@@ -131,6 +136,7 @@ def test_missing_files_show_the_expected_tree(empty_catalogues, tmp_path, monkey
     text = str(caught.value)
     assert "VOCdevkit/VOC2010/JPEGImages/*.jpg" in text
     assert "VOCdevkit/VOC2010/annotations_detectron2/pc459_val/*.tif" in text
+    assert "datasets/prepare_pascal_context.py makes the label maps" in text
     assert f"DETECTRON2_DATASETS to the folder that holds your datasets (now {tmp_path})" in text
 
 
@@ -205,4 +211,24 @@ def test_tinyscapes_is_drawn_on_first_use(empty_catalogues, tmp_path, monkeypatc
 
 def test_benchmark_names_are_unique() -> None:
     names = [folders.name for folders in BENCHMARKS]
-    assert len(set(names)) == len(names) == 8
+    assert len(set(names)) == len(names)
+    places = [folders.labels for folders in BENCHMARKS]
+    assert len(set(places)) == len(places)
+
+
+def test_a_star_stands_for_every_folder_and_long_endings_are_cut_off_in_full(tmp_path) -> None:
+    touch(tmp_path / "images" / "ulm", "ulm_1_picture.png", "ulm_2_picture.png")
+    touch(tmp_path / "images" / "aachen", "aachen_1_picture.png", "aachen_1_depth.png")
+    touch(tmp_path / "labels" / "ulm" / "fine", "ulm_1_labels.png")
+    touch(tmp_path / "labels" / "aachen" / "fine", "aachen_1_labels.png")
+    touch(tmp_path / "labels" / "empty")
+    records = load_sem_seg(
+        tmp_path / "labels" / "*" / "fine",
+        tmp_path / "images" / "*",
+        image_suffix="_picture.png",
+        label_suffix="_labels.png",
+    )
+    assert [record["image_id"] for record in records] == ["aachen_1", "ulm_1"]
+    assert records[1]["sem_seg_file_name"] == str(tmp_path / "labels/ulm/fine/ulm_1_labels.png")
+    with pytest.raises(DatasetFilesError, match=r"no folder .*nothing"):
+        load_sem_seg(tmp_path / "labels" / "*", tmp_path / "nothing" / "*")

@@ -14,11 +14,13 @@ LISTS = {
     "cityscapes_19": (19, "701092ce9cfa"),
     "coco_object_81": (81, "8571f610124d"),
     "coco_stuff_171": (171, "780b0c96a969"),
+    "loveda": (7, "c321b9b573a7"),
     "pascal_context_459": (459, "c8ca0280d6d1"),
     "pascal_context_59": (59, "dca557683f28"),
     "pascal_context_60": (60, "a6d933eb23de"),
     "pascal_voc_20": (20, "960213e4b03a"),
     "pascal_voc_21": (21, "2e52d3eb8da9"),
+    "vaihingen": (6, "598eaa8c9ed3"),
 }
 
 

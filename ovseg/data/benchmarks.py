@@ -1,0 +1,191 @@
+"""The benchmarks as data: where their files lie, how many there are, what makes their labels.
+
+Folder layouts are those that users of Detectron2-based open-vocabulary projects have on disk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["BENCHMARKS", "SemSegFolders"]
+
+
+@dataclass(frozen=True)
+class SemSegFolders:
+    """A dataset of pictures and label maps of the same names.
+
+    Args:
+        name: name in the catalogue.
+        classes: name of its class list.
+        images: folder of the pictures, below the root of all datasets; a part `*` stands for
+            every folder there.
+        labels: folder of the label maps; `*` likewise.
+        image_suffix: ending of the pictures; with a dot in it, such as `_leftImg8bit.png`, it is
+            cut off the name in full.
+        label_suffix: ending of the label maps; likewise.
+        ignore_label: label of pixels without a class.
+        count: published number of labelled pictures, None where labels of nothing but ignored
+            pixels are left out or the publications disagree.
+        listing: file with the names of the split, one a line; None where folders are splits.
+        partial: pictures without a label map are no mistake: the folder serves several splits, or
+            maps of nothing but ignored pixels are left out.
+        script: what makes the label maps.
+    """
+
+    name: str
+    classes: str
+    images: str
+    labels: str
+    image_suffix: str = "jpg"
+    label_suffix: str = "png"
+    ignore_label: int = 255
+    count: int | None = None
+    listing: str | None = None
+    partial: bool = False
+    script: str = ""
+
+    @property
+    def label_bits(self) -> int:
+        """Bits per pixel of the label maps: what the ignore label needs."""
+        return 8 if self.ignore_label < 256 else 16
+
+
+def _coco_stuff() -> list[SemSegFolders]:
+    return [
+        SemSegFolders(
+            name="coco_2017_train_stuff_sem_seg",
+            classes="coco_stuff_171",
+            images="coco/train2017",
+            labels="coco/stuffthingmaps_detectron2/train2017",
+            partial=True,
+            script="datasets/prepare_coco_stuff.py",
+        ),
+        SemSegFolders(
+            name="coco_2017_train_stuff_10k_sem_seg",
+            classes="coco_stuff_171",
+            images="coco/coco_stuff_10k/images_detectron2/train",
+            labels="coco/coco_stuff_10k/annotations_detectron2/train",
+            partial=True,
+            script="datasets/prepare_coco_stuff_10k.py",
+        ),
+    ]
+
+
+def _ade20k() -> list[SemSegFolders]:
+    small = [
+        SemSegFolders(
+            name=f"ade20k_sem_seg_{split}",
+            classes="ade20k_150",
+            images=f"ADEChallengeData2016/images/{folder}",
+            labels=f"ADEChallengeData2016/annotations_detectron2/{folder}",
+            count=count,
+            script="datasets/prepare_ade20k.py",
+        )
+        for split, folder, count in (("train", "training", 20210), ("val", "validation", 2000))
+    ]
+    full = SemSegFolders(
+        name="ade20k_full_sem_seg_val",
+        classes="ade20k_847",
+        images="ADE20K_2021_17_01/images_detectron2/validation",
+        labels="ADE20K_2021_17_01/annotations_detectron2/validation",
+        label_suffix="tif",
+        ignore_label=65535,
+        count=2000,
+        script="datasets/prepare_ade20k_full.py",
+    )
+    return [*small, full]
+
+
+def _pascal_voc() -> list[SemSegFolders]:
+    """VOC-20 and VOC-21; pictures and lists serve both."""
+    base = "VOCdevkit/VOC2012"
+    return [
+        SemSegFolders(
+            name=f"pascalvoc{classes}_sem_seg_{split}",
+            classes=f"pascal_voc_{classes}",
+            images=f"{base}/JPEGImages",
+            labels=f"{base}/annotations_detectron2/{prefix}{split}",
+            listing=f"{base}/ImageSets/Segmentation/{split}.txt",
+            count=count,
+            partial=True,
+            script="datasets/prepare_voc.py",
+        )
+        for classes, prefix in ((20, ""), (21, "voc21_"))
+        for split, count in (("train", 1464), ("val", 1449))
+    ]
+
+
+def _pascal_context() -> list[SemSegFolders]:
+    base = "VOCdevkit/VOC2010"
+    return [
+        SemSegFolders(
+            name=f"pascal_context_{classes}_sem_seg_{split}",
+            classes=f"pascal_context_{classes}",
+            images=f"{base}/JPEGImages",
+            labels=f"{base}/annotations_detectron2/pc{classes}_{split}",
+            label_suffix="tif" if classes == 459 else "png",
+            ignore_label=65535 if classes == 459 else 255,
+            listing=f"{base}/pascalcontext_{split}.txt",
+            partial=True,
+            script="datasets/prepare_pascal_context.py",
+        )
+        for classes in (59, 60, 459)
+        for split in ("train", "val")
+    ]
+
+
+def _cityscapes() -> list[SemSegFolders]:
+    """Under Detectron2's names, with the label files of the benchmark's own scripts."""
+    return [
+        SemSegFolders(
+            name=f"cityscapes_fine_sem_seg_{split}",
+            classes="cityscapes_19",
+            images=f"cityscapes/leftImg8bit/{split}/*",
+            labels=f"cityscapes/gtFine/{split}/*",
+            image_suffix="_leftImg8bit.png",
+            label_suffix="_gtFine_labelTrainIds.png",
+            count=count,
+            script="datasets/prepare_cityscapes.py",
+        )
+        for split, count in (("train", 2975), ("val", 500))
+    ]
+
+
+def _aerial() -> list[SemSegFolders]:
+    loveda = [
+        SemSegFolders(
+            name=f"loveda_sem_seg_{split}",
+            classes="loveda",
+            images=f"LoveDA/{split.capitalize()}/*/images_png",
+            labels=f"LoveDA/annotations_detectron2/{split}",
+            image_suffix="png",
+            count=count,
+            partial=True,
+            script="datasets/prepare_loveda.py",
+        )
+        for split, count in (("train", 2522), ("val", 1669))
+    ]
+    vaihingen = [
+        SemSegFolders(
+            name=f"vaihingen_sem_seg_{split}",
+            classes="vaihingen",
+            images=f"Vaihingen/images_detectron2/{split}",
+            labels=f"Vaihingen/annotations_detectron2/{split}",
+            image_suffix="png",
+            count=count,
+            script="datasets/prepare_vaihingen.py",
+        )
+        for split, count in (("train", 344), ("val", 398))
+    ]
+    return [*loveda, *vaihingen]
+
+
+BENCHMARKS = (
+    *_coco_stuff(),
+    *_ade20k(),
+    *_pascal_voc(),
+    *_pascal_context(),
+    *_cityscapes(),
+    *_aerial(),
+)
+"""All data sets with folders of label maps; `ovseg.data.catalog` registers them."""
