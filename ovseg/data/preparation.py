@@ -72,11 +72,13 @@ class Task:
     targets: tuple[Path, ...]
 
 
-Convert = Callable[[Task], "Sequence[np.ndarray] | None"]
+Convert = Callable[[Task], "Sequence[np.ndarray | bytes] | None"]
 """From a task's sources to one array per target: labels (H, W) uint8 or uint16, pictures
-(H, W, 3) uint8 RGB. None leaves the targets unwritten, for a file without any labelled pixel.
-ValueError and OSError set the task aside. Workers get it by pickling: a function of a module, a
-`functools.partial` of one, or an object of a class of a module."""
+(H, W, 3) uint8 RGB; or to the bytes of a file, which are written as they are.
+
+None leaves the targets unwritten, for a file without any labelled pixel. ValueError and OSError set
+the task aside. Workers get the function by pickling: it belongs to a module, or is a
+`functools.partial` of one that does, or an object of such a class."""
 
 
 @dataclass(frozen=True)
@@ -263,8 +265,10 @@ def _is_readable(target: Path) -> bool:
     return True
 
 
-def _encode(target: Path, array: np.ndarray) -> bytes:
+def _encode(target: Path, array: np.ndarray | bytes) -> bytes:
     """Make a file's content in memory: what then fails is the disk, not the picture."""
+    if isinstance(array, bytes):
+        return array
     colour = target.suffix in _PICTURES
     shape_fits = array.ndim == (3 if colour else 2) and array.size > 0
     if not shape_fits or array.dtype not in ((np.uint8,) if colour else (np.uint8, np.uint16)):

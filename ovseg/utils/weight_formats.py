@@ -93,7 +93,27 @@ def read_pickle(path: Path) -> Any:
         pickle.UnpicklingError: if it asks for any other type or function.
     """
     with path.open("rb") as file:
-        return _PlainUnpickler(file, encoding="latin1").load()
+        return _WeightsUnpickler(file, encoding="latin1").load()
+
+
+def read_plain_pickle(path: Path) -> Any:
+    """Read a pickle that holds only containers, numbers, strings and arrays.
+
+    Args:
+        path: a file that `pickle.dump` wrote, by Python 2 or 3.
+
+    Returns:
+        The object.
+
+    Raises:
+        pickle.UnpicklingError: if it asks for any other type or function, or is damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            return _PlainUnpickler(file, encoding="latin1").load()
+    except (EOFError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+        # What `pickle` raises on a program that was cut off or changed.
+        raise pickle.UnpicklingError(f"the file is damaged: {error}") from error
 
 
 class _ScriptModule:
@@ -140,7 +160,7 @@ class _Restricted(pickle.Unpickler):
         except KeyError:
             raise pickle.UnpicklingError(
                 f"the file asks for {module}.{name}, which is neither a tensor, an array nor a "
-                "plain container; it is not a weight file or not to be trusted"
+                "plain container; it is another kind of file or not to be trusted"
             ) from None
 
 
@@ -186,13 +206,15 @@ class _ScriptUnpickler(_Restricted):
 
 
 def _numpy_functions() -> dict[tuple[str, str], Any]:
-    # NumPy 1 and 2 keep these two under different names; they are asked for instead of imported.
+    # NumPy 1 and 2 keep these under different names; they are asked for instead of imported.
     array_reconstruct = np.empty(0).__reduce__()[0]
+    array_from_buffer = np.empty(0).__reduce_ex__(5)[0]
     make_scalar = np.float32(0).__reduce__()[0]
     allowed: dict[tuple[str, str], Any] = {}
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        allowed[module, "_reconstruct"] = array_reconstruct
-        allowed[module, "scalar"] = make_scalar
+    for package in ("numpy.core", "numpy._core"):
+        allowed[f"{package}.multiarray", "_reconstruct"] = array_reconstruct
+        allowed[f"{package}.multiarray", "scalar"] = make_scalar
+        allowed[f"{package}.numeric", "_frombuffer"] = array_from_buffer
     return allowed
 
 
@@ -222,6 +244,12 @@ class _PlainUnpickler(_Restricted):
         ("numpy", "ndarray"): np.ndarray,
         ("numpy", "dtype"): np.dtype,
         **_numpy_functions(),
+    }
+
+
+class _WeightsUnpickler(_PlainUnpickler):
+    allowed: ClassVar[Mapping[tuple[str, str], Any]] = {
+        **_PlainUnpickler.allowed,
         ("torch._utils", "_rebuild_tensor_v2"): _rebuild_from_storage,
         ("torch._utils", "_rebuild_parameter"): _first,
         ("torch.storage", "_load_from_bytes"): _storage_from_bytes,

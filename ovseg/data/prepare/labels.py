@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
-__all__ = ["relabel"]
+from ovseg.data.preparation import Task
+from ovseg.utils.images import read_label
+
+__all__ = ["convert_label_file", "relabel"]
+
+
+def convert_label_file(
+    task: Task, *, labels: Callable[[np.ndarray], np.ndarray], skip_label: int | None = None
+) -> list[np.ndarray] | None:
+    """Convert a task of one raw label map into one label map.
+
+    Args:
+        task: its first source is an 8- or 16-bit label map.
+        labels: from raw values (H, W) int32 to labels (H, W) uint8 or uint16.
+        skip_label: leave out files in which every pixel has this label.
+
+    Returns:
+        The labels; None for a file left out.
+
+    Raises:
+        ImageError: the file is missing or damaged.
+        ValueError: what `labels` raises.
+    """
+    result = labels(read_label(task.sources[0]))  # (H, W)
+    if skip_label is not None and (result == skip_label).all():
+        return None
+    return [result]
 
 
 def relabel(
