@@ -31,7 +31,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ovseg.utils.files import atomic_path
-from ovseg.utils.images import ImageError, read_image, read_label
+from ovseg.utils.images import ImageError, read_image
 from ovseg.utils.processes import leave_with_parent
 
 __all__ = [
@@ -46,7 +46,7 @@ __all__ = [
 _logger = logging.getLogger(__name__)
 
 _CHUNK = 16  # tasks per message to a worker
-_PICTURES = (".jpg",)
+_LABELS, _COLOUR = "(H, W) uint8 or uint16", "(H, W, 3) uint8"
 _LEFT_BEHIND = re.compile(r"\.(?P<stem>.+)\.[a-z0-9_]{8}\.\w+")  # as `atomic_path` names them
 _ENCODINGS: dict[str, dict[str, Any]] = {
     ".png": {"format": "PNG"},
@@ -258,7 +258,7 @@ def _is_readable(target: Path) -> bool:
     if not target.is_file():
         return False
     try:
-        (read_image if target.suffix in _PICTURES else read_label)(target)
+        read_image(target)  # decodes every pixel, of label maps as well
     except ImageError as error:
         _logger.warning("%s; it is made again", error)
         return False
@@ -269,12 +269,14 @@ def _encode(target: Path, array: np.ndarray | bytes) -> bytes:
     """Make a file's content in memory: what then fails is the disk, not the picture."""
     if isinstance(array, bytes):
         return array
-    colour = target.suffix in _PICTURES
-    shape_fits = array.ndim == (3 if colour else 2) and array.size > 0
-    if not shape_fits or array.dtype not in ((np.uint8,) if colour else (np.uint8, np.uint16)):
+    labels = array.ndim == 2 and array.dtype in (np.uint8, np.uint16)
+    colour = array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8
+    fits = {".jpg": colour, ".png": labels or colour, ".tif": labels}[target.suffix]
+    if not fits or array.size == 0:
+        expected = {".jpg": _COLOUR, ".png": f"{_LABELS} or {_COLOUR}", ".tif": _LABELS}
         raise ValueError(
-            f"expected {'(H, W, 3) uint8' if colour else '(H, W) uint8 or uint16'} for "
-            f"{target.name}, got shape {array.shape} of {array.dtype}"
+            f"expected {expected[target.suffix]} for {target.name}, got shape {array.shape} of "
+            f"{array.dtype}"
         )
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(array)).save(buffer, **_ENCODINGS[target.suffix])
