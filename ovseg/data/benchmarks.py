@@ -50,25 +50,44 @@ class SemSegFolders:
         return 8 if self.ignore_label < 256 else 16
 
 
-def _coco_stuff() -> list[SemSegFolders]:
-    return [
+def _coco() -> list[SemSegFolders]:
+    """COCO-Stuff, its edition of 10 000 pictures, and COCO-Object.
+
+    The test set of the 10k edition is MaskFormer's, the validation set that of its successors.
+    """
+    stuff = [
         SemSegFolders(
-            name="coco_2017_train_stuff_sem_seg",
+            name=name,
             classes="coco_stuff_171",
-            images="coco/train2017",
-            labels="coco/stuffthingmaps_detectron2/train2017",
+            images=f"coco/{split}2017",
+            labels=f"coco/stuffthingmaps_detectron2/{split}2017",
             partial=True,
             script="datasets/prepare_coco_stuff.py",
-        ),
-        SemSegFolders(
-            name="coco_2017_train_stuff_10k_sem_seg",
-            classes="coco_stuff_171",
-            images="coco/coco_stuff_10k/images_detectron2/train",
-            labels="coco/coco_stuff_10k/annotations_detectron2/train",
-            partial=True,
-            script="datasets/prepare_coco_stuff_10k.py",
-        ),
+        )
+        for name, split in (
+            ("coco_2017_train_stuff_sem_seg", "train"),
+            ("coco_2017_val_stuff_all_sem_seg", "val"),
+        )
     ]
+    edition_10k = [
+        SemSegFolders(
+            name=f"coco_2017_{split}_stuff_10k_sem_seg",
+            classes="coco_stuff_171",
+            images=f"coco/coco_stuff_10k/images_detectron2/{split}",
+            labels=f"coco/coco_stuff_10k/annotations_detectron2/{split}",
+            script="datasets/prepare_coco_stuff_10k.py",
+        )
+        for split in ("train", "test")
+    ]
+    objects = SemSegFolders(
+        name="coco_object_81_sem_seg_val",
+        classes="coco_object_81",
+        images="coco/val2017",
+        labels="coco/object_detectron2/val2017",
+        count=5000,
+        script="datasets/prepare_coco_object.py",
+    )
+    return [*stuff, *edition_10k, objects]
 
 
 def _ade20k() -> list[SemSegFolders]:
@@ -181,7 +200,7 @@ def _aerial() -> list[SemSegFolders]:
 
 
 BENCHMARKS = (
-    *_coco_stuff(),
+    *_coco(),
     *_ade20k(),
     *_pascal_voc(),
     *_pascal_context(),

@@ -43,7 +43,10 @@ def touch(folder, *names: str) -> None:
     ("name", "num_classes", "first", "ignore"),
     [
         ("coco_2017_train_stuff_sem_seg", 171, "person", 255),
+        ("coco_2017_val_stuff_all_sem_seg", 171, "person", 255),
         ("coco_2017_train_stuff_10k_sem_seg", 171, "person", 255),
+        ("coco_2017_test_stuff_10k_sem_seg", 171, "person", 255),
+        ("coco_object_81_sem_seg_val", 81, "background", 255),
         ("ade20k_sem_seg_train", 150, "wall", 255),
         ("ade20k_sem_seg_val", 150, "wall", 255),
         ("ade20k_full_sem_seg_val", 847, "wall", 65535),
