@@ -12,8 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where it is not installed
 
-from ovseg.data.prepare.command import run_command
 from ovseg.data.prepare.cityscapes import SPLITS, plan
+from ovseg.data.prepare.command import run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
