@@ -7,17 +7,16 @@ edition of 10 000 pictures. COCO-Object is the same maps with all stuff as backg
 
 from __future__ import annotations
 
-import zlib
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
-from ovseg.data.preparation import PreparationError, Task, list_files, require_folder
+from ovseg.data.preparation import Task, list_files, require_folder
 from ovseg.data.prepare.command import Plan
 from ovseg.data.prepare.labels import convert_label_file, relabel
+from ovseg.data.prepare.listing import read_listing
+from ovseg.data.prepare.matlab import read_mat_labels
 from ovseg.utils.images import read_image
 from ovseg.vocab.classes import class_list
 
@@ -29,7 +28,6 @@ __all__ = [
     "plan_coco_object",
     "plan_coco_stuff",
     "plan_coco_stuff_10k",
-    "read_mat",
 ]
 
 STUFF_10K_SPLITS = ("train", "test")
@@ -166,7 +164,7 @@ def plan_coco_stuff_10k(root: Path, split: str) -> Plan:
         PreparationError: the list of the split or a folder is not there.
     """
     base = root / "coco" / "coco_stuff_10k"
-    names = _read_names(require_folder(base / "imageLists", _10K_REMEDY) / f"{split}.txt")
+    names = read_listing(base / "imageLists" / f"{split}.txt", _10K_REMEDY)
     images = require_folder(base / "images", _10K_REMEDY)
     annotations = require_folder(base / "annotations", _10K_REMEDY)
     tasks = [
@@ -183,53 +181,12 @@ def plan_coco_stuff_10k(root: Path, split: str) -> Plan:
     return Plan(tasks, _convert_10k, report)
 
 
-def _read_names(file: Path) -> list[str]:
-    try:
-        names = file.read_text(encoding="utf-8").split()
-    except OSError as error:
-        raise PreparationError(f"cannot read the list {file}: {error}\n{_10K_REMEDY}") from error
-    if not names:
-        raise PreparationError(f"expected names of pictures in {file}, got none\n{_10K_REMEDY}")
-    return names
-
-
 def _convert_10k(task: Task) -> list[np.ndarray | bytes] | None:
     matrix, picture = task.sources
-    labels = coco_stuff_10k_labels(read_mat(matrix, "S"))  # (H, W)
+    labels = coco_stuff_10k_labels(read_mat_labels(matrix, "S"))  # (H, W)
     shape = read_image(picture).shape[:2]
     if shape != labels.shape:
         raise ValueError(f"expected labels of the picture's size {shape}, got {labels.shape}")
     if (labels == _IGNORE).all():
         return None
     return [labels, picture.read_bytes()]
-
-
-def read_mat(path: Path, variable: str) -> np.ndarray:
-    """Read a label matrix of a MATLAB file.
-
-    Args:
-        path: the file, of MATLAB's versions up to 7.2.
-        variable: its name.
-
-    Returns:
-        (H, W) int64.
-
-    Raises:
-        ValueError: the file is damaged, or the variable is missing or no matrix of integers.
-        OSError: the file is missing.
-    """
-    try:
-        content = loadmat(path, variable_names=[variable])
-    except (TypeError, LookupError, NotImplementedError, MatReadError, zlib.error) as error:
-        raise ValueError(f"not a MATLAB file that can be read: {error}") from error
-    if variable not in content:
-        raise ValueError(f"expected a matrix named {variable}, got none")
-    matrix = np.asarray(content[variable])
-    if matrix.ndim != 2 or matrix.size == 0 or matrix.dtype.kind not in "uif":
-        raise ValueError(
-            f"{variable}: expected a matrix of integers, got shape {matrix.shape} of {matrix.dtype}"
-        )
-    labels = matrix.astype(np.int64)  # (H, W)
-    if (labels != matrix).any() or labels.min() < 0 or labels.max() > 65535:
-        raise ValueError(f"{variable}: expected integers in 0-65535, got other numbers")
-    return labels

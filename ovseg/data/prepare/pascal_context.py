@@ -7,20 +7,17 @@ Wild", CVPR 2014: one MATLAB file a picture, whose `LabelMap` holds numbers of t
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import scipy.io
-from scipy.io.matlab import MatReadError
 
 from ovseg.data.preparation import PreparationError, Task, require_folder
 from ovseg.data.prepare.command import Plan
 from ovseg.data.prepare.labels import relabel
 from ovseg.data.prepare.listing import read_listing
+from ovseg.data.prepare.matlab import read_mat_labels
 from ovseg.vocab import class_list
 
 __all__ = ["SPLITS", "ContextLabels", "plan", "read_label_map", "read_names"]
@@ -37,17 +34,6 @@ _SPELLINGS = {
     "clothes": "cloth",
     "people": "person",
 }
-_MAT_ERRORS = (
-    MatReadError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    NotImplementedError,
-    EOFError,
-    struct.error,
-    zlib.error,
-)
 
 
 def plan(root: Path, split: str) -> Plan:
@@ -131,31 +117,8 @@ class ContextLabels:
 
 
 def read_label_map(path: Path) -> np.ndarray:
-    """Read the `LabelMap` of a MATLAB file.
-
-    Args:
-        path: file of MATLAB 5 to 7.2.
-
-    Returns:
-        (H, W) int32.
-
-    Raises:
-        ValueError: the file is missing or damaged, or has no such map.
-    """
-    try:
-        content = scipy.io.loadmat(path, variable_names=["LabelMap"])
-    except FileNotFoundError as error:
-        raise ValueError(f"{path}: no such file; unpack trainval.tar.gz again") from error
-    except _MAT_ERRORS as error:
-        raise ValueError(f"{path}: damaged, or no MATLAB file: {error}") from error
-    labels = content.get("LabelMap")
-    if labels is None or labels.ndim != 2 or labels.size == 0 or labels.dtype.kind not in "uif":
-        found = "nothing" if labels is None else f"shape {labels.shape} of {labels.dtype}"
-        raise ValueError(f"{path}: expected a LabelMap (H, W) of numbers, got {found}")
-    whole = labels.astype(np.int32)
-    if (whole != labels).any() or whole.min() < 0 or whole.max() > 65535:
-        raise ValueError(f"{path}: expected whole numbers in 0-65535 in LabelMap")
-    return whole
+    """Read the `LabelMap` of a MATLAB file; see `read_mat_labels`."""
+    return read_mat_labels(path, "LabelMap")
 
 
 def read_names(path: Path, classes: str) -> list[str]:
