@@ -77,7 +77,8 @@ setup(
         "ray": ["ray>=2.9,<3"],
         "web": ["gradio>=4.44,<7"],
         "supervision": ["supervision>=0.18,<1"],
-        "crf": ["pydensecrf2>=1.0,<2"],
+        # Source only: takes a C++ compiler.
+        "crf": ["pydensecrf2>=1.1,<2"],
         "sam": ["sam2>=1.0,<2"],
         "faiss": ["faiss-cpu>=1.7.4,<2"],
         "transformers": ["transformers>=4.40,<6"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections import OrderedDict
@@ -12,7 +11,6 @@ from typing import Any
 
 from torch import nn
 
-from ovseg.d2 import backend
 from ovseg.d2.config import CfgNode
 from ovseg.d2.evaluation import (
     DatasetEvaluator,
@@ -21,13 +19,18 @@ from ovseg.d2.evaluation import (
     verify_results,
 )
 from ovseg.d2.utils import comm
-from ovseg.data.build import build_test_loader
+from ovseg.data.build import build_test_loader, get_records
 from ovseg.engine.tta import AugmentedSegmentor
 from ovseg.evaluation import SemSegEvaluator
+from ovseg.evaluation.counts import ImageCounts
+from ovseg.evaluation.html_report import write_report
+from ovseg.evaluation.journal import Journal, JournalError
+from ovseg.evaluation.manifest import evaluation_key, make_manifest
+from ovseg.evaluation.results import load_result, write_json
+from ovseg.evaluation.dense_crf import DenseCRF
 from ovseg.modeling.segmentor import Segmentor
 from ovseg.modeling.sliding_window import SlidingWindow
-from ovseg.utils.environment import environment_record
-from ovseg.utils.files import atomic_path
+from ovseg.vocab import Vocabulary
 
 __all__ = ["evaluate", "wrap_for_testing"]
 
@@ -41,20 +44,24 @@ def evaluate(
     model: Segmentor,
     *,
     weights: Mapping[str, str] | None = None,
-    make_loader: Callable[[CfgNode, str], Any] = build_test_loader,
+    make_loader: Callable[..., Any] = build_test_loader,
     make_evaluator: Callable[[CfgNode, str, Path], DatasetEvaluator] | None = None,
 ) -> OrderedDict[str, Results]:
     """Evaluate a model on each test set; every process of the run calls this.
 
-    Writes, per data set, what the evaluator writes (metrics, tables) and `manifest.json` (weights,
-    config, backend, environment, duration) to `OUTPUT_DIR/inference/<data set>`.
+    Writes, per data set, what the evaluator writes (`ovseg.evaluation.results`), `manifest.json`
+    (protocol, hashes, weights, config, backend, versions) and `report.html` to
+    `OUTPUT_DIR/inference/<data set>`, and a `report.html` of all sets beside them. An evaluation
+    that was killed goes on where it stopped when it is started again with the same weights and
+    settings; with others it is refused.
 
     Args:
         cfg: the full config; names the data sets and, with TEST.AUG.ENABLED, the scales.
         model: on its device, not wrapped.
         weights: what the model runs with (name, file, sha256), kept in the manifest.
-        make_loader: makes the loader of one data set.
-        make_evaluator: makes the evaluator of one data set, writing to a folder.
+        make_loader: makes the loader of one data set from config and name; `done`, names of files
+            to leave out, comes only where an evaluation is continued.
+        make_evaluator: makes the evaluator of one data set, writing to a folder; None takes ours.
 
     Returns:
         Metrics by data set and task, e.g. `results["ade20k_sem_seg_val"]["sem_seg"]["mIoU"]`; the
@@ -62,64 +69,144 @@ def evaluate(
 
     Raises:
         ValueError: if no test set is named.
+        JournalError: the folder holds the beginning of another evaluation.
     """
     if not cfg.DATASETS.TEST:
         raise ValueError(
             "DATASETS.TEST: expected the names of data sets to evaluate on, got none; add e.g. "
             "DATASETS.TEST \"('tinyscapes_val_sem_seg',)\""
         )
-    make_evaluator = make_evaluator or _default_evaluator
     subject = wrap_for_testing(cfg, model)
     results: OrderedDict[str, Results] = OrderedDict()
+    journals = []
     for name in cfg.DATASETS.TEST:
         folder = Path(cfg.OUTPUT_DIR) / "inference" / name
+        vocabulary = _vocabulary(model, name)
         began = time.perf_counter()
-        loader = make_loader(cfg, name)
-        results[name] = inference_on_dataset(subject, loader, make_evaluator(cfg, name, folder))
+        if make_evaluator is not None:
+            restored: dict[str, ImageCounts] = {}
+            loader, evaluator = make_loader(cfg, name), make_evaluator(cfg, name, folder)
+        else:
+            journal = _journal(cfg, name, folder / "journal", weights, vocabulary)
+            restored = _restore(journal, name)
+            # Without the keyword, a loader need not know about evaluations that go on.
+            done = {"done": frozenset(restored)} if restored else {}
+            loader = make_loader(cfg, name, **done)
+            evaluator = SemSegEvaluator(
+                name, output_dir=folder, journal=journal, restored=restored
+            )
+            journals.append(journal)
+        results[name] = inference_on_dataset(subject, loader, evaluator)
         if comm.is_main_process():
             logger.info("Results on %s:", name)
             print_csv_format(results[name])
-            manifest = _manifest(cfg, name, time.perf_counter() - began, weights)
-            with atomic_path(folder / "manifest.json") as partial:
-                partial.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    if comm.is_main_process() and cfg.TEST.EXPECTED_RESULTS:
-        _verify(cfg, results)
+            run = {
+                "processes": comm.get_world_size(),
+                "seconds": round(time.perf_counter() - began, 2),
+                "images_of_interrupted_runs": len(restored),
+            }
+            _leave_manifest(cfg, name, folder, weights, vocabulary, run)
+    if comm.is_main_process():
+        _leave_reports(cfg)
+        for journal in journals:
+            if journal is not None:
+                journal.remove()
+        if cfg.TEST.EXPECTED_RESULTS:
+            _verify(cfg, results)
     return results
 
 
 def wrap_for_testing(cfg: CfgNode, model: Segmentor) -> nn.Module:
-    """Wrap a model for the sliding window and the augmentation that `cfg.TEST` asks for.
+    """Wrap a model for the sliding window, the augmentation and the CRF that `cfg.TEST` asks for.
 
     Raises:
-        ValueError: for TEST.DENSE_CRF, which is not part of the package.
+        ImportError: for TEST.DENSE_CRF without the extra `crf`.
     """
-    if cfg.TEST.DENSE_CRF:
-        raise ValueError("TEST.DENSE_CRF: expected False, got True; there is no CRF here")
     window = SlidingWindow.from_config(cfg, model) if cfg.TEST.SLIDING_WINDOW else None
+    subject: nn.Module = window or model
     if cfg.TEST.AUG.ENABLED:
-        return AugmentedSegmentor.from_config(cfg, model, window=window)
-    return window or model
+        subject = AugmentedSegmentor.from_config(cfg, model, window=window)
+    if cfg.TEST.DENSE_CRF:
+        return DenseCRF(subject, model=model, output=cfg.TEST.OUTPUT)
+    return subject
 
 
-def _default_evaluator(cfg: CfgNode, dataset_name: str, folder: Path) -> DatasetEvaluator:
-    return SemSegEvaluator(dataset_name, output_dir=folder)
+def _vocabulary(model: nn.Module, dataset_name: str) -> Vocabulary | None:
+    if not isinstance(model, Segmentor):
+        return None
+    return model.find_vocabulary([{"meta": {"dataset_name": dataset_name}}])
 
 
-def _manifest(
-    cfg: CfgNode, dataset_name: str, seconds: float, weights: Mapping[str, str] | None
-) -> dict[str, object]:
-    """What is needed to tell, later, how the numbers beside it came about."""
-    return {
-        "dataset": dataset_name,
-        "weights": dict(weights or {"name": cfg.MODEL.WEIGHTS}),
-        "backend": backend(),
-        "processes": comm.get_world_size(),
-        "seconds": round(seconds, 2),
-        "test_time_augmentation": bool(cfg.TEST.AUG.ENABLED),
-        "sliding_window": bool(cfg.TEST.SLIDING_WINDOW),
-        "environment": environment_record(),
-        "config": cfg.dump(),
-    }
+def _journal(
+    cfg: CfgNode,
+    dataset_name: str,
+    folder: Path,
+    weights: Mapping[str, str] | None,
+    vocabulary: Vocabulary | None,
+) -> Journal | None:
+    """Make the journal of an evaluation; without a hash of the weights nothing could continue it.
+
+    An evaluation in the middle of training has none.
+    """
+    if not weights or not weights.get("sha256"):
+        return None
+    key = evaluation_key(cfg, dataset_name, weights=weights, vocabulary=vocabulary)
+    return Journal(folder, key)
+
+
+def _restore(journal: Journal | None, dataset_name: str) -> dict[str, ImageCounts]:
+    """Read what an interrupted evaluation found, the same on every process."""
+    if journal is None:
+        return {}
+    found: dict[str, ImageCounts] | JournalError = {}
+    if comm.is_main_process():
+        try:
+            found = journal.read()
+        except JournalError as error:
+            found = error
+    # The main process's view decides, or processes would share the rest out differently.
+    found = comm.all_gather(found)[0]
+    if isinstance(found, JournalError):
+        raise found
+    wanted = {str(record["file_name"]) for record in get_records(dataset_name)}
+    restored = {file: counts for file, counts in found.items() if file in wanted}
+    if restored:
+        logger.info(
+            "%s: going on where an interrupted evaluation stopped, %d of %d images are done",
+            *(dataset_name, len(restored), len(wanted)),
+        )
+    return restored
+
+
+def _leave_manifest(
+    cfg: CfgNode,
+    dataset_name: str,
+    folder: Path,
+    weights: Mapping[str, str] | None,
+    vocabulary: Vocabulary | None,
+    run: Mapping[str, Any],
+) -> None:
+    written = (folder / "metrics.json").is_file()
+    manifest = make_manifest(
+        cfg,
+        dataset_name,
+        metrics=load_result(folder).metrics if written else {},
+        weights=weights,
+        vocabulary=vocabulary,
+        run=run,
+    )
+    write_json(folder / "manifest.json", manifest)
+
+
+def _leave_reports(cfg: CfgNode) -> None:
+    """Write a page per data set and one of all sets of this run."""
+    root = Path(cfg.OUTPUT_DIR) / "inference"
+    folders = [root / name for name in cfg.DATASETS.TEST]
+    found = [load_result(folder) for folder in folders if (folder / "metrics.json").is_file()]
+    for result in found:
+        write_report(result.folder / "report.html", [result])
+    if found:
+        logger.info("report: %s", write_report(root / "report.html", found))
 
 
 def _verify(cfg: CfgNode, results: Mapping[str, Results]) -> None:

@@ -140,8 +140,29 @@ def test_the_sliding_window_is_used_alone_and_inside_the_augmentation(tmp_path):
     augmented = wrap_for_testing(eval_cfg(tmp_path, **both), model)
     assert isinstance(augmented, AugmentedSegmentor)
     assert isinstance(augmented.segment, SlidingWindow) and augmented.model is model
-    with pytest.raises(ValueError, match=r"TEST.DENSE_CRF"):
-        wrap_for_testing(eval_cfg(tmp_path, TEST__DENSE_CRF=True), model)
+
+
+def test_the_crf_takes_scores_from_whatever_the_model_is_wrapped_in(tmp_path, monkeypatch):
+    seen = []
+
+    def refine(image, scores):
+        seen.append((image.shape, tuple(scores.shape)))
+        return scores.flip(0)
+
+    monkeypatch.setattr("ovseg.evaluation.dense_crf.require_dense_crf", lambda: None)
+    monkeypatch.setattr("ovseg.evaluation.dense_crf.refine_scores", refine)
+    model = RedReader()
+    plain = evaluate(eval_cfg(tmp_path / "plain", TEST__DENSE_CRF=True), model)
+    both = {"TEST__DENSE_CRF": True, "TEST__AUG__ENABLED": True, "TEST__AUG__MIN_SIZES": [48, 96]}
+    augmented = evaluate(eval_cfg(tmp_path / "augmented", **both), model)
+    assert seen == [((48, 64, 3), (3, 48, 64))] * 4
+    # Classes 0 and 2 are swapped, class 1 is right: the refined scores are what counts.
+    for results in (plain, augmented):
+        assert results[NAME]["sem_seg"]["IoU-sky"] == pytest.approx(100.0)
+        assert results[NAME]["sem_seg"]["IoU-cat"] == pytest.approx(0.0)
+    assert model.output == "labels"
+    manifest = json.loads((tmp_path / "plain" / "inference" / NAME / "manifest.json").read_text())
+    assert manifest["dense_crf"] and not manifest["sliding_window"]
 
 
 def test_weights_are_loaded_strictly_and_described(tmp_path):
