@@ -1,14 +1,17 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ovseg.config import get_default_cfg
+from ovseg.config import get_default_cfg, load_cfg
 from ovseg.d2.data import DatasetCatalog, MetadataCatalog
-from ovseg.data.catalog import register_sem_seg
+from ovseg.d2.modeling import build_model
+from ovseg.data.catalog import register_builtin, register_sem_seg
 
 SIZES = [(20, 30), (30, 20), (24, 24), (18, 40), (40, 18), (22, 33), (31, 21)]
 
@@ -64,3 +67,34 @@ def toy_cfg(toy: str):
     cfg.INPUT.MIN_SIZE_TEST = 10
     cfg.INPUT.MAX_SIZE_TEST = 100
     return cfg
+
+
+@pytest.fixture
+def evaluate_tiny(tmp_path, monkeypatch) -> Iterator[Callable[..., Mapping[str, Any]]]:
+    """Evaluate the bundled model on data sets of a root by their names in the catalogue."""
+    from ovseg.engine.evaluate import evaluate
+    from ovseg.engine.weights import load_for_evaluation
+
+    datasets, metadata = dict(DatasetCatalog.data), dict(MetadataCatalog.data)
+
+    def run(root: Path, *names: str) -> Mapping[str, Any]:
+        monkeypatch.setenv("DETECTRON2_DATASETS", str(root))
+        register_builtin(root)
+        cfg = load_cfg(
+            "ovseg_tiny",
+            [
+                *("MODEL.DEVICE", "cpu", "DATASETS.TEST", str(names), "DATALOADER.NUM_WORKERS", 0),
+                *("MODEL.CLIP_ADAPTER.TEXT_TEMPLATES", "predefined"),
+                *("INPUT.MIN_SIZE_TEST", 64, "INPUT.MAX_SIZE_TEST", 128),
+                *("OUTPUT_DIR", str(tmp_path / "output")),
+            ],
+        )
+        model = build_model(cfg)
+        weights = load_for_evaluation(model, cfg.MODEL.WEIGHTS)
+        results = evaluate(cfg, model, weights=weights)
+        return {name: results[name]["sem_seg"] for name in names}
+
+    yield run
+    for catalogue, before in ((DatasetCatalog, datasets), (MetadataCatalog, metadata)):
+        catalogue.data.clear()
+        catalogue.data.update(before)
