@@ -8,7 +8,7 @@ counted; either way the loader keeps its name and the reason.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from ovseg.d2.config import CfgNode
 from ovseg.d2.data import DatasetCatalog, MetadataCatalog
 from ovseg.d2.utils import comm
+from ovseg.data.dataset_yaml import resolve_dataset
 from ovseg.data.mappers import TestMapper, TrainMapper
 from ovseg.data.sampling import BatchPlan, SampleKey, sample_generator
 from ovseg.utils.images import ImageError, image_size
@@ -67,12 +68,13 @@ def build_train_loader(cfg: CfgNode, *, start_iteration: int = 0) -> TrainLoader
     )
 
 
-def build_test_loader(cfg: CfgNode, dataset_name: str) -> TestLoader:
+def build_test_loader(cfg: CfgNode, dataset_name: str, *, done: Collection[str] = ()) -> TestLoader:
     """Build the loader of one test set.
 
     Args:
         cfg: SOLVER.TEST_IMS_PER_BATCH (per process), DATALOADER.NUM_WORKERS, INPUT.
         dataset_name: a registered dataset.
+        done: names of pictures that are evaluated already.
 
     Returns:
         Loader of this process's part of the set.
@@ -84,6 +86,7 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> TestLoader:
         rank=comm.get_rank(),
         world_size=comm.get_world_size(),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
+        done=done,
     )
 
 
@@ -91,7 +94,8 @@ def get_records(dataset_name: str) -> list[Record]:
     """List the records of a dataset, each with the dataset's name in its `meta`.
 
     Args:
-        dataset_name: a registered dataset, of this package or of Detectron2.
+        dataset_name: a registered dataset, of this package or of Detectron2, or the path of a
+            YAML file that describes one (see `ovseg.data.dataset_yaml`).
 
     Returns:
         Copies of the records.
@@ -100,6 +104,7 @@ def get_records(dataset_name: str) -> list[Record]:
         KeyError: no such dataset.
         ValueError: the dataset is empty.
     """
+    dataset_name = resolve_dataset(dataset_name)
     records = DatasetCatalog.get(dataset_name)
     if not records:
         raise ValueError(f"expected dataset {dataset_name!r} to have images, it has none")
@@ -122,6 +127,7 @@ def get_training_records(names: Sequence[str]) -> list[Record]:
     """
     if not names:
         raise ValueError("expected at least one training set, got none; set DATASETS.TRAIN")
+    names = [resolve_dataset(name) for name in names]
     records: list[Record] = []
     first = MetadataCatalog.get(names[0])
     for name in names:
@@ -211,6 +217,8 @@ class TestLoader:
         rank, world_size: this process's number and the number of processes; each takes a
             contiguous part.
         num_workers: worker processes that prepare images; 0 prepares them in this one.
+        done: names of pictures to leave out. Batches are formed before, and one with any other
+            picture stays whole: padding makes a picture's result depend on its neighbours.
 
     Attributes:
         skipped: (file, reason) of the images of the last pass that could not be read. The list
@@ -228,18 +236,19 @@ class TestLoader:
         rank: int = 0,
         world_size: int = 1,
         num_workers: int = 0,
+        done: Collection[str] = (),
     ) -> None:
         if batch_size < 1:
             raise ValueError(
                 f"expected a test batch size of at least 1, got {batch_size}; "
                 "set SOLVER.TEST_IMS_PER_BATCH"
             )
-        first, end = (len(records) * r // world_size for r in (rank, rank + 1))
+        positions = range(len(records))
+        chunks = [list(positions[i : i + batch_size]) for i in positions[::batch_size]]
+        left = [c for c in chunks if any(str(records[i]["file_name"]) not in done for i in c)]
+        first, end = (len(left) * r // world_size for r in (rank, rank + 1))
         self.skipped: list[tuple[str, str]] = []
-        positions = range(first, end)
-        self._chunks = [
-            list(positions[i : i + batch_size]) for i in range(0, len(positions), batch_size)
-        ]
+        self._chunks = left[first:end]
         self._batches = _make_loader(
             _TestSamples(records, mapper), _Batches(lambda: iter(self._chunks)), num_workers, 0
         )

@@ -20,14 +20,15 @@ from ovseg.d2.evaluation import (
 )
 from ovseg.d2.utils import comm
 from ovseg.data.build import build_test_loader, get_records
+from ovseg.data.dataset_yaml import resolve_dataset
 from ovseg.engine.tta import AugmentedSegmentor
 from ovseg.evaluation import SemSegEvaluator
 from ovseg.evaluation.counts import ImageCounts
+from ovseg.evaluation.dense_crf import DenseCRF
 from ovseg.evaluation.html_report import write_report
 from ovseg.evaluation.journal import Journal, JournalError
 from ovseg.evaluation.manifest import evaluation_key, make_manifest
 from ovseg.evaluation.results import load_result, write_json
-from ovseg.evaluation.dense_crf import DenseCRF
 from ovseg.modeling.segmentor import Segmentor
 from ovseg.modeling.sliding_window import SlidingWindow
 from ovseg.vocab import Vocabulary
@@ -79,7 +80,7 @@ def evaluate(
     subject = wrap_for_testing(cfg, model)
     results: OrderedDict[str, Results] = OrderedDict()
     journals = []
-    for name in cfg.DATASETS.TEST:
+    for name in map(resolve_dataset, cfg.DATASETS.TEST):
         folder = Path(cfg.OUTPUT_DIR) / "inference" / name
         vocabulary = _vocabulary(model, name)
         began = time.perf_counter()
@@ -92,9 +93,7 @@ def evaluate(
             # Without the keyword, a loader need not know about evaluations that go on.
             done = {"done": frozenset(restored)} if restored else {}
             loader = make_loader(cfg, name, **done)
-            evaluator = SemSegEvaluator(
-                name, output_dir=folder, journal=journal, restored=restored
-            )
+            evaluator = SemSegEvaluator(name, output_dir=folder, journal=journal, restored=restored)
             journals.append(journal)
         results[name] = inference_on_dataset(subject, loader, evaluator)
         if comm.is_main_process():
@@ -201,7 +200,7 @@ def _leave_manifest(
 def _leave_reports(cfg: CfgNode) -> None:
     """Write a page per data set and one of all sets of this run."""
     root = Path(cfg.OUTPUT_DIR) / "inference"
-    folders = [root / name for name in cfg.DATASETS.TEST]
+    folders = [root / resolve_dataset(name) for name in cfg.DATASETS.TEST]
     found = [load_result(folder) for folder in folders if (folder / "metrics.json").is_file()]
     for result in found:
         write_report(result.folder / "report.html", [result])

@@ -7,13 +7,34 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from ovseg.evaluation.confusion import CONVENTIONS, unique_names
+from ovseg.evaluation.counts import (
+    ImageCounts,
+    add_up,
+    class_counts,
+    divide,
+    mean_ious,
+)
 from ovseg.utils.files import atomic_path
 
-__all__ = ["ClassRow", "class_rows", "class_table", "summary_table", "write_class_csv"]
+__all__ = [
+    "ClassRow",
+    "ConfusionPair",
+    "ImageRow",
+    "class_rows",
+    "class_table",
+    "confusion_pairs",
+    "image_rows",
+    "summary_table",
+    "write_csv",
+]
+
+
+Row = TypeVar("Row", "ClassRow", "ConfusionPair", "ImageRow")
 
 
 @dataclass(frozen=True)
@@ -29,6 +50,8 @@ class ClassRow:
         pixels_true: pixels of the class in the ground truth.
         pixels_predicted: pixels predicted as the class, ignored ones left out.
         pixels_correct: pixels that are both.
+        iou_low, iou_high: confidence interval of `iou`; NaN where there is none.
+        images: images with the class in their ground truth.
     """
 
     id: int
@@ -39,6 +62,55 @@ class ClassRow:
     pixels_true: int
     pixels_predicted: int
     pixels_correct: int
+    iou_low: float = math.nan
+    iou_high: float = math.nan
+    images: int = 0
+
+
+@dataclass(frozen=True)
+class ConfusionPair:
+    """Pixels of one class that were predicted as another.
+
+    Args:
+        true: name of the class in the ground truth.
+        predicted: name of the class predicted.
+        pixels: how many.
+        share_of_true: percent of the true class's pixels.
+        share_of_errors: percent of all wrong pixels.
+        images: images in which this happened.
+    """
+
+    true: str
+    predicted: str
+    pixels: int
+    share_of_true: float
+    share_of_errors: float
+    images: int
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """The result of one image.
+
+    Args:
+        file: its name, below the data set's folder of images where it lies there.
+        miou, miou_gt: over the classes of this image, see `ovseg.evaluation.confusion`; NaN
+            where all pixels are ignored.
+        accuracy: percent of pixels that are right; NaN likewise.
+        pixels: pixels that count.
+        ignored: pixels without a class in the ground truth.
+        classes: classes in the ground truth.
+        largest_error: "true > predicted" of the most frequent confusion, or nothing.
+    """
+
+    file: str
+    miou: float
+    miou_gt: float
+    accuracy: float
+    pixels: int
+    ignored: int
+    classes: int
+    largest_error: str
 
 
 def class_rows(
@@ -46,6 +118,9 @@ def class_rows(
     class_names: Sequence[str],
     scores: Mapping[str, float],
     groups: Mapping[str, Sequence[int]] | None = None,
+    *,
+    intervals: Mapping[int, tuple[float, float] | None] | None = None,
+    images: Sequence[int] | None = None,
 ) -> list[ClassRow]:
     """Collect what is known about each class.
 
@@ -54,12 +129,15 @@ def class_rows(
         class_names: K names.
         scores: what `scores` computed from them.
         groups: name -> ids.
+        intervals: id -> confidence interval of its IoU.
+        images: K numbers of images with the class in their ground truth.
 
     Returns:
         One row per class, in the order of the ids.
     """
     inner = matrix[:-1, :-1]
     keys = unique_names(class_names)
+    ranges = {index: found for index, found in (intervals or {}).items() if found is not None}
     return [
         ClassRow(
             id=index,
@@ -70,24 +148,110 @@ def class_rows(
             pixels_true=int(inner[:, index].sum()),
             pixels_predicted=int(inner[index].sum()),
             pixels_correct=int(inner[index, index]),
+            iou_low=ranges.get(index, (math.nan, math.nan))[0],
+            iou_high=ranges.get(index, (math.nan, math.nan))[1],
+            images=0 if images is None else int(images[index]),
         )
         for index, (name, key) in enumerate(zip(class_names, keys, strict=True))
     ]
 
 
-def write_class_csv(path: str | Path, rows: Sequence[ClassRow]) -> None:
-    """Write one line per class; undefined scores are empty fields.
+def confusion_pairs(
+    images: Sequence[ImageCounts], class_names: Sequence[str]
+) -> list[ConfusionPair]:
+    """List which classes were taken for which.
+
+    Args:
+        images: counts of all images.
+        class_names: K names.
+
+    Returns:
+        All pairs that occur, those with the most pixels first.
+    """
+    num_classes = len(class_names)
+    inner = add_up(images, num_classes)[:-1, :-1]
+    cells = np.concatenate([np.zeros(0, np.int64), *(image.cells for image in images)])
+    size = num_classes + 1
+    times = np.bincount(cells, minlength=size * size).reshape(size, size)
+    true_pixels = inner.sum(axis=0)
+    errors = inner * ~np.eye(num_classes, dtype=bool)
+    wrong = int(errors.sum())
+    names = unique_names(class_names)
+    pairs = [
+        ConfusionPair(
+            true=names[true],
+            predicted=names[predicted],
+            pixels=int(errors[predicted, true]),
+            share_of_true=100.0 * errors[predicted, true] / true_pixels[true],
+            share_of_errors=100.0 * errors[predicted, true] / wrong,
+            images=int(times[predicted, true]),
+        )
+        for predicted, true in np.argwhere(errors)
+    ]
+    return sorted(pairs, key=lambda pair: (-pair.pixels, pair.true, pair.predicted))
+
+
+def image_rows(
+    files: Sequence[str], images: Sequence[ImageCounts], class_names: Sequence[str]
+) -> list[ImageRow]:
+    """Score every image by itself.
+
+    Args:
+        files: I names.
+        images: I images.
+        class_names: K names.
+
+    Returns:
+        One row per image, in the order given.
+    """
+    num_classes = len(class_names)
+    counts = class_counts(images, num_classes)
+    ours, others = mean_ious(counts)  # (I,), (I,)
+    pixels = counts.true.sum(-1)
+    accuracy = 100.0 * divide(counts.hits.sum(-1), pixels)
+    names = unique_names(class_names)
+    rows = []
+    for index, (file, image) in enumerate(zip(files, images, strict=True)):
+        true = image.cells % (num_classes + 1)
+        rows.append(
+            ImageRow(
+                file=file,
+                miou=float(ours[index]),
+                miou_gt=float(others[index]),
+                accuracy=float(accuracy[index]),
+                pixels=int(pixels[index]),
+                ignored=int(image.pixels[true == num_classes].sum()),
+                classes=int((counts.true[index] > 0).sum()),
+                largest_error=_largest_error(image, names),
+            )
+        )
+    return rows
+
+
+def _largest_error(image: ImageCounts, names: Sequence[str]) -> str:
+    predicted, true = np.divmod(image.cells, len(names) + 1)
+    wrong = (predicted != true) & (np.maximum(predicted, true) < len(names))
+    pixels = np.where(wrong, image.pixels, 0)
+    if not pixels.any():
+        return ""
+    worst = int(pixels.argmax())
+    return f"{names[true[worst]]} > {names[predicted[worst]]}"
+
+
+def write_csv(path: str | Path, rows: Sequence[Row], kind: type[Row]) -> None:
+    """Write one line per row; undefined scores are empty fields.
 
     Args:
         path: target, replaced atomically.
-        rows: what `class_rows` returned.
+        rows: what `class_rows`, `confusion_pairs` or `image_rows` returned.
+        kind: the rows' class, whose fields become the head.
     """
     with (
         atomic_path(Path(path)) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)
-        writer.writerow(field.name for field in fields(ClassRow))
+        writer.writerow(field.name for field in fields(kind))
         for row in rows:
             writer.writerow(_csv_value(value) for value in asdict(row).values())
 

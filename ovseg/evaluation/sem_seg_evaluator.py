@@ -1,11 +1,8 @@
-"""The evaluator of semantic segmentation: one confusion matrix over a dataset, all its scores."""
+"""The evaluator of semantic segmentation: counts of every image of a dataset, all their scores."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -18,14 +15,22 @@ from torch import Tensor
 from ovseg.d2.data import DatasetCatalog, MetadataCatalog
 from ovseg.d2.evaluation import DatasetEvaluator
 from ovseg.d2.utils import comm
-from ovseg.evaluation.confusion import CONVENTIONS, confusion_matrix, scores
-from ovseg.evaluation.report import class_rows, class_table, summary_table, write_class_csv
-from ovseg.utils.environment import environment_record
-from ovseg.utils.files import atomic_path
+from ovseg.evaluation.bootstrap import Bootstrap
+from ovseg.evaluation.confusion import confusion_matrix
+from ovseg.evaluation.counts import ImageCounts, class_counts, hash_labels, mean_ious
+from ovseg.evaluation.examples import (
+    ExampleKeeper,
+    choose_examples,
+    example_path,
+    remove_other_examples,
+)
+from ovseg.evaluation.journal import Journal
+from ovseg.evaluation.report import class_table
+from ovseg.evaluation.results import EXAMPLES_FOLDER, Measured, write_json, write_result
 from ovseg.utils.images import ImageError, read_image, read_label
 from ovseg.utils.masks import encode_rle
 
-__all__ = ["SemSegEvaluator", "class_names_hash"]
+__all__ = ["SemSegEvaluator"]
 
 _REASONS_LOOKED_UP = 20
 
@@ -37,14 +42,20 @@ class SemSegEvaluator(DatasetEvaluator):
 
     Classes, ignore label and groups (`evaluation_set`, `class_groups`) come from the dataset's
     metadata, label maps from its records. Images of the dataset that were not predicted, or whose
-    label map is unreadable, are named in the results.
+    label map is unreadable, are named in the results. Each image's counts are kept by themselves
+    (sparse), so that the results do not depend on how images were spread over processes.
 
     Args:
         dataset_name: a registered dataset.
         distributed: merge the counts of all processes.
-        output_dir: folder for `metrics.json` and `per_class.csv`; None writes nothing.
+        output_dir: folder for the files of `ovseg.evaluation.results.write_result`; None writes
+            nothing.
         write_predictions: also write `sem_seg_predictions.json`, COCO results with one run-length
             encoded mask per image and class.
+        journal: where the results of single images are kept until all are there.
+        restored: what the journal had at the start, in the main process; counts as seen.
+        bootstrap: how confidence intervals are made.
+        examples: best and worst images to keep the predictions of, at either end.
     """
 
     def __init__(
@@ -54,6 +65,10 @@ class SemSegEvaluator(DatasetEvaluator):
         distributed: bool = True,
         output_dir: str | Path | None = None,
         write_predictions: bool = False,
+        journal: Journal | None = None,
+        restored: Mapping[str, ImageCounts] | None = None,
+        bootstrap: Bootstrap | None = None,
+        examples: int = 6,
     ) -> None:
         if write_predictions and output_dir is None:
             raise ValueError("expected an output_dir with write_predictions, got None")
@@ -62,6 +77,10 @@ class SemSegEvaluator(DatasetEvaluator):
         self._distributed = distributed
         self._output_dir = None if output_dir is None else Path(output_dir)
         self._write_predictions = write_predictions
+        self._journal = journal
+        self._restored = dict(restored or {})
+        self._bootstrap = bootstrap or Bootstrap()
+        self._num_examples = examples if output_dir is not None else 0
         self._class_names: Sequence[str] = metadata.stuff_classes
         self._ignore_label: int = metadata.ignore_label
         self._evaluation_set: Mapping[str, Sequence[int]] = metadata.get("evaluation_set") or {}
@@ -71,12 +90,10 @@ class SemSegEvaluator(DatasetEvaluator):
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything seen so far."""
-        size = len(self._class_names) + 1
-        self._matrix = np.zeros((size, size), dtype=np.int64)
-        self._scored: set[str] = set()
+        """Forget everything seen so far, but not what was restored."""
+        self._images: dict[str, ImageCounts] = dict(self._restored)
         self._unscored: dict[str, str] = {}
-        self._predictions: list[dict[str, Any]] = []
+        self._examples = ExampleKeeper(self._examples_dir, self._num_examples)
 
     def process(
         self, inputs: Iterable[Mapping[str, Any]], outputs: Iterable[Mapping[str, Tensor]]
@@ -94,8 +111,9 @@ class SemSegEvaluator(DatasetEvaluator):
         """
         for given, output in zip(inputs, outputs, strict=True):
             file = str(given["file_name"])
-            if file in self._scored:
-                _logger.warning("%s was predicted twice; only the first counts", file)
+            if file in self._images:
+                if file not in self._restored:
+                    _logger.warning("%s was predicted twice; only the first counts", file)
                 continue
             try:
                 truth = read_label(given.get("sem_seg_file_name") or self._label_files[file])
@@ -103,16 +121,25 @@ class SemSegEvaluator(DatasetEvaluator):
                 _logger.error("cannot evaluate %s: %s", file, error)
                 self._unscored[file] = str(error)
                 continue
-            labels = self._predicted_labels(file, output)
-            try:
-                self._matrix += confusion_matrix(
-                    labels, truth, len(self._class_names), self._ignore_label
-                )
-            except ValueError as error:
-                raise ValueError(f"{file}: {error}") from error
-            self._scored.add(file)
-            if self._write_predictions:
-                self._predictions += self._encode(file, labels)
+            self._count(file, self._predicted_labels(file, output), truth)
+
+    def _count(self, file: str, labels: np.ndarray, truth: np.ndarray) -> None:
+        num_classes = len(self._class_names)
+        try:
+            matrix = confusion_matrix(labels, truth, num_classes, self._ignore_label)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
+        counts = ImageCounts.of_matrix(
+            matrix,
+            labels_hash=hash_labels(truth),
+            predictions=self._encode(file, labels) if self._write_predictions else (),
+        )
+        if self._num_examples:
+            score = float(mean_ious(class_counts([counts], num_classes))[0][0])
+            self._examples.offer(file, score, labels)
+        self._images[file] = counts
+        if self._journal is not None:
+            self._journal.append(file, counts)
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]] | None:
         """Compute the scores over all images, log them as tables and write the files.
@@ -124,35 +151,81 @@ class SemSegEvaluator(DatasetEvaluator):
         Raises:
             ValueError: not one image could be scored.
         """
+        if self._journal is not None:
+            self._journal.close()
         if self._distributed:
             self._merge()
             if not comm.is_main_process():
                 return None
-        if not self._scored:
+        if not self._images:
             raise ValueError(
                 f"expected predictions for {self._dataset_name!r}, none could be scored"
                 + "".join(f"; {reason}" for reason in list(self._unscored.values())[:1])
             )
-        result = scores(self._matrix, self._class_names, self._evaluation_set, self._class_groups)
-        rows = class_rows(self._matrix, self._class_names, result, self._all_groups())
-        images = self._account_for_images()
+        files = self._in_order()
+        measured = Measured(
+            dataset=self._dataset_name,
+            class_names=self._class_names,
+            ignore_label=self._ignore_label,
+            evaluation_set=self._evaluation_set,
+            class_groups=self._class_groups,
+            files=[self._short_name(file) for file in files],
+            images=[self._images[file] for file in files],
+            bootstrap=self._bootstrap,
+        )
+        accounted = self._account_for_images()
         _logger.info(
             "%s: %d of %d images scored\n%s\n%s",
-            *(self._dataset_name, images["scored"], images["expected"]),
-            summary_table(result, len(self._class_names), self._evaluation_set, self._class_groups),
-            class_table(rows),
+            *(self._dataset_name, accounted["scored"], accounted["expected"]),
+            measured.summary(),
+            class_table(measured.class_rows),
         )
         if self._output_dir is not None:
-            _write_json(self._output_dir / "metrics.json", self._record(result, images))
-            write_class_csv(self._output_dir / "per_class.csv", rows)
+            write_result(self._output_dir, measured, accounted, self._choose_examples(files))
         if self._output_dir is not None and self._write_predictions:
-            _write_json(self._output_dir / "sem_seg_predictions.json", self._predictions)
-        return OrderedDict(sem_seg=result)
+            entries = [entry for image in measured.images for entry in image.predictions]
+            write_json(self._output_dir / "sem_seg_predictions.json", entries)
+        return OrderedDict(sem_seg=measured.scores)
 
     @cached_property
     def _label_files(self) -> dict[str, str]:
         records = DatasetCatalog.get(self._dataset_name)
         return {str(r["file_name"]): str(r["sem_seg_file_name"]) for r in records}
+
+    @property
+    def _examples_dir(self) -> Path:
+        return (self._output_dir or Path()) / EXAMPLES_FOLDER
+
+    def _in_order(self) -> list[str]:
+        """List the scored images in the order of the data set, whoever predicted them."""
+        ranks = {file: rank for rank, file in enumerate(self._label_files)}
+        return sorted(self._images, key=lambda file: (ranks.get(file, len(ranks)), file))
+
+    def _short_name(self, file: str) -> str:
+        root = MetadataCatalog.get(self._dataset_name).get("image_root")
+        if root and Path(file).is_relative_to(root):
+            return Path(file).relative_to(root).as_posix()
+        return file
+
+    def _choose_examples(self, files: Sequence[str]) -> dict[str, list[dict[str, str]]]:
+        images = [self._images[file] for file in files]
+        values, _ = mean_ious(class_counts(images, len(self._class_names)))
+        by_file = dict(zip(files, values.tolist(), strict=True))
+        chosen = choose_examples(by_file, self._num_examples)
+        remove_other_examples(self._examples_dir, [f for part in chosen.values() for f in part])
+        return {
+            part: [
+                {
+                    "name": self._short_name(file),
+                    "image": file,
+                    "labels": self._label_files.get(file, ""),
+                    "prediction": example_path(EXAMPLES_FOLDER, file).as_posix(),
+                }
+                for file in names
+                if example_path(self._examples_dir, file).is_file()
+            ]
+            for part, names in chosen.items()
+        }
 
     def _predicted_labels(self, file: str, output: Mapping[str, Tensor]) -> np.ndarray:
         num_classes = len(self._class_names)
@@ -183,29 +256,19 @@ class SemSegEvaluator(DatasetEvaluator):
 
     def _merge(self) -> None:
         comm.synchronize()
-        state = (self._matrix, self._scored, self._unscored, self._predictions)
-        parts = comm.gather(state, dst=0)
+        parts = comm.gather((self._images, self._unscored), dst=0)
         if not comm.is_main_process():
             return
         self.reset()
-        for matrix, scored, unscored, predictions in parts:
-            self._matrix += matrix
-            self._scored |= scored
+        for images, unscored in parts:
+            self._images.update(images)
             self._unscored.update(unscored)
-            self._predictions += predictions
-
-    def _all_groups(self) -> dict[str, Sequence[int]]:
-        groups: dict[str, Sequence[int]] = {}
-        for name, ids in self._evaluation_set.items():
-            groups[name] = ids
-            groups[f"un{name}"] = [i for i in range(len(self._class_names)) if i not in set(ids)]
-        return {**groups, **self._class_groups}
 
     def _account_for_images(self) -> dict[str, Any]:
         """Name the images of the dataset that are not in the result, with the reason."""
         missing: dict[str, str] = {}
         for file in self._label_files:
-            if file not in self._scored:
+            if file not in self._images:
                 look = len(missing) < _REASONS_LOOKED_UP
                 reason = _why_not_predicted(file) if look else "no prediction"
                 missing[file] = self._unscored.get(file, reason)
@@ -217,33 +280,9 @@ class SemSegEvaluator(DatasetEvaluator):
             )
         return {
             "expected": len(self._label_files),
-            "scored": len(self._scored),
+            "scored": len(self._images),
             "missing": missing,
         }
-
-    def _record(self, result: Mapping[str, float], images: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            "dataset": self._dataset_name,
-            "sem_seg": result,
-            "conventions": dict(CONVENTIONS),
-            "images": images,
-            "num_classes": len(self._class_names),
-            "class_names_sha256": class_names_hash(self._class_names),
-            "ignore_label": self._ignore_label,
-            "environment": environment_record(),
-        }
-
-
-def class_names_hash(class_names: Sequence[str]) -> str:
-    """Fingerprint of a class list: names and order.
-
-    Args:
-        class_names: names in the order of the ids.
-
-    Returns:
-        SHA-256 of the names as a JSON list, hexadecimal.
-    """
-    return hashlib.sha256(json.dumps(list(class_names)).encode()).hexdigest()
 
 
 def _why_not_predicted(file: str) -> str:
@@ -252,18 +291,3 @@ def _why_not_predicted(file: str) -> str:
     except ImageError as error:
         return str(error)
     return f"{file}: no prediction"
-
-
-def _write_json(path: Path, value: Any) -> None:
-    with atomic_path(path) as temporary:
-        text = json.dumps(_without_nan(value), indent=1, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def _without_nan(value: Any) -> Any:
-    """Replace NaN, which JSON does not have, by null."""
-    if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

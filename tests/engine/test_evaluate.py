@@ -162,7 +162,8 @@ def test_the_crf_takes_scores_from_whatever_the_model_is_wrapped_in(tmp_path, mo
         assert results[NAME]["sem_seg"]["IoU-cat"] == pytest.approx(0.0)
     assert model.output == "labels"
     manifest = json.loads((tmp_path / "plain" / "inference" / NAME / "manifest.json").read_text())
-    assert manifest["dense_crf"] and not manifest["sliding_window"]
+    protocol = manifest["protocol"]
+    assert protocol["dense_crf"] and not protocol["sliding_window"]
 
 
 def test_weights_are_loaded_strictly_and_described(tmp_path):

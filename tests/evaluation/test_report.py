@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ovseg.evaluation.confusion import confusion_matrix, scores
-from ovseg.evaluation.report import class_rows, class_table, summary_table, write_class_csv
+from ovseg.evaluation.report import ClassRow, class_rows, class_table, summary_table, write_csv
 
 NAMES = ["sky", "red star", "tree"]
 SEEN = {"seen": [0]}
@@ -31,7 +31,7 @@ def test_rows_hold_counts_groups_and_undefined_scores(matrix) -> None:
 
 def test_csv_leaves_undefined_scores_empty(matrix, tmp_path) -> None:
     path = tmp_path / "per_class.csv"
-    write_class_csv(path, class_rows(matrix, NAMES, scores(matrix, NAMES)))
+    write_csv(path, class_rows(matrix, NAMES, scores(matrix, NAMES)), ClassRow)
     with path.open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert [line["name"] for line in lines] == NAMES
