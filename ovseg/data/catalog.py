@@ -40,6 +40,7 @@ ROOT_VARIABLE = "DETECTRON2_DATASETS"
 """Environment variable with the folder that holds all datasets; without it, `datasets`."""
 
 _MARK = "registered_by_ovseg"
+_PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
 _logger = logging.getLogger(__name__)
 
 
@@ -83,8 +84,8 @@ def register_sem_seg(
     images: str | PathLike[str],
     labels: str | PathLike[str],
     stuff_classes: Sequence[str],
-    image_suffix: str = "jpg",
-    label_suffix: str = "png",
+    image_suffix: str | None = "jpg",
+    label_suffix: str | None = "png",
     ignore_label: int = 255,
     hint: str = "",
     **metadata: Any,
@@ -96,8 +97,8 @@ def register_sem_seg(
         images: folder of the pictures.
         labels: folder of the label maps, whose values index `stuff_classes`.
         stuff_classes: class names in the order of the labels.
-        image_suffix: ending of the pictures.
-        label_suffix: ending of the label maps.
+        image_suffix: ending of the pictures; None takes the only one in the folder.
+        label_suffix: ending of the label maps; likewise.
         ignore_label: label of pixels without a class.
         hint: what to do when the files are missing, for the error message.
         **metadata: further metadata, such as `evaluation_set` or `class_groups`.
@@ -131,8 +132,8 @@ def load_sem_seg(
     label_root: str | PathLike[str],
     image_root: str | PathLike[str],
     *,
-    label_suffix: str = "png",
-    image_suffix: str = "jpg",
+    label_suffix: str | None = "png",
+    image_suffix: str | None = "jpg",
     name: str = "",
     hint: str = "",
 ) -> list[dict[str, Any]]:
@@ -144,7 +145,7 @@ def load_sem_seg(
         label_root: folder of the label maps; see `expand_folder` for `*` in it.
         image_root: folder of the pictures; likewise.
         label_suffix: ending of the label maps; one with a dot in it (`_labels.png`) is cut off
-            the name in full.
+            the name in full. None takes the only ending of pictures in the folder.
         image_suffix: ending of the pictures; likewise.
         name: dataset name, for messages and `meta`.
         hint: what to do when the files are missing, for the error message.
@@ -204,13 +205,15 @@ def expand_folder(pattern: str | PathLike[str]) -> list[Path]:
 
 
 def _files_by_stem(
-    folder: str | PathLike[str], suffix: str, name: str, hint: str
+    folder: str | PathLike[str], suffix: str | None, name: str, hint: str
 ) -> dict[str, Path]:
-    ending = (suffix if "." in suffix else f".{suffix}").lower()
     try:
         paths = [path for part in expand_folder(folder) for path in part.iterdir()]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DatasetFilesError(_missing(f"no folder {folder}", name, hint)) from error
+    if suffix is None:
+        suffix = _only_suffix(paths, folder, name)
+    ending = (suffix if "." in suffix else f".{suffix}").lower()
     files = {
         path.name[: -len(ending)]: path
         for path in paths
@@ -219,6 +222,16 @@ def _files_by_stem(
     if not files:
         raise DatasetFilesError(_missing(f"no *{ending} files in {folder}", name, hint))
     return files
+
+
+def _only_suffix(paths: Sequence[Path], folder: str | PathLike[str], name: str) -> str:
+    found = sorted({p.suffix.lower() for p in paths if p.suffix.lower() in _PICTURE_SUFFIXES})
+    if len(found) != 1:
+        raise DatasetFilesError(
+            f"dataset {name!r}: expected files of one kind in {folder}, got "
+            f"{', '.join(found) or 'no pictures'}; name the ending that counts"
+        )
+    return found[0]
 
 
 def _missing(what: str, name: str, hint: str) -> str:

@@ -15,6 +15,7 @@ import torch
 from ovseg.d2.config import CfgNode, configurable
 from ovseg.d2.data import MetadataCatalog
 from ovseg.d2.structures import Instances
+from ovseg.data.dataset_yaml import resolve_dataset
 from ovseg.data.transforms import ColorAugSSD, Labelled, TrainTransform, resize_shortest_edge
 from ovseg.utils.images import ImageError, read_image, read_label
 
@@ -42,7 +43,7 @@ class TrainMapper:
         head = cfg.MODEL.SEM_SEG_HEAD
         ignore_label = head.IGNORE_VALUE
         if cfg.DATASETS.TRAIN:
-            metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
+            metadata = MetadataCatalog.get(resolve_dataset(cfg.DATASETS.TRAIN[0]))
             ignore_label = metadata.get("ignore_label", ignore_label)
         crop = cfg.INPUT.CROP
         _require("INPUT.FORMAT", cfg.INPUT.FORMAT, "RGB")

@@ -1,0 +1,287 @@
+"""Label maps from the instances of a COCO JSON, so that it can serve as a semantic data set."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from iopath.common.file_io import file_lock
+from pycocotools import mask as coco_mask
+
+from ovseg.data.catalog import DatasetFilesError
+from ovseg.data.preparation import PreparationError, Task, prepare
+from ovseg.utils.files import atomic_path, sha256_of
+
+__all__ = ["CocoFile", "coco_records", "draw_labels"]
+
+_STAMP = ".made_from.json"
+_logger = logging.getLogger(__name__)
+
+Annotation = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """A COCO JSON with instances.
+
+    Args:
+        path: the JSON.
+        images: its `images`: `id`, `file_name`, `height`, `width`.
+        annotations: its `annotations` by image id: `category_id`, `segmentation`.
+        categories: name by category id, in the order of the ids.
+    """
+
+    path: Path
+    images: Sequence[Mapping[str, Any]]
+    annotations: Mapping[int, Sequence[Annotation]]
+    categories: Mapping[int, str]
+
+    @classmethod
+    def read(cls, path: Path) -> CocoFile:
+        """Read and check the JSON.
+
+        Raises:
+            DatasetFilesError: there is no such file.
+            ValueError: it is no COCO JSON with instances.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            annotations: dict[int, list[Annotation]] = defaultdict(list)
+            for annotation in content["annotations"]:
+                annotations[annotation["image_id"]].append(
+                    {key: annotation[key] for key in ("id", "category_id", "segmentation")}
+                )
+            categories = {c["id"]: str(c["name"]).strip() for c in content["categories"]}
+            images = [
+                {key: image[key] for key in ("id", "file_name", "height", "width")}
+                for image in content["images"]
+            ]
+        except FileNotFoundError as error:
+            raise DatasetFilesError(f"coco_json: no such file {path}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path}: expected a COCO JSON with images (id, file_name, height, width), "
+                "annotations (id, image_id, category_id, segmentation) and categories (id, name), "
+                f"got {type(error).__name__}: {error}"
+            ) from error
+        return cls(path, images, annotations, dict(sorted(categories.items())))
+
+
+def coco_records(
+    path: Path,
+    *,
+    name: str,
+    images: Path,
+    labels: Path,
+    classes: Sequence[str],
+    ignore_label: int,
+) -> list[dict[str, Any]]:
+    """List the records of a COCO JSON; its label maps are drawn when they are not there yet.
+
+    Args:
+        path: the JSON.
+        name: of the data set, for `meta` and messages.
+        images: folder of the pictures.
+        labels: folder for the label maps; those of another JSON or class list are replaced.
+        classes: K names in the order of the labels, among them categories of the JSON. If
+            "background" is one and no category has that name, it is the label of pixels outside
+            every instance; else they are ignored.
+        ignore_label: label of pixels without a class.
+
+    Returns:
+        One record per picture that is there, in the order of the JSON.
+
+    Raises:
+        DatasetFilesError: the JSON or all its pictures are missing.
+        ValueError: the JSON is unusable, or a class is no category of it.
+    """
+    content = CocoFile.read(path)
+    indices = _class_indices(content, classes, ignore_label)
+    outside = ignore_label
+    if "background" in classes and "background" not in content.categories.values():
+        outside = list(classes).index("background")
+    present = [image for image in content.images if (images / image["file_name"]).is_file()]
+    if not present:
+        raise DatasetFilesError(
+            f"data set {name!r}: none of the {len(content.images)} pictures that {path} names is "
+            f"in {images}; correct `images`"
+        )
+    if len(present) < len(content.images):
+        _logger.warning(
+            "%s names %d pictures, %d of them are in %s",
+            *(path, len(content.images), len(present), images),
+        )
+    targets = [labels / _label_name(image["file_name"], ignore_label) for image in present]
+    drawing = _Drawing(
+        by_target=dict(zip(targets, present, strict=True)),
+        annotations=content.annotations,
+        indices=indices,
+        outside=outside,
+        dtype=np.uint8 if ignore_label < 256 else np.uint16,
+    )
+    tasks = [
+        Task((images / image["file_name"],), (target,))
+        for image, target in zip(present, targets, strict=True)
+    ]
+    _draw_all(content, tasks, drawing, labels)
+    return [
+        {
+            "file_name": str(images / image["file_name"]),
+            "sem_seg_file_name": str(target),
+            "image_id": image["id"],
+            "height": image["height"],
+            "width": image["width"],
+            "meta": {"dataset_name": name},
+        }
+        for image, target in zip(present, targets, strict=True)
+    ]
+
+
+def draw_labels(
+    annotations: Sequence[Annotation],
+    size: tuple[int, int],
+    indices: Mapping[int, int],
+    *,
+    outside: int,
+    dtype: type[np.unsignedinteger[Any]] = np.uint8,
+) -> np.ndarray:
+    """Draw instances over each other, large ones first.
+
+    Args:
+        annotations: of one picture: `id`, `category_id` and `segmentation` (polygons or run
+            lengths).
+        size: (height, width).
+        indices: label by category id.
+        outside: label of pixels outside every instance.
+        dtype: uint8 or uint16.
+
+    Returns:
+        (H, W) of `dtype`.
+
+    Raises:
+        ValueError: a segmentation is unusable or of another size, or a category is not known.
+    """
+    strange = [a["id"] for a in annotations if a["category_id"] not in indices]
+    if strange:
+        raise ValueError(f"annotations {strange[:5]}: expected a category of the JSON")
+    drawn = [(_mask(a, size), indices[a["category_id"]], a["id"]) for a in annotations]
+    labels = np.full(size, outside, dtype)
+    for mask, label, _ in sorted(drawn, key=lambda part: (-int(part[0].sum()), part[2])):
+        labels[mask] = label
+    return labels
+
+
+def _mask(annotation: Annotation, size: tuple[int, int]) -> np.ndarray:
+    given = annotation["segmentation"]
+    if not given:
+        return np.zeros(size, bool)
+    if isinstance(given, dict) and isinstance(given.get("counts"), str):
+        encoded = [{**given, "counts": given["counts"].encode()}]
+    elif isinstance(given, dict) and isinstance(given.get("counts"), list):
+        encoded = [coco_mask.frPyObjects(given, *given["size"])]
+    elif isinstance(given, list) and all(_is_polygon(part) for part in given):
+        encoded = coco_mask.frPyObjects(given, *size)
+    else:
+        raise ValueError(
+            f"annotation {annotation['id']}: expected polygons of at least three points or run "
+            f"lengths (size, counts) as segmentation, got {str(given)[:80]}"
+        )
+    mask = coco_mask.decode(coco_mask.merge(encoded)).astype(bool)  # (H, W)
+    if mask.shape != size:
+        raise ValueError(f"annotation {annotation['id']}: expected size {size}, got {mask.shape}")
+    return mask
+
+
+def _is_polygon(part: Any) -> bool:
+    return (
+        isinstance(part, list)
+        and len(part) >= 6
+        and len(part) % 2 == 0
+        and all(isinstance(number, int | float) for number in part)
+    )
+
+
+def _class_indices(content: CocoFile, classes: Sequence[str], ignore_label: int) -> dict[int, int]:
+    """Label by category id; categories that are no class are ignored."""
+    index = {name: i for i, name in enumerate(classes)}
+    known = set(content.categories.values())
+    missing = [name for name in classes if name not in known and name != "background"]
+    if missing:
+        raise ValueError(
+            f"expected classes among the categories of {content.path}, got {missing[:5]}; its "
+            f"categories: {', '.join(content.categories.values())}"
+        )
+    return {
+        category: index.get(name, ignore_label) for category, name in content.categories.items()
+    }
+
+
+def _label_name(file_name: str, ignore_label: int) -> str:
+    path = PurePosixPath(file_name)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(
+            f"expected file names below the folder of the pictures, got {file_name!r}; make them "
+            "relative to `images`"
+        )
+    return str(path.with_suffix(".png" if ignore_label < 256 else ".tif"))
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """Draws the pictures of a JSON, one per task."""
+
+    by_target: Mapping[Path, Mapping[str, Any]]
+    annotations: Mapping[int, Sequence[Annotation]]
+    indices: Mapping[int, int]
+    outside: int
+    dtype: type[np.unsignedinteger[Any]]
+
+    def __call__(self, task: Task) -> Sequence[np.ndarray]:
+        image = self.by_target[task.targets[0]]
+        return [
+            draw_labels(
+                self.annotations.get(image["id"], ()),
+                (image["height"], image["width"]),
+                self.indices,
+                outside=self.outside,
+                dtype=self.dtype,
+            )
+        ]
+
+
+def _draw_all(content: CocoFile, tasks: Sequence[Task], drawing: _Drawing, folder: Path) -> None:
+    """Draw what is missing; everything, if it was made of another JSON or for other classes."""
+    settings = repr((sorted(drawing.indices.items()), drawing.outside, drawing.dtype.__name__))
+    stamp = {
+        "json": sha256_of(content.path),
+        "settings": hashlib.sha256(settings.encode()).hexdigest(),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    with file_lock(str(folder / ".drawing")):
+        found = _read_stamp(folder / _STAMP)
+        if found == stamp and all(task.targets[0].is_file() for task in tasks):
+            return
+        _logger.info("Drawing %d label maps of %s into %s", len(tasks), content.path, folder)
+        report = prepare(tasks, drawing, force=found != stamp)
+        if report.failed:
+            file, reason = report.failed[0]
+            raise PreparationError(
+                f"{content.path}: {len(report.failed)} label maps cannot be drawn, the first for "
+                f"{file}: {reason}; correct the annotations"
+            )
+        with atomic_path(folder / _STAMP) as partial:
+            partial.write_text(json.dumps(stamp) + "\n", encoding="utf-8")
+
+
+def _read_stamp(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
