@@ -71,9 +71,16 @@ def toy_cfg(toy: str):
 
 @pytest.fixture
 def evaluate_tiny(tmp_path, monkeypatch) -> Iterator[Callable[..., Mapping[str, Any]]]:
-    """Evaluate the bundled model on data sets of a root by their names in the catalogue."""
+    """Evaluate the bundled model on data sets of a root by their names in the catalogue.
+
+    Predictions lie in `tmp_path / "output" / "inference" / name`.
+    """
     from ovseg.engine.evaluate import evaluate
     from ovseg.engine.weights import load_for_evaluation
+    from ovseg.evaluation import SemSegEvaluator
+
+    def evaluator(_: object, name: str, folder: Path) -> SemSegEvaluator:
+        return SemSegEvaluator(name, output_dir=folder, write_predictions=True)
 
     datasets, metadata = dict(DatasetCatalog.data), dict(MetadataCatalog.data)
 
@@ -91,7 +98,7 @@ def evaluate_tiny(tmp_path, monkeypatch) -> Iterator[Callable[..., Mapping[str, 
         )
         model = build_model(cfg)
         weights = load_for_evaluation(model, cfg.MODEL.WEIGHTS)
-        results = evaluate(cfg, model, weights=weights)
+        results = evaluate(cfg, model, weights=weights, make_evaluator=evaluator)
         return {name: results[name]["sem_seg"] for name in names}
 
     yield run

@@ -201,8 +201,9 @@ def read_index(path: Path) -> Mapping[str, Sequence[str]]:
 
 
 def _strings(index: Any, key: str, path: Path) -> list[str]:
-    found = list(index[key]) if isinstance(index, dict) and key in index else None
-    if not found or not all(isinstance(text, str) for text in found):
+    found: Any = index.get(key) if isinstance(index, dict) else None
+    listed = isinstance(found, (list, tuple, np.ndarray)) and len(found) > 0
+    if not listed or not all(isinstance(text, str) for text in found):
         raise PreparationError(
             f"{path}: expected a dictionary with a list of names under {key!r}, as in the release "
             f"of 17 January 2021\n{_FULL_REMEDY}"

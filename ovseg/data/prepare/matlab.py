@@ -14,6 +14,7 @@ __all__ = ["read_mat_labels"]
 
 # What SciPy raises on files that are cut off or of another kind.
 _MAT_ERRORS = (
+    OSError,
     MatReadError,
     ValueError,
     TypeError,
