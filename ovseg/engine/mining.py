@@ -198,6 +198,8 @@ class ModelChoice:
 def parts_maker(config: MiningConfig, choice: ModelChoice) -> Callable[[], MiningParts]:
     """Give a function without arguments that builds the models; it can be sent to a worker.
 
+    Weights that are not here yet are fetched now, once for all workers.
+
     Args:
         config: the miner's settings.
         choice: the models.
@@ -205,6 +207,9 @@ def parts_maker(config: MiningConfig, choice: ModelChoice) -> Callable[[], Minin
     Returns:
         `load_parts` with these arguments.
     """
+    for wanted in (choice.clip, choice.weights):
+        if wanted not in ("", RANDOM):
+            hub.resolve(wanted)
     return functools.partial(load_parts, config, choice)
 
 

@@ -85,12 +85,13 @@ def run_mining(
     described = _describe(source, shards)
     job = Job(config, Path(output), described, Path(source.image_root), make_parts)
     rank, ranks = _torchrun_rank() if executor == "torchrun" else (0, 1)
-    pending = [shard for shard in shards if not is_finished(job.output, shard.index)]
-    if pending and rank == 0:
+    own = shards[rank::ranks]
+    pending = [shard for shard in own if not is_finished(job.output, shard.index)]
+    if pending:
         (job.output / SUCCESS).unlink(missing_ok=True)
-    progress = Progress(shards, pending)
+    progress = Progress(own, pending)
     if executor == "torchrun":
-        done = _here(job, shards[rank::ranks], rank)
+        done = _here(job, pending, rank)
     elif executor == "ray":
         done = _ray(job, pending, workers)
     elif workers > 1 and len(pending) > 1:
@@ -148,8 +149,7 @@ def _here(job: Job, shards: Sequence[Shard], rank: int = 0) -> Done:
     worker = Worker(job, int(os.environ.get("LOCAL_RANK", rank)))
     try:
         for shard in shards:
-            if not is_finished(job.output, shard.index):
-                yield worker.mine(shard)
+            yield worker.mine(shard)
     finally:
         torch.set_num_threads(threads)
 
