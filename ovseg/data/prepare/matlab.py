@@ -41,7 +41,8 @@ def read_mat_labels(path: Path, variable: str) -> np.ndarray:
         ValueError: the file is missing or damaged, or has no such matrix.
     """
     try:
-        content = scipy.io.loadmat(path, variable_names=[variable])
+        with path.open("rb") as file:  # by its name, SciPy does not say that it is missing
+            content = scipy.io.loadmat(file, variable_names=[variable])
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such file; unpack its archive again") from error
     except _MAT_ERRORS as error:

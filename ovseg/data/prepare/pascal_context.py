@@ -20,7 +20,7 @@ from ovseg.data.prepare.listing import read_listing
 from ovseg.data.prepare.matlab import read_mat_labels
 from ovseg.vocab import class_list
 
-__all__ = ["SPLITS", "ContextLabels", "plan", "read_label_map", "read_names"]
+__all__ = ["SPLITS", "ContextLabels", "plan", "read_names"]
 
 SPLITS = ("train", "val")
 FOLDER = Path("VOCdevkit", "VOC2010")
