@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -27,6 +26,7 @@ from ovseg.data.transforms import resize_shortest_edge
 from ovseg.modeling.weights import load_ovseg_weights
 from ovseg.regions import list_proposals, region_scores
 from ovseg.segmentation import Segmentation
+from ovseg.utils.files import sha256_of
 from ovseg.utils.images import pil_to_rgb, read_image
 from ovseg.visualization import BLANK
 from ovseg.vocab import Vocabulary, class_list_names
@@ -329,17 +329,9 @@ def _load_weights(model: MaskFormer, wanted: str) -> dict[str, str]:
     return {
         "name": entry.name if entry else path.stem,
         "path": str(path),
-        "sha256": _sha256(path),
+        "sha256": sha256_of(path),
         "licence": entry.licence if entry else "unknown (not from the catalogue)",
     }
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 22):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _provenance(config: str | Path, cfg: CfgNode, weights: Mapping[str, str]) -> dict[str, Any]:

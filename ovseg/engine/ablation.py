@@ -7,7 +7,6 @@ pictures and captions; true labels are used only by the rows that say so.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
@@ -40,7 +39,7 @@ from ovseg.engine.ensemble_sweep import (
 from ovseg.modeling import OVSeg
 from ovseg.modeling.region_classifier import RegionClassifier
 from ovseg.modeling.weights import load_ovseg_weights
-from ovseg.utils.files import atomic_path
+from ovseg.utils.files import atomic_path, sha256_of
 from ovseg.utils.weights import load_strict, read_state_dict, write_safetensors
 from ovseg.vocab import Vocabulary
 
@@ -157,7 +156,7 @@ class _Stage:
         self.cfg = load_cfg(CONFIG, ["MODEL.WEIGHTS", str(base)])
         self.base = base
         self.size = size
-        self.digest = hashlib.sha256(base.read_bytes()).hexdigest()
+        self.digest = sha256_of(base)
         self.vocabulary = Vocabulary.make(ALL_NAMES)
         self._pictures: dict[str, list[MaskedPicture]] = {}
 

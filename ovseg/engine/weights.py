@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from ovseg.d2.config import CfgNode
 from ovseg.d2.utils import comm
 from ovseg.engine.checkpoint import averaged_state, latest_checkpoint, read_checkpoint
 from ovseg.modeling.weights import load_ovseg_weights
+from ovseg.utils.files import sha256_of
 
 __all__ = ["find_clip_weights", "find_weights", "load_for_evaluation", "load_for_training"]
 
@@ -114,10 +114,6 @@ def find_clip_weights(adapter: CfgNode) -> str:
 
 
 def _describe(name: str, path: Path) -> dict[str, str]:
-    sha256 = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 22):
-            sha256.update(chunk)
-    digest = sha256.hexdigest()
+    digest = sha256_of(path)
     logger.info("Evaluating %s (%s, sha256 %s)", name, path, digest)
     return {"name": name, "path": str(path), "sha256": digest}
