@@ -1,8 +1,8 @@
 """Measure the paper's ablations in miniature, on tinyscapes: a table and a picture.
 
 Every seed needs a model that was trained from nothing with it; missing ones are made as
-`tools/build_tiny.py --seed N` makes them. Rows that are finished are kept, so an interrupted run
-goes on where it stopped.
+`tools/build_tiny.py --seed N --unadapted` makes them. Rows that are finished are kept, so an
+interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 def base_model(folder: Path, seed: int) -> Path:
     """Train the model of one seed, or find it."""
-    weights = folder / "ovseg_tiny.safetensors"
+    weights = folder / "unadapted.safetensors"
     if not weights.exists():
         script = REPOSITORY / "tools" / "build_tiny.py"
-        command = [sys.executable, str(script), "--output", str(folder), "--seed", str(seed)]
-        subprocess.run(command, check=True)
+        options = ["--output", str(folder), "--seed", str(seed), "--unadapted"]
+        subprocess.run([sys.executable, str(script), *options], check=True)
     return weights
 
 

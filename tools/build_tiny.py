@@ -1,4 +1,5 @@
-"""Rebuild the bundled model from nothing: tinyscapes, a CLIP, a backbone, a MaskFormer, one file.
+"""Rebuild the bundled model from nothing: tinyscapes, a CLIP, a backbone, a MaskFormer, and the
+CLIP adapted to pairs that they mine from captions.
 
 Each step is skipped where its result is already in the output folder, and an interrupted step goes
 on where it stopped. To install the result as the bundled model, add --install.
@@ -21,7 +22,14 @@ from ovseg import hub
 from ovseg.data.catalog import dataset_root
 from ovseg.data.tinyscapes import DEFAULT_COUNTS, write_split
 from ovseg.engine.clip_pretraining import PretrainConfig, has_fast_bf16
-from ovseg.engine.tiny_recipe import CONFIG, export_half, train_backbone, train_clip
+from ovseg.engine.tiny_recipe import (
+    CONFIG,
+    AdaptationSize,
+    adapt_clip,
+    export_half,
+    train_backbone,
+    train_clip,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BACKBONE_STEPS = 800
@@ -68,10 +76,14 @@ def main(args: argparse.Namespace) -> None:
     for_backbone = replace(for_clip, steps=BACKBONE_STEPS, first_pair=behind)
     backbone = train_backbone(folder, clip, for_backbone)
     logger.info("The backbone is there after %.0f s", time.perf_counter() - began)
-    result = folder / "ovseg_tiny.safetensors"
-    if not result.exists():
+    base = folder / "unadapted.safetensors"
+    if not base.exists():
         run = train_maskformer(folder, clip, backbone, args.seed)
-        export_half(run, result, seed=args.seed)
+        export_half(run, base, seed=args.seed)
+    logger.info("%s is there after %.0f s", base, time.perf_counter() - began)
+    if args.unadapted:
+        return
+    result = adapt_clip(folder, base, seed=args.seed, size=AdaptationSize())
     logger.info("%s is there after %.0f s", result, time.perf_counter() - began)
     train_net("--eval-only", "OUTPUT_DIR", str(folder / "eval"), "MODEL.WEIGHTS", str(result))
     if args.install:
@@ -85,5 +97,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=REPOSITORY / "output" / "tiny")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--unadapted", action="store_true", help="stop before CLIP is adapted")
     parser.add_argument("--install", action="store_true", help="make it the bundled model")
     main(parser.parse_args())
