@@ -26,9 +26,10 @@ class SemSegFolders:
         ignore_label: label of pixels without a class.
         count: published number of labelled pictures, None where labels of nothing but ignored
             pixels are left out or the publications disagree.
-        listing: file with the names of the split, one a line; None where folders are splits.
-        partial: pictures without a label map are no mistake: the folder serves several splits, or
-            maps of nothing but ignored pixels are left out.
+        listings: files with the names of the split, one a line, the first that is there counts;
+            none where folders are splits.
+        partial: label maps of nothing but ignored pixels are left out, so that a picture without
+            one is no mistake.
         script: what makes the label maps.
     """
 
@@ -40,7 +41,7 @@ class SemSegFolders:
     label_suffix: str = "png"
     ignore_label: int = 255
     count: int | None = None
-    listing: str | None = None
+    listings: tuple[str, ...] = ()
     partial: bool = False
     script: str = ""
 
@@ -124,9 +125,9 @@ def _pascal_voc() -> list[SemSegFolders]:
             classes=f"pascal_voc_{classes}",
             images=f"{base}/JPEGImages",
             labels=f"{base}/annotations_detectron2/{prefix}{split}",
-            listing=f"{base}/ImageSets/Segmentation/{split}.txt",
+            listings=(f"{base}/ImageSets/Segmentation/{split}.txt",),
             count=count,
-            partial=True,
+            partial=classes == 20,
             script="datasets/prepare_voc.py",
         )
         for classes, prefix in ((20, ""), (21, "voc21_"))
@@ -144,8 +145,10 @@ def _pascal_context() -> list[SemSegFolders]:
             labels=f"{base}/annotations_detectron2/pc{classes}_{split}",
             label_suffix="tif" if classes == 459 else "png",
             ignore_label=65535 if classes == 459 else 255,
-            listing=f"{base}/pascalcontext_{split}.txt",
-            partial=True,
+            listings=(
+                f"{base}/pascalcontext_{split}.txt",
+                f"{base}/ImageSets/SegmentationContext/{split}.txt",
+            ),
             script="datasets/prepare_pascal_context.py",
         )
         for classes in (59, 60, 459)

@@ -31,6 +31,7 @@ __all__ = [
     "SemSegFolders",
     "dataset_root",
     "expand_folder",
+    "files_by_stem",
     "load_sem_seg",
     "register_builtin",
     "register_sem_seg",
@@ -156,8 +157,8 @@ def load_sem_seg(
     Raises:
         DatasetFilesError: a folder is missing or has no such files, or no names match.
     """
-    images = _files_by_stem(image_root, image_suffix, name, hint)
-    labels = _files_by_stem(label_root, label_suffix, name, hint)
+    images = files_by_stem(image_root, image_suffix, name, hint)
+    labels = files_by_stem(label_root, label_suffix, name, hint)
     stems = sorted(images.keys() & labels.keys())
     if not stems:
         raise DatasetFilesError(
@@ -204,9 +205,23 @@ def expand_folder(pattern: str | PathLike[str]) -> list[Path]:
     return [part for part in found if part.is_dir()]
 
 
-def _files_by_stem(
-    folder: str | PathLike[str], suffix: str | None, name: str, hint: str
+def files_by_stem(
+    folder: str | PathLike[str], suffix: str | None, name: str = "", hint: str = ""
 ) -> dict[str, Path]:
+    """List the files of a folder by their names without the ending.
+
+    Args:
+        folder: see `expand_folder`.
+        suffix: ending of the files, as in `load_sem_seg`; hidden files are left out.
+        name: dataset name, for messages.
+        hint: what to do when the files are missing, for the error message.
+
+    Returns:
+        Path by name, in no order.
+
+    Raises:
+        DatasetFilesError: the folder is missing or has no such files.
+    """
     try:
         paths = [path for part in expand_folder(folder) for path in part.iterdir()]
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -149,7 +149,9 @@ def read_names(path: Path, classes: str) -> list[str]:
                 f"Take the list of the original publication\n{_REMEDY}"
             )
     if len(pairs) != len(expected):
-        raise PreparationError(f"{path}: expected {len(expected)} names, got {len(pairs)}")
+        raise PreparationError(
+            f"{path}: expected {len(expected)} names, got {len(pairs)}\n{_REMEDY}"
+        )
     return expected
 
 
