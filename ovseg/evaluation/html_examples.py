@@ -20,7 +20,7 @@ _SIDE = 320
 _WRONG = (214, 40, 40)
 _LEGEND = 12
 EXAMPLES_STYLE = """
-.example { margin: 0 0 1.3rem; }
+.example { margin: 0 0 1.3rem; max-width: 62rem; }
 .example .row { display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: .5rem; }
 .example img { width: 100%; height: auto; display: block; }
 .example figcaption { font-size: .85em; margin: .15rem 0 0; }

@@ -24,6 +24,7 @@ _STYLE = (
 .columns { display: flex; flex-wrap: wrap; gap: 1rem 3rem; align-items: flex-start; }
 .columns > * { max-width: 100%; }
 h3 { font-size: 1.02rem; margin: 1.5rem 0 .4rem; }
+table + table { margin-top: .8rem; }
 section + section { border-top: 2px solid var(--line); margin-top: 2.5rem; }
 .range { color: var(--faint); white-space: nowrap; font-size: .88em; }
 .hash { font: .82em ui-monospace, monospace; }
@@ -53,7 +54,7 @@ def write_report(path: str | Path, results: Sequence[DatasetResult]) -> Path:
     alone = len(results) == 1
     title = f"Evaluation on {results[0].dataset}" if alone else "Evaluation"
     parts = [] if alone else [_overview(results)]
-    sections = [_section(result) for result in results]
+    sections = [_section(result, alone=alone) for result in results]
     return write_page(path, page(title, *parts, *sections, style=_STYLE))
 
 
@@ -75,14 +76,14 @@ def _overview(results: Sequence[DatasetResult]) -> Html:
     )
 
 
-def _section(result: DatasetResult) -> Html:
+def _section(result: DatasetResult, *, alone: bool) -> Html:
     return element(
         "section",
-        element("h2", result.dataset),
+        Html("") if alone else element("h2", result.dataset),
         _accounting(result),
         element("div", _scores(result), _protocol(result), class_="columns"),
         _method(result),
-        _conventions(),
+        _conventions() if alone else Html(""),
         *example_cards(result),
         _classes(result),
         element("div", _pairs(result), _images(result), class_="columns"),
@@ -171,10 +172,8 @@ def _protocol(result: DatasetResult) -> Html:
     rows = [
         [key.replace("_", " "), _plain(value)] for key, value in protocol.items() if key != "mIoU"
     ]
-    half = (len(rows) + 1) // 2
-    tables = element("div", table((), rows[:half]), table((), rows[half:]), class_="columns")
     remarks = [element("p", remark) for remark in result.manifest.get("remarks") or ()]
-    return element("div", element("h3", "Protocol"), tables, *remarks)
+    return element("div", element("h3", "Protocol"), table((), rows), *remarks)
 
 
 def _classes(result: DatasetResult) -> Html:
@@ -215,7 +214,7 @@ def _track(row: Mapping[str, str]) -> Html:
 
 def _range(row: Mapping[str, str]) -> str:
     if not row["iou_low"]:
-        return ""
+        return "too few images" if row["iou"] else ""
     return f"{float(row['iou_low']):.1f} to {float(row['iou_high']):.1f}"
 
 
@@ -225,8 +224,8 @@ def _pairs(result: DatasetResult) -> Html:
         [
             pair["true"],
             pair["predicted"],
-            f"{float(pair['share_of_true']):.1f} %",
-            f"{float(pair['share_of_errors']):.1f} %",
+            round(float(pair["share_of_true"]), 1),
+            round(float(pair["share_of_errors"]), 1),
             float(pair["images"]),
         ]
         for pair in pairs[:_PAIRS]
@@ -234,7 +233,7 @@ def _pairs(result: DatasetResult) -> Html:
     title = f"Confusions ({len(rows)} of {len(pairs):,} pairs)"
     if not rows:
         return element("div", element("h3", title), element("p", "No pixel is wrong."))
-    header = ("true", "taken for", "of the true class", "of all errors", "images")
+    header = ("true", "taken for", "% of the true class", "% of all errors", "images")
     return element("div", element("h3", title), table(header, rows))
 
 

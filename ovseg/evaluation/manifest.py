@@ -16,7 +16,7 @@ from ovseg.evaluation.results import class_names_hash
 from ovseg.utils.environment import environment_record
 from ovseg.vocab import Vocabulary
 
-__all__ = ["decisive_settings", "evaluation_key", "make_manifest"]
+__all__ = ["decisive_settings", "evaluation_key", "flatten", "make_manifest"]
 
 # Settings that say where things lie, how a run is organised or trained, but not what a model with
 # given weights answers.
@@ -30,16 +30,17 @@ _WITHOUT_EFFECT = (
 _KEPT_OF_SOLVER = "TEST_IMS_PER_BATCH"
 
 
-def decisive_settings(cfg: CfgNode) -> dict[str, Any]:
+def decisive_settings(config: CfgNode | str) -> dict[str, Any]:
     """List the settings that can change what an evaluation finds.
 
     Args:
-        cfg: the full config.
+        config: the full config, or its YAML as manifests keep it.
 
     Returns:
         Values by dotted key, sorted.
     """
-    flat = flatten(yaml.safe_load(cfg.dump()))
+    text = config if isinstance(config, str) else config.dump()
+    flat = flatten(yaml.safe_load(text) or {})
     return {
         key: value
         for key, value in sorted(flat.items())

@@ -45,6 +45,7 @@ from ovseg.utils.files import atomic_path
 
 __all__ = [
     "EXAMPLES_FOLDER",
+    "FEWEST_IMAGES",
     "DatasetResult",
     "Measured",
     "ResultError",
@@ -60,6 +61,8 @@ EXAMPLES_FOLDER = "examples"
 _METRICS, _MANIFEST = "metrics.json", "manifest.json"
 _CLASSES, _PAIRS, _IMAGES = "per_class.csv", "confusion_pairs.csv", "images.csv"
 _COUNTS = "image_counts.npz"
+# A class in fewer images than this has no interval: resampling a handful shows no spread.
+FEWEST_IMAGES = 5
 
 
 class ResultError(ValueError):
@@ -131,14 +134,11 @@ class Measured:
     @cached_property
     def class_rows(self) -> list[ClassRow]:
         """The result of each class."""
-        ranges: dict[int, tuple[float, float] | None] = {}
-        if len(self.images) >= 2:
-            level = self.bootstrap.level
-            ranges = {
-                index: percentile_interval(column, level)
-                for index, column in enumerate(self._resampled[1].T)
-            }
         times = (self.counts.true > 0).sum(axis=0)  # (K,)
+        ranges = {
+            int(index): percentile_interval(self._resampled[1][:, index], self.bootstrap.level)
+            for index in np.flatnonzero(times >= FEWEST_IMAGES)
+        }
         return class_rows(
             *(self.matrix, self.class_names, self.scores, self.groups),
             intervals=ranges,
