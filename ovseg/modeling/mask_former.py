@@ -58,6 +58,25 @@ def instance_targets(
     return targets
 
 
+def masks_from_logits(
+    logits: Tensor, *, padded_size: tuple[int, int], size: tuple[int, int]
+) -> Tensor:
+    """Brings the head's masks of one image to the network's input size.
+
+    Args:
+        logits: (Q, h / 4, w / 4) of the padded image.
+        padded_size: (height, width) of the padded batch.
+        size: (h, w) of the image without padding.
+
+    Returns:
+        (Q, h, w) float32 in [0, 1].
+    """
+    resized = F.interpolate(
+        logits[None].float(), size=padded_size, mode="bilinear", align_corners=False
+    )
+    return resized[0, :, : size[0], : size[1]].sigmoid()
+
+
 @META_ARCH_REGISTRY.register()
 class MaskFormer(Segmentor):
     """Segmentation by classifying masks, with the classes it was trained on.
@@ -189,15 +208,14 @@ class MaskFormer(Segmentor):
         for index, (image, output_size) in enumerate(
             zip(batch.images, batch.output_sizes, strict=True)
         ):
-            masks = F.interpolate(
-                outputs["pred_masks"][index : index + 1].float(),
-                size=images.shape[-2:],
-                mode="bilinear",
-                align_corners=False,
-            )[0, :, : image.shape[1], : image.shape[2]]  # (Q, h, w)
+            masks = masks_from_logits(  # (Q, h, w)
+                outputs["pred_masks"][index],
+                padded_size=(images.shape[-2], images.shape[-1]),
+                size=(image.shape[1], image.shape[2]),
+            )
             # no-object takes part in the softmax and is dropped from the result.
             proposal = outputs["pred_logits"][index].float().softmax(-1)[:, :-1]  # (Q, K)
-            yield self.score(image, masks.sigmoid(), proposal, vocabulary, output_size)
+            yield self.score(image, masks, proposal, vocabulary, output_size)
 
     def score(
         self,

@@ -1,0 +1,120 @@
+"""Choose ensemble weight, mask threshold and templates on a training or validation split.
+
+Masks and the features behind both scores are computed once and kept on disk; every setting then
+costs a merge. Each number equals that of a full evaluation with the setting. A test split is
+refused unless it is called one in words, and the words stay with the result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where it is not installed
+
+from ovseg.config import load_cfg
+from ovseg.d2.modeling import build_model
+from ovseg.d2.utils import setup_logger
+from ovseg.data.catalog import register_builtin
+from ovseg.engine.ensemble_sweep import CLIP_ONLY, MASK_CLASSIFIER_ONLY, Setting
+from ovseg.engine.score_cache import ScoreCache
+from ovseg.engine.splits import TEST_SPLIT_FLAG, SplitError, require_tunable
+from ovseg.engine.tuning import Grid, Tuning, template_vocabularies, tune
+from ovseg.engine.tuning_report import text_tables, write_tuning
+from ovseg.engine.weights import load_for_evaluation
+from ovseg.evaluation.manifest import make_manifest
+from ovseg.vocab import TEMPLATE_NAMES
+
+DEFAULT = Grid()
+EXAMPLE = """
+examples:
+  %(prog)s --config-file ovseg_tiny --dataset tinyscapes_val_sem_seg
+  %(prog)s --config-file ovseg_swinB --dataset ade20k_sem_seg_train --images 2000 \\
+      --weights mask,0.5,0.6,0.7,0.8,clip MODEL.WEIGHTS ovseg_swinbase_vitL14_ft_mpt.pth
+"""
+
+
+def weights(words: str) -> tuple[Setting, ...]:
+    """Read ensemble weights, commas between; 0 means CLIP alone, as in configs."""
+    special: dict[str, Setting] = {"mask": MASK_CLASSIFIER_ONLY, "clip": CLIP_ONLY}
+    return tuple(
+        special[word] if word in special else float(word) or CLIP_ONLY for word in words.split(",")
+    )
+
+
+def numbers(words: str) -> tuple[float, ...]:
+    """Read numbers, commas between."""
+    return tuple(float(word) for word in words.split(","))
+
+
+def names(words: str) -> tuple[str, ...]:
+    """Read names, commas between."""
+    return tuple(words.split(","))
+
+
+def parse(words: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", default="ovseg_tiny", help="path or shipped name")
+    parser.add_argument("--dataset", required=True, help="registered name of the split")
+    help_weights = "e.g. mask,0.6,0.7,clip: numbers, the mask classifier alone, CLIP alone"
+    parser.add_argument("--weights", type=weights, default=DEFAULT.weights, help=help_weights)
+    parser.add_argument("--thresholds", type=numbers, default=DEFAULT.thresholds, help="0.35,0.4")
+    parser.add_argument(
+        "--templates", type=names, default=DEFAULT.templates, help=f"of {','.join(TEMPLATE_NAMES)}"
+    )
+    parser.add_argument("--metric", default="mIoU", help="to choose by, e.g. mIoU-gt, hIoU-seen")
+    parser.add_argument("--images", type=int, help="use so many pictures, evenly spread")
+    parser.add_argument("--cache", type=Path, help="folder; default: OUTPUT_DIR/tuning/cache")
+    parser.add_argument("--output", type=Path, help="folder; default: OUTPUT_DIR/tuning/DATASET")
+    parser.add_argument(
+        TEST_SPLIT_FLAG, action="store_true", dest="known_as_test", help="tune on it all the same"
+    )
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs, put last")
+    return parser.parse_args(words)
+
+
+def main(args: argparse.Namespace) -> Tuning:
+    """Sweep, print, write."""
+    setup_logger(name="ovseg")
+    cfg = load_cfg(args.config_file, args.opts)
+    register_builtin()
+    require_tunable(args.dataset, known_as_test=args.known_as_test)  # before anything slow
+    grid = Grid(args.weights, args.thresholds, args.templates)
+    model = build_model(cfg).eval()
+    loaded = load_for_evaluation(model, cfg.MODEL.WEIGHTS)
+    folder = Path(cfg.OUTPUT_DIR) / "tuning"
+    tuning = tune(
+        cfg,
+        model,
+        args.dataset,
+        cache=ScoreCache.from_config(cfg, model, args.cache or folder / "cache"),
+        grid=grid,
+        metric=args.metric,
+        images=args.images,
+        known_as_test=args.known_as_test,
+        progress=True,
+    )
+    chosen = tuning.best.templates
+    manifest = make_manifest(
+        cfg,
+        args.dataset,
+        metrics={},
+        weights=loaded,
+        vocabulary=template_vocabularies(cfg, model, args.dataset, [chosen])[chosen],
+        run={"command": list(sys.argv)},
+        remarks=[tuning.origin],
+    )
+    page = write_tuning(args.output or folder / args.dataset, tuning, manifest)
+    print(f"\n{text_tables(tuning)}\n\n{page}")
+    return tuning
+
+
+if __name__ == "__main__":
+    try:
+        main(parse())
+    except SplitError as error:
+        sys.exit(f"refused: {error}")
