@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+
+from ovseg import hub
+from ovseg.data.tinyscapes import ALL_NAMES, SEEN_NAMES, render_scene
+from ovseg.engine import ablation
+from ovseg.engine.ablation import ROWS, WEIGHTS, AblationSize, run_seed
+from ovseg.engine.ablation_pairs import class_pairs, collect_pairs, without_mask
+from ovseg.engine.ablation_report import write_ablation
+from ovseg.engine.ensemble_sweep import CLIP_ONLY, MASK_CLASSIFIER_ONLY
+from ovseg.utils.images import write_png
+
+SIZE = AblationSize(pictures=60, steps=1, accuracy_scenes=1, val=1, test=1)
+TWO_ROWS = [row for row in ROWS if row.name in ("as_trained", "classes")]
+
+
+def test_true_pairs_of_the_seen_classes_leave_every_unseen_one_out():
+    seen = class_pairs(4, seen_only=True, image_size=(64, 64), seed=0)
+    everything = class_pairs(4, seen_only=False, image_size=(64, 64), seed=0)
+    assert set(seen.nouns) <= set(SEEN_NAMES) and len(everything) > len(seen)
+    assert set(everything.nouns) - set(SEEN_NAMES)
+    assert seen.texts[0] == f"a photo of a {seen.nouns[0]}."
+    labels = render_scene("train", 0).labels
+    image, mask = everything.region(0)
+    assert mask.sum() == (labels == ALL_NAMES.index(everything.nouns[0])).sum()
+    assert image.shape[:2] == mask.shape
+
+
+def test_unmasked_pairs_keep_the_crops_and_fill_the_masks():
+    pairs = class_pairs(1, seen_only=False, image_size=(64, 64), seed=0)
+    filled = without_mask(pairs)
+    assert filled.nouns == pairs.nouns
+    for index in range(len(pairs)):
+        np.testing.assert_array_equal(filled.region(index)[0], pairs.region(index)[0])
+        assert filled.region(index)[1].all()
+    assert not all(pairs.region(index)[1].all() for index in range(len(pairs)))
+
+
+def test_unknown_pairs_are_refused(tmp_path):
+    options = {"pictures": 1, "image_size": (64, 64), "seed": 0}
+    with pytest.raises(ValueError, match=r"mined_5.*'mined_6'"):
+        collect_pairs("mined_6", folder=tmp_path, base=tmp_path, **options)
+
+
+def scene_loader(folder):
+    def load(cfg, name):
+        split = name.split("_")[1]
+        scene = render_scene(split, 0)
+        file = folder / f"{split}.png"
+        write_png(file, scene.labels)
+        yield [
+            {
+                "image": torch.from_numpy(scene.image).permute(2, 0, 1),
+                "sem_seg_file_name": str(file),
+            }
+        ]
+
+    return load
+
+
+def test_rows_train_and_are_measured_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(ablation, "build_test_loader", scene_loader(tmp_path))
+    base = hub.catalogue()["ovseg_tiny"].bundled_path
+    results = run_seed(tmp_path / "s", base, seed=0, size=SIZE, rows=TWO_ROWS)
+    before, after = results["as_trained"], results["classes"]
+    assert before["training"] == {} and after["training"]["pairs"] >= 128
+    assert set(before["system"]["val"]) == {
+        MASK_CLASSIFIER_ONLY,
+        CLIP_ONLY,
+        *map(str, WEIGHTS),
+    }
+    proposals = [r["system"]["test"][MASK_CLASSIFIER_ONLY]["mIoU"] for r in (before, after)]
+    assert proposals[0] == proposals[1] > 0
+    best = max(before["system"]["val"][str(weight)]["mIoU"] for weight in WEIGHTS)
+    assert before["system"]["val"][str(before["chosen_weight"])]["mIoU"] == best
+
+    monkeypatch.setattr(ablation, "_run_row", None)  # finished rows are not run again
+    again = run_seed(tmp_path / "s", base, seed=0, size=SIZE, rows=TWO_ROWS)
+    assert again == json.loads(json.dumps(results))
+    with pytest.raises(ValueError, match="remove it or choose another folder"):
+        run_seed(tmp_path / "s", base, seed=0, size=replace(SIZE, steps=2), rows=TWO_ROWS)
+
+
+def made_up(accuracy, miou, weight=0.5):
+    groups = ("all", "seen_things", "unseen_things", "seen_stuff", "unseen_stuff")
+    scores = {
+        "mIoU": miou,
+        "mIoU-seen": miou,
+        "mIoU-unseen": miou,
+        "mIoU-unseen_things": miou / 2,
+    }
+    system = {key: scores for key in (MASK_CLASSIFIER_ONLY, CLIP_ONLY, "0.5", "0.7")}
+    named = {f"masked/{g}": accuracy for g in groups} | {"box/all": accuracy}
+    return {
+        "size": {"pictures": 9, "steps": 3, "accuracy_scenes": 7, "val": 2, "test": 5},
+        "training": {"pairs": 640},
+        "accuracy": {"test": named},
+        "system": {"test": system},
+        "chosen_weight": weight,
+    }
+
+
+def test_the_page_shows_means_and_half_ranges_of_the_rows_that_are_there(tmp_path):
+    results = {
+        0: {"as_trained": made_up(40.25, 10.5), "both": made_up(60.5, 20.0)},
+        3: {"as_trained": made_up(42.25, 11.5, 0.7)},
+    }
+    page = write_ablation(results, tmp_path).read_text()
+    assert "Seeds: 0, 3;" in page and "9 training pictures" in page
+    first = next(line for line in page.splitlines() if line.startswith("| CLIP as trained"))
+    assert "41.2 ± 1.0" in first
+    assert "| fine-tuned, then mask prompts | 640 | 60.5 |" in page
+    assert "ceiling" not in page
+    picture = ElementTree.fromstring((tmp_path / "ablation.svg").read_text())
+    texts = [node.text for node in picture.iter() if node.tag.endswith("text")]
+    assert "CLIP as trained" in texts and "60.5" in texts and "10.0" in texts
+
+
+def test_a_report_of_nothing_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="at least one seed"):
+        write_ablation({}, tmp_path)
