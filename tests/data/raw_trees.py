@@ -37,6 +37,12 @@ def prepare(name: str, root: Path, *arguments: str) -> int:
     return script(f"prepare_{name}")(["--root", str(root), "--workers", "1", *arguments])
 
 
+def is_sound(name: str, root: Path) -> bool:
+    """Whether datasets/verify.py finds no fault but that most pictures are missing."""
+    arguments = ["--subset", "--workers", "1", "--sheets", str(root / "sheets")]
+    return script("verify")([name, "--root", str(root), *arguments]) == 0
+
+
 def noise(size: tuple[int, int]) -> np.ndarray:
     return np.random.default_rng(sum(size)).integers(0, 255, (*size, 3), dtype=np.uint8)
 

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import json
 import os
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from ovseg.data.preparation import PreparationError
 from ovseg.data.prepare.ade20k import ade20k_full_ids, ade20k_full_labels, ade20k_labels, read_index
 from ovseg.utils.images import read_image, read_label, write_png
 from ovseg.utils.masks import decode_rle
-from tests.helpers import ROOT
+from tests.data.raw_trees import is_sound, prepare, write_picture
 
 OBJECTS = 3688
 # Object id, its red (any of ten) and green, class of A-847: wall, building, car, adding machine;
@@ -39,21 +37,6 @@ SIZES = {
 }
 IGNORED = "00000003"
 SCENE = "ADE20K_2021_17_01/images/ADE/validation/urban/street"
-
-
-def script(name: str) -> Callable[[list[str]], int]:
-    file = ROOT / "datasets" / f"prepare_{name}.py"
-    spec = importlib.util.spec_from_file_location(f"prepare_{name}", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
-def write_picture(path: Path, size: tuple[int, int]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(sum(size)).integers(0, 255, (*size, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
 
 
 @pytest.fixture
@@ -119,11 +102,12 @@ def test_labels_of_the_challenge_lose_one() -> None:
 
 
 def test_ade20k_is_prepared_and_evaluated(ade, evaluate_tiny) -> None:
-    assert script("ade20k")(["--root", str(ade), "--split", "val", "--workers", "1"]) == 0
+    assert prepare("ade20k", ade, "--split", "val") == 0
     made = ade / "ADEChallengeData2016" / "annotations_detectron2" / "validation"
     assert len(list(made.iterdir())) == 3
     assert (read_label(made / "ADE_val_00000002.png") == [255, *range(150)]).all()
     assert (read_label(made / f"ADE_val_{IGNORED}.png") == 255).all()
+    assert is_sound("ade20k_sem_seg_val", ade)
     metrics = evaluate_tiny(ade, "ade20k_sem_seg_val")
     assert 0 <= metrics["ade20k_sem_seg_val"]["mIoU"] <= 100
 
@@ -141,7 +125,7 @@ def test_colours_are_read_as_object_ids() -> None:
 
 
 def test_ade20k_full_is_prepared_and_evaluated(tmp_path, ade_full, evaluate_tiny) -> None:
-    assert script("ade20k_full")(["--root", str(ade_full), "--workers", "1"]) == 0
+    assert prepare("ade20k_full", ade_full) == 0
     base = ade_full / "ADE20K_2021_17_01"
     labels = base / "annotations_detectron2" / "validation"
     images = base / "images_detectron2" / "validation"
@@ -162,6 +146,7 @@ def test_ade20k_full_is_prepared_and_evaluated(tmp_path, ade_full, evaluate_tiny
     (labels / "ADE_val_00000002.tif").unlink()  # to evaluate small pictures only
     (images / "ADE_val_00000002.jpg").unlink()
     name = "ade20k_full_sem_seg_val"
+    assert is_sound(name, ade_full)
     metrics = evaluate_tiny(ade_full, name)[name]
     right = pixels = 0
     output = tmp_path / "output" / "inference" / name / "sem_seg_predictions.json"
@@ -216,13 +201,12 @@ def test_another_index_is_refused(tmp_path, monkeypatch, content, message) -> No
 def test_a_damaged_or_missing_index_is_told(tmp_path, ade_full, caplog) -> None:
     file = ade_full / "ADE20K_2021_17_01" / "index_ade20k.pkl"
     whole = file.read_bytes()
-    arguments = ["--root", str(ade_full), "--workers", "1"]
     for content in (whole[: len(whole) // 2], b"", b"not a pickle", b"\x80\x04K"):
         file.write_bytes(content)
-        assert script("ade20k_full")(arguments) == 1
+        assert prepare("ade20k_full", ade_full) == 1
         assert f"cannot read {file}" in caplog.records[-1].message
     file.unlink()
-    assert script("ade20k_full")(arguments) == 1
+    assert prepare("ade20k_full", ade_full) == 1
     assert "No such file" in caplog.text and "https://ade20k.csail.mit.edu" in caplog.text
     assert not (ade_full / "ADE20K_2021_17_01" / "annotations_detectron2").exists()
 
@@ -241,7 +225,7 @@ def test_a_damaged_or_missing_index_is_told(tmp_path, ade_full, caplog) -> None:
 def test_bad_files_of_the_full_set_are_set_aside(ade_full, caplog, damage, reason) -> None:
     stem = ade_full / SCENE / "ADE_val_00000001"
     damage(stem.with_suffix(".jpg"), stem.with_name("ADE_val_00000001_seg.png"))
-    assert script("ade20k_full")(["--root", str(ade_full), "--workers", "1"]) == 1
+    assert prepare("ade20k_full", ade_full) == 1
     assert reason in caplog.text
     base = ade_full / "ADE20K_2021_17_01"
     for folder in ("annotations_detectron2", "images_detectron2"):
@@ -251,9 +235,9 @@ def test_bad_files_of_the_full_set_are_set_aside(ade_full, caplog, damage, reaso
 
 
 def test_missing_annotation_is_told_with_its_archive(tmp_path, caplog) -> None:
-    assert script("ade20k")(["--root", str(tmp_path)]) == 1
+    assert prepare("ade20k", tmp_path) == 1
     assert "annotations/training, which is not there" in caplog.text
-    assert script("ade20k_full")(["--root", str(tmp_path)]) == 1
+    assert prepare("ade20k_full", tmp_path) == 1
     assert "ADE20K_2021_17_01, which is not there" in caplog.text
     assert list(tmp_path.iterdir()) == []
 
@@ -263,7 +247,7 @@ def test_a_full_disk_is_told_by_the_script(ade, caplog, monkeypatch) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Path, "write_bytes", write_bytes)
-    assert script("ade20k")(["--root", str(ade), "--split", "val", "--workers", "1"]) == 1
+    assert prepare("ade20k", ade, "--split", "val") == 1
     assert "No space left on device\nmake room there" in caplog.text
     made = ade / "ADEChallengeData2016" / "annotations_detectron2" / "validation"
     assert list(made.iterdir()) == []

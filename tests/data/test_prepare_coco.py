@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import importlib.util
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,7 @@ from scipy.io import savemat
 from ovseg.data.prepare.coco import coco_object_labels, coco_stuff_10k_labels, coco_stuff_labels
 from ovseg.utils.images import read_label, write_png
 from ovseg.utils.masks import decode_rle
-from tests.helpers import ROOT
+from tests.data.raw_trees import is_sound, prepare, script, write_picture
 
 # Raw value (COCO id - 1), class of COCO-Stuff, class of COCO-Object: person, stop sign, toothbrush,
 # banner, wood; the unused street sign and hair brush; unlabelled.
@@ -29,21 +27,6 @@ VALUES = [
 ]
 STEMS = ("000000000139", "000000000285", "000000000632", "000000000724")
 SIZES = ((37, 53), (41, 29), (24, 24), (33, 51))
-
-
-def script(name: str) -> Callable[[list[str]], int]:
-    file = ROOT / "datasets" / f"prepare_{name}.py"
-    spec = importlib.util.spec_from_file_location(f"prepare_{name}", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
-def write_picture(path: Path, size: tuple[int, int]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(sum(size)).integers(0, 255, (*size, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
 
 
 def raw_map(index: int, values: list[int]) -> np.ndarray:
@@ -118,7 +101,7 @@ def test_values_outside_the_format_are_refused(convert, value: int) -> None:
 
 
 def test_coco_stuff_is_prepared_and_evaluated(coco, evaluate_tiny) -> None:
-    assert script("coco_stuff")(["--root", str(coco), "--split", "val2017", "--workers", "1"]) == 0
+    assert prepare("coco_stuff", coco, "--split", "val2017") == 0
     made = coco / "coco" / "stuffthingmaps_detectron2" / "val2017"
     # The map without any labelled pixel is left out.
     assert sorted(path.stem for path in made.iterdir()) == [STEMS[i] for i in (0, 1, 3)]
@@ -128,17 +111,19 @@ def test_coco_stuff_is_prepared_and_evaluated(coco, evaluate_tiny) -> None:
     assert (labels == raw_map(1, [stuff for _, stuff, _ in VALUES])).all()
     record = json.loads((made.parent / "prepare_val2017.json").read_text())
     assert (record["written"], record["skipped_without_labels"]) == (3, 1)
+    assert is_sound("coco_2017_val_stuff_all_sem_seg", coco)
     metrics = evaluate_tiny(coco, "coco_2017_val_stuff_all_sem_seg")
     assert 0 <= metrics["coco_2017_val_stuff_all_sem_seg"]["mIoU"] <= 100
 
 
 def test_coco_object_is_prepared_and_evaluated(tmp_path, coco, evaluate_tiny) -> None:
-    assert script("coco_object")(["--root", str(coco), "--workers", "1"]) == 0
+    assert prepare("coco_object", coco) == 0
     made = coco / "coco" / "object_detectron2" / "val2017"
     assert len(list(made.iterdir())) == 4
     assert (read_label(made / f"{STEMS[2]}.png") == 0).all()
     labels = read_label(made / f"{STEMS[3]}.png")
     assert (labels == raw_map(3, [thing for _, _, thing in VALUES])).all()
+    assert is_sound("coco_object_81_sem_seg_val", coco)
     metrics = evaluate_tiny(coco, "coco_object_81_sem_seg_val")
     predicted = predictions(tmp_path / "output", "coco_object_81_sem_seg_val")
     truth = {stem: raw_map(i, [thing for _, _, thing in VALUES]) for i, stem in enumerate(STEMS)}
@@ -149,7 +134,7 @@ def test_coco_object_is_prepared_and_evaluated(tmp_path, coco, evaluate_tiny) ->
 
 
 def test_coco_stuff_10k_is_prepared_and_evaluated(coco_10k, evaluate_tiny) -> None:
-    assert script("coco_stuff_10k")(["--root", str(coco_10k), "--workers", "1"]) == 0
+    assert prepare("coco_stuff_10k", coco_10k) == 0
     base = coco_10k / "coco" / "coco_stuff_10k"
     stems = [f"COCO_train2014_{STEMS[i]}" for i in (1, 3)]
     for folder in ("annotations_detectron2", "images_detectron2"):
@@ -159,15 +144,16 @@ def test_coco_stuff_10k_is_prepared_and_evaluated(coco_10k, evaluate_tiny) -> No
     assert (labels == raw_map(1, [stuff for _, stuff, _ in VALUES])).all()
     pictures = [base / f / f"{stems[0]}.jpg" for f in ("images", "images_detectron2/test")]
     assert pictures[0].read_bytes() == pictures[1].read_bytes()
+    assert is_sound("coco_2017_test_stuff_10k_sem_seg", coco_10k)
     metrics = evaluate_tiny(coco_10k, "coco_2017_test_stuff_10k_sem_seg")
     assert 0 <= metrics["coco_2017_test_stuff_10k_sem_seg"]["mIoU"] <= 100
 
 
 def test_missing_maps_are_told_with_their_archive(tmp_path, caplog) -> None:
-    assert script("coco_stuff")(["--root", str(tmp_path), "--split", "val2017"]) == 1
+    assert prepare("coco_stuff", tmp_path, "--split", "val2017") == 1
     assert "stuffthingmaps/val2017, which is not there" in caplog.text
     assert "Unpack stuffthingmaps_trainval2017.zip" in caplog.text
-    assert script("coco_stuff_10k")(["--root", str(tmp_path)]) == 1
+    assert prepare("coco_stuff_10k", tmp_path) == 1
     assert "imageLists/train.txt, which is not there" in caplog.text
     assert list(tmp_path.iterdir()) == []
 
@@ -177,8 +163,8 @@ def test_bad_maps_are_set_aside_and_the_exit_status_says_so(coco, caplog) -> Non
     write_png(raw / f"{STEMS[0]}.png", np.full((4, 4), 200, np.uint8))
     whole = (raw / f"{STEMS[1]}.png").read_bytes()
     (raw / f"{STEMS[1]}.png").write_bytes(whole[: len(whole) // 2])
-    arguments = ["--root", str(coco), "--split", "val2017", "--workers", "1"]
-    assert script("coco_stuff")(arguments) == 1
+    arguments = ("coco_stuff", coco, "--split", "val2017")
+    assert prepare(*arguments) == 1
     assert "got 200 in 16 pixels" in caplog.text and "2 files could not be used" in caplog.text
     made = coco / "coco" / "stuffthingmaps_detectron2"
     assert [path.stem for path in (made / "val2017").iterdir()] == [STEMS[3]]
@@ -186,7 +172,7 @@ def test_bad_maps_are_set_aside_and_the_exit_status_says_so(coco, caplog) -> Non
     assert [Path(entry["file"]).stem for entry in reasons] == list(STEMS[:2])
     (raw / f"{STEMS[1]}.png").write_bytes(whole)
     (raw / f"{STEMS[0]}.png").unlink()
-    assert script("coco_stuff")(arguments) == 0
+    assert prepare(*arguments) == 0
     assert len(list((made / "val2017").iterdir())) == 2
 
 
@@ -205,8 +191,7 @@ def test_bad_files_of_the_10k_edition_are_set_aside(coco_10k, caplog, damage, re
     base = coco_10k / "coco" / "coco_stuff_10k"
     stem = f"COCO_train2014_{STEMS[1]}"
     damage(base / "annotations" / f"{stem}.mat", base / "images" / f"{stem}.jpg")
-    arguments = ["--root", str(coco_10k), "--split", "test", "--workers", "1"]
-    assert script("coco_stuff_10k")(arguments) == 1
+    assert prepare("coco_stuff_10k", coco_10k, "--split", "test") == 1
     assert reason in caplog.text
     for folder in ("annotations_detectron2", "images_detectron2"):
         assert len(list((base / folder / "test").iterdir())) == 1
@@ -230,7 +215,7 @@ def captions_tree(root: Path) -> tuple[Path, dict]:
 
 def test_captions_are_counted(tmp_path, capsys) -> None:
     captions_tree(tmp_path)
-    assert script("coco_captions")(["--root", str(tmp_path), "--split", "val2017"]) == 0
+    assert script("prepare_coco_captions")(["--root", str(tmp_path), "--split", "val2017"]) == 0
     assert capsys.readouterr().out == "val2017: 2 pictures, 10 captions\n"
 
 
@@ -241,15 +226,15 @@ def test_faults_of_captions_and_pictures_are_told(tmp_path, capsys) -> None:
     content["images"].append({"id": 77, "file_name": "77.jpg"})
     file.write_text(json.dumps(content))
     arguments = ["--root", str(tmp_path), "--split", "val2017"]
-    assert script("coco_captions")(arguments) == 1
+    assert script("prepare_coco_captions")(arguments) == 1
     text = capsys.readouterr().err
     assert "1 pictures of the annotation are not in the folder" in text and "(77.jpg)" in text
     assert "1 pictures have no caption" in text
     assert "1 captions belong to no picture of the annotation; get it again (1)" in text
     assert "1 captions are empty or no text; get the annotation again (0)" in text
     file.write_text(file.read_text()[:-30])
-    assert script("coco_captions")(arguments) == 1
+    assert script("prepare_coco_captions")(arguments) == 1
     assert "captions_val2017.json" in capsys.readouterr().err
     file.write_text("[]")
-    assert script("coco_captions")(arguments) == 1
+    assert script("prepare_coco_captions")(arguments) == 1
     assert "expected a list of objects under 'images'" in capsys.readouterr().err
