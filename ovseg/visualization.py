@@ -14,6 +14,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from scipy.spatial.distance import cdist
 
 BLANK = -1  # label of a pixel that no class claims
 BLANK_COLOR = (0, 0, 0)
@@ -53,7 +54,7 @@ def palette(names: Sequence[str], *, background: int | None = None) -> np.ndarra
             continue
         candidates, labs = _candidates(_key(names[index]))
         used = np.concatenate(taken)  # (N, 3)
-        nearest = np.linalg.norm(labs[:, None] - used[None], axis=-1).min(1)  # (C,)
+        nearest = cdist(labs, used).min(1)  # (C,)
         free = np.flatnonzero(nearest >= _LOOKS_ALIKE)
         choice = int(free[0]) if len(free) else int(nearest.argmax())
         colors[index] = candidates[choice]

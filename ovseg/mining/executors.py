@@ -13,14 +13,13 @@ import json
 import logging
 import multiprocessing
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
@@ -29,6 +28,7 @@ from ovseg.mining.parts import MiningConfig, MiningError, MiningParts
 from ovseg.mining.progress import Progress
 from ovseg.mining.sources import Shard, Source
 from ovseg.mining.worker import Job, Worker, is_finished
+from ovseg.utils.processes import leave_with_parent
 
 __all__ = ["EXECUTORS", "run_mining"]
 
@@ -163,18 +163,10 @@ def _start_process(job: Job, ranks: Any) -> None:
     """Note what a new process is to do."""
     global _job
     logging.basicConfig(level=logging.WARNING)  # progress is the parent's to tell
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    leave_with_parent()
     with ranks.get_lock():
         _job = job, ranks.value
         ranks.value += 1
-
-
-def _leave_with_parent() -> NoReturn:
-    # A killed parent closes no queue that its workers wait on: they would stay forever.
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-    os._exit(1)
 
 
 @functools.cache
