@@ -24,8 +24,7 @@ class SemSegFolders:
             cut off the name in full.
         label_suffix: ending of the label maps; likewise.
         ignore_label: label of pixels without a class.
-        count: published number of labelled pictures, None where labels of nothing but ignored
-            pixels are left out or the publications disagree.
+        count: published number of pictures, None where the publications disagree.
         listings: files with the names of the split, one a line, the first that is there counts;
             none where folders are splits.
         partial: label maps of nothing but ignored pixels are left out, so that a picture without
@@ -45,11 +44,6 @@ class SemSegFolders:
     partial: bool = False
     script: str = ""
 
-    @property
-    def label_bits(self) -> int:
-        """Bits per pixel of the label maps: what the ignore label needs."""
-        return 8 if self.ignore_label < 256 else 16
-
 
 def _coco() -> list[SemSegFolders]:
     """COCO-Stuff, its edition of 10 000 pictures, and COCO-Object.
@@ -62,12 +56,13 @@ def _coco() -> list[SemSegFolders]:
             classes="coco_stuff_171",
             images=f"coco/{split}2017",
             labels=f"coco/stuffthingmaps_detectron2/{split}2017",
+            count=count,
             partial=True,
             script="datasets/prepare_coco_stuff.py",
         )
-        for name, split in (
-            ("coco_2017_train_stuff_sem_seg", "train"),
-            ("coco_2017_val_stuff_all_sem_seg", "val"),
+        for name, split, count in (
+            ("coco_2017_train_stuff_sem_seg", "train", 118287),
+            ("coco_2017_val_stuff_all_sem_seg", "val", 5000),
         )
     ]
     edition_10k = [

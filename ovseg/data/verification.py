@@ -29,6 +29,7 @@ __all__ = ["Complaint", "Verification", "verify"]
 
 _SHOWN = 5  # files named in a complaint
 _EXAMPLES = 10  # pictures on the contact sheet
+_LEFT_OUT = 0.05  # share of pictures without labels above which a preparation was interrupted
 _CHUNK = 32  # files per message to a worker
 
 _logger = logging.getLogger(__name__)
@@ -228,6 +229,7 @@ def _check_names(
         except PreparationError as error:
             what, _, remedy = str(error).partition("\n")
             complaints.append(Complaint(what, remedy))
+            expected = labels
     names = set(expected)
     without_picture = sorted((labels.keys() | names) - images.keys())
     if without_picture and not (subset and not labels.keys() - images.keys()):
@@ -240,7 +242,8 @@ def _check_names(
             )
         )
     without_labels = sorted((names & images.keys()) - labels.keys())
-    if without_labels and subject.partial:
+    few = len(without_labels) <= _LEFT_OUT * len(names)
+    if without_labels and subject.partial and (few or subset):
         notes.append(
             f"{len(without_labels)} pictures have no label map; such with nothing but ignored "
             "pixels are left out"
@@ -263,15 +266,19 @@ def _check_names(
                     tuple(foreign),
                 )
             )
-    count = len(images.keys() & labels.keys())
-    if subject.count is not None and count != subject.count and not subset:
-        complaints.append(
-            Complaint(
-                f"{count} labelled pictures, where the published set has {subject.count}",
-                f"unpack all archives, then {subject.again}; with --subset a part is enough",
-            )
-        )
+    count = len(images.keys() & (names if subject.partial else labels.keys()))
+    if not subset:
+        complaints += _check_count(subject, count)
     return complaints, notes
+
+
+def _check_count(subject: Subject, count: int) -> Iterator[Complaint]:
+    if subject.count is not None and count != subject.count:
+        yield Complaint(
+            f"{count} pictures{'' if subject.partial else ' with labels'}, where the published set "
+            f"has {subject.count}",
+            f"unpack all archives, then {subject.again}; with --subset a part is enough",
+        )
 
 
 # -- single files ---------------------------------------------------------------------------------

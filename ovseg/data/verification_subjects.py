@@ -31,7 +31,7 @@ class Subject:
         again: what makes its label maps again, for remedies.
         image_suffix: ending of the pictures; None where there is one kind only.
         label_suffix: ending of the label maps; likewise.
-        count: published number of labelled pictures.
+        count: published number of pictures.
         listing: file with the names of the split.
         partial: label maps of nothing but ignored pixels are left out.
         name_files: files of the data set with class names, and the class list each has to equal.

@@ -75,6 +75,7 @@ def evaluate_tiny(tmp_path, monkeypatch) -> Iterator[Callable[..., Mapping[str, 
 
     Predictions lie in `tmp_path / "output" / "inference" / name`.
     """
+    from ovseg.data.dataset_yaml import resolve_dataset
     from ovseg.engine.evaluate import evaluate
     from ovseg.engine.weights import load_for_evaluation
     from ovseg.evaluation import SemSegEvaluator
@@ -99,7 +100,7 @@ def evaluate_tiny(tmp_path, monkeypatch) -> Iterator[Callable[..., Mapping[str, 
         model = build_model(cfg)
         weights = load_for_evaluation(model, cfg.MODEL.WEIGHTS)
         results = evaluate(cfg, model, weights=weights, make_evaluator=evaluator)
-        return {name: results[name]["sem_seg"] for name in names}
+        return {name: results[resolve_dataset(name)]["sem_seg"] for name in names}
 
     yield run
     for catalogue, before in ((DatasetCatalog, datasets), (MetadataCatalog, metadata)):

@@ -96,6 +96,14 @@ def test_a_config_may_name_the_file_in_place_of_the_data_set(tmp_path, toy_cfg):
     assert resolve_dataset("tinyscapes_val_sem_seg") == "tinyscapes_val_sem_seg"
 
 
+def test_the_file_is_evaluated_under_the_name_in_it(tmp_path, evaluate_tiny):
+    path = str(write_garden(tmp_path))
+    metrics = evaluate_tiny(tmp_path, path)[path]
+    assert {"mIoU", "mIoU-green", "pAcc-green"} <= metrics.keys()
+    results = json.loads((tmp_path / "output/inference/garden/metrics.json").read_text())
+    assert results["dataset"] == "garden" and results["images"]["scored"] == 2
+
+
 def test_registering_again_follows_the_file_and_other_owners_keep_their_names(tmp_path):
     path = write_garden(tmp_path)
     register_yaml(path)

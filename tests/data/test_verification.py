@@ -97,7 +97,7 @@ def test_published_counts_are_asked_for_unless_a_part_is_enough(tmp_path):
     write_cityscapes(tmp_path)
     prepare("cityscapes", tmp_path, "--split", "val")
     text = only(verify("cityscapes_fine_sem_seg_val", root=tmp_path))
-    assert "2 labelled pictures, where the published set has 500" in text
+    assert "2 pictures with labels, where the published set has 500" in text
     assert "mend: unpack all archives, then run python datasets/prepare_cityscapes.py" in text
     assert "with --subset a part is enough" in text
 
@@ -201,6 +201,17 @@ def test_pictures_of_other_splits_are_no_fault_but_their_labels_are(tmp_path):
     assert "1 label maps are not named in" in text and "files: 2012_004331" in text
 
 
+def test_an_interrupted_preparation_is_told_from_maps_left_out_on_purpose(tmp_path):
+    write_voc(tmp_path)
+    prepare("voc", tmp_path, "--split", "val")
+    first, second = verify("pascalvoc20_sem_seg_val", root=tmp_path).complaints
+    assert str(first).startswith("1 pictures have no label map in")
+    assert str(second).startswith("3 pictures, where the published set has 1449")
+    (tmp_path / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt").unlink()
+    text = only(verify("pascalvoc20_sem_seg_val", root=tmp_path, subset=True))
+    assert "expected the list" in text and "val.txt, which is not there" in text
+
+
 def test_sizes_that_differ_are_told(tmp_path):
     write_cityscapes(tmp_path)
     prepare("cityscapes", tmp_path, "--split", "val")
@@ -226,7 +237,7 @@ def test_tinyscapes_is_verified_and_looked_at(tmp_path, capsys):
     assert script("verify")(arguments) == 1
     text = capsys.readouterr().out
     assert "FAULT: 1 label maps or names of the split have no picture" in text
-    assert "FAULT: 11 labelled pictures, where the published set has 12" in text
+    assert "FAULT: 11 pictures with labels, where the published set has 12" in text
 
 
 def test_a_data_set_of_ones_own_is_verified_before_it_is_registered(tmp_path, capsys):
