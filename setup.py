@@ -36,10 +36,12 @@ setup(
         *find_packages(include=["ovseg", "ovseg.*"]),
         "ovseg.configs",
         "ovseg.configs._base_",
+        "ovseg.configs.eval",
     ],
     package_dir={
         "ovseg.configs": "configs",
         "ovseg.configs._base_": "configs/_base_",
+        "ovseg.configs.eval": "configs/eval",
     },
     package_data={
         "ovseg": ["assets/*", "py.typed"],
@@ -48,6 +50,7 @@ setup(
         "ovseg.data": ["classes/*"],
         "ovseg.configs": ["*.yaml"],
         "ovseg.configs._base_": ["*.yaml"],
+        "ovseg.configs.eval": ["*.yaml"],
     },
     # Upper ends: the next major release after the one the tests run with. Lower ends: the oldest
     # release that documents what is used here; the tests themselves run with the newest.

@@ -164,6 +164,10 @@ def _add_clip_adapter(cfg: CfgNode) -> None:
     clip = cfg.MODEL.CLIP_ADAPTER = CfgNode()
     clip.TEXT_TEMPLATES = "vild"  # "vild" (14), "imagenet" (80) or "predefined"
     clip.PREDEFINED_PROMPT_TEMPLATES = ["a photo of a {}."]
+    # Ours: what stands for a class in the templates. "list": the strings that its class list gives
+    # it (some give the background several), else its name as it is, commas included, as the paper
+    # does; "none": always the name; a separator such as ",": the parts of the name, averaged.
+    clip.SYNONYMS = "list"
     clip.PROMPT_CHECKPOINT = ""  # accepted for compatibility, unused
     # An OpenAI name ("ViT-L/14"), an open_clip name, a shipped name ("ovseg-tiny") or an
     # open_clip model config (.json).
@@ -193,3 +197,15 @@ def _add_test(cfg: CfgNode) -> None:
     test.SLIDING_TILE_SIZE = 224
     test.SLIDING_OVERLAP = 2 / 3
     test.DENSE_CRF = False
+    # Ours: how the ensemble's settings were chosen, in words; stays with every result. What
+    # tools/tune_ensemble.py prints.
+    test.TUNED_ON = ""
+    # Ours: the published row that an evaluation is held against, and what its protocol says. An
+    # evaluation on a data set with another background rule or ignore value is refused.
+    protocol = test.PROTOCOL = CfgNode()
+    protocol.ROW = ""  # such as "A-150"
+    # "none": every pixel that counts is of a named class; "class": one class is the background.
+    protocol.BACKGROUND = ""
+    protocol.IGNORE_VALUE = -1  # of the label maps
+    protocol.CONVENTION = ""  # of the reported mIoU: "ovseg" or "detectron2"
+    protocol.REPORTED = None  # mIoU in percent, where the row is published

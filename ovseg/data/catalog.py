@@ -276,6 +276,10 @@ def _register_benchmark(folders: SemSegFolders, base: Path) -> None:
         }
     if folders.classes == "ade20k_847":
         metadata["thing_classes"] = list(classes.names)
+    if classes.background is not None:
+        metadata["background_class"] = classes.background
+    if any(given != (own,) for own, given in zip(classes.names, classes.synonyms, strict=True)):
+        metadata["class_synonyms"] = [list(given) for given in classes.synonyms]
     if not _claim(folders.name, base):
         _complete_metadata(folders, base, classes.names, metadata)
         return

@@ -21,6 +21,7 @@ from ovseg.d2.evaluation import (
 from ovseg.d2.utils import comm
 from ovseg.data.build import build_test_loader, get_records
 from ovseg.data.dataset_yaml import resolve_dataset
+from ovseg.engine.protocol import check_protocol, report_protocol
 from ovseg.engine.tta import AugmentedSegmentor
 from ovseg.evaluation import SemSegEvaluator
 from ovseg.evaluation.counts import ImageCounts
@@ -77,10 +78,13 @@ def evaluate(
             "DATASETS.TEST: expected the names of data sets to evaluate on, got none; add e.g. "
             "DATASETS.TEST \"('tinyscapes_val_sem_seg',)\""
         )
+    names = [resolve_dataset(entry) for entry in cfg.DATASETS.TEST]
+    for name in names:
+        check_protocol(cfg, name)
     subject = wrap_for_testing(cfg, model)
     results: OrderedDict[str, Results] = OrderedDict()
     journals = []
-    for name in map(resolve_dataset, cfg.DATASETS.TEST):
+    for name in names:
         folder = Path(cfg.OUTPUT_DIR) / "inference" / name
         vocabulary = _vocabulary(model, name)
         began = time.perf_counter()
@@ -99,6 +103,7 @@ def evaluate(
         if comm.is_main_process():
             logger.info("Results on %s:", name)
             print_csv_format(results[name])
+            report_protocol(cfg, results[name].get("sem_seg", {}))
             run = {
                 "processes": comm.get_world_size(),
                 "seconds": round(time.perf_counter() - began, 2),
@@ -193,6 +198,7 @@ def _leave_manifest(
         weights=weights,
         vocabulary=vocabulary,
         run=run,
+        remarks=[cfg.TEST.TUNED_ON] if cfg.TEST.TUNED_ON else [],
     )
     write_json(folder / "manifest.json", manifest)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def tuning_record(tuning: Tuning, manifest: Mapping[str, Any]) -> dict[str, Any]
         "images": tuning.images,
         "skipped": dict(tuning.skipped),
         "seconds": {name: round(value, 2) for name, value in tuning.seconds.items()},
-        "best": {**_setting(tuning.best), "options": list(tuning.best.options())},
+        "best": {**_setting(tuning.best), "options": list(_options(tuning))},
         "settings": [_setting(result) for result in tuning.results],
         "conventions": dict(CONVENTIONS),
         "manifest": dict(manifest),
@@ -79,7 +80,7 @@ def text_tables(tuning: Tuning) -> str:
             lines.append(f"{threshold:<8g}" + "".join(f"{cell:>{width}}" for cell in cells))
         lines.append("")
     best = tuning.best
-    lines.append(f"* best: {_number(best, tuning.metric)} with {' '.join(best.options())}")
+    lines.append(f"* best: {_number(best, tuning.metric)} with {_command(tuning)}")
     spent = ", ".join(f"{name} {value:.1f} s" for name, value in tuning.seconds.items())
     lines.append(f"{len(tuning.results)} settings on {tuning.images} images: {spent}")
     lines.append(tuning.origin)
@@ -103,6 +104,15 @@ def write_tuning(folder: str | Path, tuning: Tuning, manifest: Mapping[str, Any]
     return write_page(Path(folder) / "tuning.html", _page(tuning, manifest))
 
 
+def _options(tuning: Tuning) -> tuple[str, ...]:
+    """KEY VALUE words that set the best setting, and say in every manifest where it is from."""
+    return (*tuning.best.options(), "TEST.TUNED_ON", tuning.origin)
+
+
+def _command(tuning: Tuning) -> str:
+    return shlex.join(_options(tuning))
+
+
 def _page(tuning: Tuning, manifest: Mapping[str, Any]) -> Html:
     warning = (
         element(
@@ -117,7 +127,7 @@ def _page(tuning: Tuning, manifest: Mapping[str, Any]) -> Html:
     best = tuning.best
     facts = [
         ("best", f"{_number(best, tuning.metric)} {tuning.metric}"),
-        ("settings", " ".join(best.options())),
+        ("settings", _command(tuning)),
         ("images", f"{tuning.images} of {tuning.dataset} ({tuning.role} split)"),
         ("left out", f"{len(tuning.skipped)} unreadable"),
         ("time", ", ".join(f"{name} {value:.1f} s" for name, value in tuning.seconds.items())),

@@ -140,6 +140,7 @@ class MaskFormer(Segmentor):
                 tuple(adapter.PREDEFINED_PROMPT_TEMPLATES) if predefined else adapter.TEXT_TEMPLATES
             ),
             "output": cfg.TEST.OUTPUT,
+            "synonyms": adapter.SYNONYMS,
         }
 
     def class_logits(self, outputs: dict[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:

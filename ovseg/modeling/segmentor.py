@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from ovseg.modeling.postprocess import Prediction
 from ovseg.vocab import Vocabulary
 
 OUTPUTS = ("labels", "sem_seg")
+SYNONYM_RULES = ("list", "none")
 Inputs = Sequence[Mapping[str, Any]]
 
 
@@ -48,9 +49,11 @@ class Segmentor(nn.Module, ABC):
         size_divisibility: padded sides are multiples of this.
         templates: prompt templates of vocabularies that are made from bare class names.
         output: "labels" or "sem_seg", the entry of each result.
+        synonyms: what stands for a class of a data set: "list" (the strings that its class list
+            gives it, else its name), "none" (its name), or a separator at which names are split.
 
     Raises:
-        ValueError: `output` is neither.
+        ValueError: `output` or `synonyms` is none of these.
     """
 
     pixel_mean: Tensor
@@ -64,15 +67,22 @@ class Segmentor(nn.Module, ABC):
         size_divisibility: int,
         templates: str | Sequence[str] = "vild",
         output: str = "labels",
+        synonyms: str = "list",
     ) -> None:
         super().__init__()
         if output not in OUTPUTS:
             raise ValueError(f"TEST.OUTPUT: expected one of {OUTPUTS}, got {output!r}.")
+        if synonyms not in SYNONYM_RULES and (not synonyms or synonyms[0].isalnum()):
+            raise ValueError(
+                f"MODEL.CLIP_ADAPTER.SYNONYMS: expected one of {SYNONYM_RULES} or a separator such "
+                f"as ',', got {synonyms!r}."
+            )
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
         self.size_divisibility = size_divisibility
         self.templates = templates
         self.output = output
+        self.synonyms = synonyms
 
     @property
     def device(self) -> torch.device:
@@ -183,7 +193,13 @@ class Segmentor(nn.Module, ABC):
                 f"Expected the metadata of {datasets[0]!r} to have stuff_classes or a vocabulary, "
                 "got neither; register the data set or pass a vocabulary."
             )
-        return Vocabulary.make(names, templates=self.templates)
+        separator = None if self.synonyms in SYNONYM_RULES else self.synonyms
+        vocabulary = Vocabulary.make(names, templates=self.templates, synonyms=separator)
+        listed = getattr(metadata, "class_synonyms", None)
+        if self.synonyms == "list" and listed is not None:
+            prompts = tuple(tuple(text.strip() for text in texts) for texts in listed)
+            vocabulary = replace(vocabulary, prompts=prompts)
+        return replace(vocabulary, background=getattr(metadata, "background_class", None))
 
     def prepare(self, batched_inputs: Inputs) -> ImageBatch:
         """Normalises and pads a batch.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -88,10 +89,13 @@ def test_a_setting_scores_what_a_full_evaluation_with_its_options_scores(
         if (r.templates, r.threshold, r.weight) == (templates, threshold, weight)
     ]
     options = (*result.options(), "OUTPUT_DIR", str(tmp_path), "DATASETS.TEST", (VAL,))
+    options = (*options, "TEST.TUNED_ON", tuning.origin)
     full = evaluate(config(*options), bundled(*options))[VAL]["sem_seg"]
     assert set(result.scores) == {k for k in full if not k.startswith(("IoU-", "ACC-"))}
     for name, value in result.scores.items():
         assert value == full[name] or (math.isnan(value) and math.isnan(full[name])), name
+    manifest = json.loads((tmp_path / "inference" / VAL / "manifest.json").read_text())
+    assert manifest["remarks"] == [tuning.origin]
 
 
 def test_settings_differ_and_the_best_is_the_first_of_the_highest(tuning):

@@ -31,6 +31,7 @@ def test_the_text_marks_the_best_and_says_how_to_set_it(tuning):
     assert lines[4].split() == ["0.5", "10.00", "30.25*", "-"]
     text = "\n".join(lines)
     assert "MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT 0.5 MODEL.CLIP_ADAPTER.MASK_THR 0.5" in text
+    assert f"MODEL.CLIP_ADAPTER.TEXT_TEMPLATES vild TEST.TUNED_ON '{tuning.origin}'" in text
     assert "6 settings on 7 images" in text and "sweep 1.0 s" in text
 
 
@@ -38,7 +39,7 @@ def test_the_record_is_plain_json_with_settings_and_manifest(tuning, tmp_path):
     write_tuning(tmp_path, tuning, {"weights": {"name": "<w>"}})
     record = json.loads((tmp_path / "tuning.json").read_text())
     assert record["best"]["weight"] == 0.5 and record["best"]["threshold"] == 0.5
-    assert record["best"]["options"][-1] == "vild"
+    assert record["best"]["options"][-3:] == ["vild", "TEST.TUNED_ON", tuning.origin]
     assert [s["scores"]["mIoU"] for s in record["settings"]] == [*VALUES[:-1], None]
     assert not record["tuned_on_test_split"] and record["manifest"]["weights"]["name"] == "<w>"
 
