@@ -78,6 +78,7 @@ ROWS: tuple[Row, ...] = (
     Row("true_masks", "fine-tuned: true masks (seen), nouns of 1 caption", pairs="true_masks"),
     Row("mined_1", "fine-tuned: proposals, nouns of 1 caption", pairs="mined_1"),
     Row("mined_5", "fine-tuned: proposals, nouns of 5 captions", pairs="mined_5"),
+    Row("mutual", "the same, only pairs that chose each other", pairs="mutual"),
     Row("prompts", "mask prompts only", pairs="mined_1", mode="mask_prompt", prompted=True),
     Row(
         "both",

@@ -21,7 +21,7 @@ from ovseg.mining.sources import open_source
 
 __all__ = ["PAIRS", "class_pairs", "collect_pairs", "mine_training_pictures", "without_mask"]
 
-PAIRS = ("classes", "all_classes", "true_masks", "mined_1", "mined_5", "unmasked")
+PAIRS = ("classes", "all_classes", "true_masks", "mined_1", "mined_5", "mutual", "unmasked")
 TEMPLATE = "a photo of a {}."
 MIN_PIXELS = 32  # smaller regions of true labels are left out
 
@@ -34,7 +34,8 @@ def collect_pairs(
     Args:
         kind: one of `PAIRS`: class names on true masks ("classes" of the seen ones only), nouns
             of one caption on true masks of the seen classes, nouns of one or of five captions on
-            proposals, or the former with their boxes unmasked.
+            proposals, of the latter only those pairs whose noun is the region's best, too, or of
+            the former with their boxes unmasked.
         folder: where mining leaves its records; finished ones are used again.
         base: weights of the model that proposes and scores.
         pictures: training pictures that are used, from the first one on.
@@ -53,7 +54,9 @@ def collect_pairs(
         return class_pairs(pictures, seen_only=kind == "classes", image_size=image_size, seed=seed)
     true_masks = kind == "true_masks"
     records = mine_training_pictures(folder, base, pictures, true_masks=true_masks)
-    if kind != "mined_5":
+    if kind == "mutual":
+        records = records.filter(records["mutual"])
+    elif kind != "mined_5":
         records = records.filter(pc.equal(records["caption_index"], 0))
     pairs = ArrayPairDataset.load(
         RecordPairDataset(
