@@ -17,18 +17,29 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where 
 
 from ovseg.config import load_cfg
 from ovseg.d2.modeling import build_model
-from ovseg.engine.benchmark import Comparison, compare_label_maps, compare_text_towers, stages
+from ovseg.engine.benchmark import (
+    compare_label_maps,
+    compare_text_towers,
+    measure_evaluation,
+    stages,
+)
 from ovseg.engine.weights import load_for_evaluation
 from ovseg.utils.environment import environment_record
 from ovseg.utils.files import atomic_path
 from ovseg.vocab import Vocabulary
 
-EXAMPLE = "example: %(prog)s --config-file ovseg_swinB --size 640 853 --benchmark ade20k_847"
+EXAMPLE = """
+examples:
+  %(prog)s --config-file ovseg_swinB --size 640 853 --benchmark ade20k_847
+  %(prog)s --size 128 171 --output-size 3000 4000 --benchmark ade20k_847 --limit-gib 1
+"""
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config-file", default="ovseg_tiny", help="path or shipped name")
     parser.add_argument("--weights", default="random", help="name, path, or random")
     parser.add_argument("--size", type=int, nargs=2, default=(128, 128), metavar=("H", "W"))
@@ -36,31 +47,12 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--benchmark", default="ade20k_150", help="class list to segment")
     parser.add_argument("--texts", type=int, default=64, help="prompts to compare text towers on")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--limit-gib", type=float, default=2.0, help="room for all scores at full size, see labels"
+    )
     parser.add_argument("--output", type=Path, help="write the figures to this JSON file")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
     return parser.parse_args(words)
-
-
-def compared(name: str, comparison: Comparison) -> dict[str, float | str | None]:
-    """Print one comparison and return it as plain numbers."""
-    plain, saving = comparison.plain, comparison.saving
-    memory = comparison.memory_ratio
-    print(f"\n{name}: {plain.seconds * 1e3:.1f} ms -> {saving.seconds * 1e3:.1f} ms", end="")
-    print(f"  ({comparison.speedup:.1f}x faster)", end="")
-    if memory is not None and plain.peak_bytes is not None and saving.peak_bytes is not None:
-        print(
-            f", {plain.peak_bytes / 2**20:.0f} MiB -> {saving.peak_bytes / 2**20:.0f} MiB", end=""
-        )
-        print(f"  ({memory:.1f}x less)", end="")
-    print(f", largest difference {comparison.difference:.2g}")
-    return {
-        "plain_seconds": plain.seconds,
-        "saving_seconds": saving.seconds,
-        "speedup": comparison.speedup,
-        "plain_bytes": plain.peak_bytes,
-        "saving_bytes": saving.peak_bytes,
-        "difference": comparison.difference,
-    }
 
 
 def main(args: argparse.Namespace) -> dict[str, object]:
@@ -84,17 +76,21 @@ def main(args: argparse.Namespace) -> dict[str, object]:
     out_height, out_width = args.output_size or args.size
     inputs = [{"image": image, "height": out_height, "width": out_width}]
     [prediction] = model.predict_masks(inputs, vocabulary)
+    maps = compare_label_maps(
+        prediction, repeats=args.repeats, limit_bytes=round(args.limit_gib * 2**30)
+    )
+    whole = measure_evaluation(model, inputs[0], vocabulary, repeats=args.repeats)
+    text = compare_text_towers(model, prompts, repeats=args.repeats)
+    print(f"\ntext tower, 77 tokens -> up to the end of text:\n  {text.text()}")
+    print(f"\nlabel map {out_height} x {out_width}, all scores -> bands:\n  {maps.text()}")
+    memory = "" if whole.peak_bytes is None else f", {whole.peak_bytes / 2**20:.0f} MiB at most"
+    print(f"\nevaluating the image, label map in bands: {whole.seconds * 1e3:.1f} ms{memory}")
     figures = {
         "settings": {**vars(args), "output": str(args.output), "classes": len(vocabulary)},
         "stages": seconds,
-        "text": compared(
-            "text tower, 77 tokens -> up to the end of text",
-            compare_text_towers(model, prompts, repeats=args.repeats),
-        ),
-        "labels": compared(
-            f"label map {out_height} x {out_width}, all scores -> bands",
-            compare_label_maps(prediction, repeats=args.repeats),
-        ),
+        "text": text.record(),
+        "labels": maps.record(),
+        "evaluation": {"seconds": whole.seconds, "peak_bytes": whole.peak_bytes},
         "environment": environment_record(),
     }
     if args.output is not None:

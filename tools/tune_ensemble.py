@@ -17,6 +17,7 @@ from ovseg.config import load_cfg
 from ovseg.d2.modeling import build_model
 from ovseg.d2.utils import setup_logger
 from ovseg.data.catalog import register_builtin
+from ovseg.data.dataset_yaml import resolve_dataset
 from ovseg.engine.ensemble_sweep import CLIP_ONLY, MASK_CLASSIFIER_ONLY, Setting
 from ovseg.engine.score_cache import ScoreCache
 from ovseg.engine.splits import TEST_SPLIT_FLAG, SplitError, require_tunable
@@ -48,24 +49,18 @@ def numbers(words: str) -> tuple[float, ...]:
     return tuple(float(word) for word in words.split(","))
 
 
-def names(words: str) -> tuple[str, ...]:
-    """Read names, commas between."""
-    return tuple(words.split(","))
-
-
 def parse(words: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", default="ovseg_tiny", help="path or shipped name")
-    parser.add_argument("--dataset", required=True, help="registered name of the split")
+    parser.add_argument("--dataset", required=True, help="registered name, or a YAML file")
     help_weights = "e.g. mask,0.6,0.7,clip: numbers, the mask classifier alone, CLIP alone"
     parser.add_argument("--weights", type=weights, default=DEFAULT.weights, help=help_weights)
     parser.add_argument("--thresholds", type=numbers, default=DEFAULT.thresholds, help="0.35,0.4")
-    parser.add_argument(
-        "--templates", type=names, default=DEFAULT.templates, help=f"of {','.join(TEMPLATE_NAMES)}"
-    )
+    known = ",".join(TEMPLATE_NAMES)
+    parser.add_argument("--templates", default=",".join(DEFAULT.templates), help=f"of {known}")
     parser.add_argument("--metric", default="mIoU", help="to choose by, e.g. mIoU-gt, hIoU-seen")
     parser.add_argument("--images", type=int, help="use so many pictures, evenly spread")
     parser.add_argument("--cache", type=Path, help="folder; default: OUTPUT_DIR/tuning/cache")
@@ -82,15 +77,16 @@ def main(args: argparse.Namespace) -> Tuning:
     setup_logger(name="ovseg")
     cfg = load_cfg(args.config_file, args.opts)
     register_builtin()
-    require_tunable(args.dataset, known_as_test=args.known_as_test)  # before anything slow
-    grid = Grid(args.weights, args.thresholds, args.templates)
+    dataset = resolve_dataset(args.dataset)
+    require_tunable(dataset, known_as_test=args.known_as_test)  # before anything slow
+    grid = Grid(args.weights, args.thresholds, tuple(args.templates.split(",")))
     model = build_model(cfg).eval()
     loaded = load_for_evaluation(model, cfg.MODEL.WEIGHTS)
     folder = Path(cfg.OUTPUT_DIR) / "tuning"
     tuning = tune(
         cfg,
         model,
-        args.dataset,
+        dataset,
         cache=ScoreCache.from_config(cfg, model, args.cache or folder / "cache"),
         grid=grid,
         metric=args.metric,
@@ -101,14 +97,14 @@ def main(args: argparse.Namespace) -> Tuning:
     chosen = tuning.best.templates
     manifest = make_manifest(
         cfg,
-        args.dataset,
+        dataset,
         metrics={},
         weights=loaded,
-        vocabulary=template_vocabularies(cfg, model, args.dataset, [chosen])[chosen],
+        vocabulary=template_vocabularies(cfg, model, dataset, [chosen])[chosen],
         run={"command": list(sys.argv)},
         remarks=[tuning.origin],
     )
-    page = write_tuning(args.output or folder / args.dataset, tuning, manifest)
+    page = write_tuning(args.output or folder / dataset, tuning, manifest)
     print(f"\n{text_tables(tuning)}\n\n{page}")
     return tuning
 

@@ -10,16 +10,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from open_clip import CLIP
 from torch import Tensor
 
 from ovseg.clip import encode_texts, tokenize
+from ovseg.evaluation.confusion import confusion_matrix
 from ovseg.modeling.ovseg import OVSeg
-from ovseg.modeling.postprocess import Prediction
+from ovseg.modeling.postprocess import BAND_BYTES, Prediction
 from ovseg.vocab import Vocabulary
 
-__all__ = ["Comparison", "Cost", "compare_label_maps", "compare_text_towers", "measure", "stages"]
+__all__ = [
+    "Comparison",
+    "Cost",
+    "LabelMaps",
+    "compare_label_maps",
+    "compare_text_towers",
+    "measure",
+    "measure_evaluation",
+    "stages",
+]
 
 _CLEAR_PEAK = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
@@ -46,7 +57,7 @@ class Comparison:
     Attributes:
         plain: without the measure.
         saving: with it.
-        difference: largest absolute difference of the results.
+        difference: largest absolute difference of the results; of label maps, pixels that differ.
     """
 
     plain: Cost
@@ -64,6 +75,27 @@ class Comparison:
         if self.plain.peak_bytes is None or not self.saving.peak_bytes:
             return None
         return self.plain.peak_bytes / self.saving.peak_bytes
+
+    def text(self) -> str:
+        """Times, memory and difference in one line."""
+        plain, saving = self.plain, self.saving
+        line = f"{plain.seconds * 1e3:.1f} ms -> {saving.seconds * 1e3:.1f} ms"
+        line += f"  ({self.speedup:.1f}x faster)"
+        if plain.peak_bytes is not None and saving.peak_bytes is not None:
+            line += f", {plain.peak_bytes / 2**20:.0f} MiB -> {saving.peak_bytes / 2**20:.0f} MiB"
+            line += f"  ({self.memory_ratio or float('inf'):.1f}x less)"
+        return f"{line}, largest difference {self.difference:.2g}"
+
+    def record(self) -> dict[str, float | None]:
+        """The figures for JSON."""
+        return {
+            "plain_seconds": self.plain.seconds,
+            "saving_seconds": self.saving.seconds,
+            "speedup": self.speedup,
+            "plain_bytes": self.plain.peak_bytes,
+            "saving_bytes": self.saving.peak_bytes,
+            "difference": self.difference,
+        }
 
 
 def measure(
@@ -153,16 +185,112 @@ def compare_text_towers(model: OVSeg, texts: list[str], *, repeats: int = 3) -> 
     return _compare(whole, trimmed, model.device, repeats)
 
 
-def compare_label_maps(prediction: Prediction, *, repeats: int = 3) -> Comparison:
+@dataclass(frozen=True)
+class LabelMaps(Comparison):
+    """Labels from all scores at once, and from bands of rows.
+
+    Attributes:
+        rows: of the label map.
+        plain_rows: rows whose scores were held at a time where all would not fit; the costs of
+            `plain` are theirs. `difference` is that of all rows either way.
+        bytes_per_row: of the scores of all classes.
+    """
+
+    rows: int
+    plain_rows: int
+    bytes_per_row: int
+
+    @property
+    def whole_bytes(self) -> int | None:
+        """Memory of the plain way for all rows: measured, and for missing rows added."""
+        if self.plain.peak_bytes is None:
+            return None
+        return self.plain.peak_bytes + (self.rows - self.plain_rows) * self.bytes_per_row
+
+    def text(self) -> str:
+        """The costs, and which of them were measured on a part of the rows."""
+        lines = [super().text().rpartition(", largest")[0]]
+        if self.plain_rows < self.rows and self.whole_bytes is not None:
+            lines[0] = f"{self.plain_rows} rows -> all rows: {lines[0]}"
+            size = self.whole_bytes / 2**30
+            lines.append(f"scores of all {self.rows} rows: {size:.1f} GiB, measured + arithmetic")
+        lines.append(f"pixels of all {self.rows} rows labelled differently: {self.difference:.0f}")
+        return "\n  ".join(lines)
+
+    def record(self) -> dict[str, float | None]:
+        """The figures for JSON; `plain_bytes_all_rows` is `whole_bytes`."""
+        own = {"rows": self.rows, "plain_rows": self.plain_rows}
+        return super().record() | own | {"plain_bytes_all_rows": self.whole_bytes}
+
+
+def compare_label_maps(
+    prediction: Prediction, *, repeats: int = 3, limit_bytes: int | None = None
+) -> LabelMaps:
     """Make labels from all scores at full size, then in bands of rows.
 
     Args:
         prediction: of one image.
         repeats: timed runs.
+        limit_bytes: room for the scores of all classes; where they take more, they are made for as
+            many rows at a time as fit, so that the labels can be compared all the same.
     """
-    return _compare(
-        lambda: prediction.sem_seg().argmax(0), prediction.labels, prediction.device, repeats
+    height, width = prediction.output_size
+    per_row = 4 * prediction.num_classes * width
+    rows = height if limit_bytes is None else max(1, min(height, limit_bytes // per_row))
+    with torch.no_grad():
+        banded = prediction.labels()
+        differing = 0
+        for start, scores in _slabs(prediction, rows):
+            labels = scores.argmax(0)
+            differing += int((labels != banded[start : start + len(labels)]).sum())
+    plain, saving = (
+        measure(run, device=prediction.device, repeats=repeats, warm_up=False)
+        for run in (lambda: next(_slabs(prediction, rows))[1].argmax(0), prediction.labels)
     )
+    return LabelMaps(plain, saving, float(differing), height, rows, per_row)
+
+
+def _slabs(prediction: Prediction, rows: int) -> Iterator[tuple[int, Tensor]]:
+    """First row and scores (K, n, W) of slabs of rows, made from bands of the usual height."""
+    height, width = prediction.output_size
+    band_rows = max(1, BAND_BYTES // (4 * prediction.floats_per_pixel * width))
+    start, slab = 0, torch.empty(0)
+    for band, values in prediction.bands(band_rows):
+        done = 0
+        while done < band.stop - band.start:
+            row = band.start + done
+            if row == start:
+                count = min(rows, height - start)
+                slab = torch.empty(prediction.num_classes, count, width, device=prediction.device)
+            taken = min(band.stop - row, start + slab.shape[1] - row)
+            part = values[done : done + taken, :, : prediction.num_classes]  # (n, W, K)
+            slab[:, row - start : row - start + taken] = part.permute(2, 0, 1)
+            done += taken
+            if row + taken == start + slab.shape[1]:
+                yield start, slab
+                start += slab.shape[1]
+
+
+def measure_evaluation(
+    model: OVSeg, inputs: dict[str, Any], vocabulary: Vocabulary, *, repeats: int = 1
+) -> Cost:
+    """Cost of evaluating one image: proposals, names, label map, and its confusion matrix.
+
+    Args:
+        model: in eval mode, with output "labels".
+        inputs: of one image.
+        vocabulary: K classes; they are encoded before.
+        repeats: timed runs.
+    """
+    size = (inputs["height"], inputs["width"])
+    truth = np.random.default_rng(0).integers(0, len(vocabulary), size, dtype=np.uint16)
+    model.clip_adapter.text_features(vocabulary)
+
+    def run() -> None:
+        labels = model([inputs], vocabulary)[0]["labels"].cpu().numpy()
+        confusion_matrix(labels, truth, len(vocabulary), 65535)
+
+    return measure(run, device=model.device, repeats=repeats, warm_up=False)
 
 
 def _compare(
