@@ -48,6 +48,7 @@ def in_own_processes(root: Path, output: Path, *words: str, **environment: str):
         *("-m", "tests.engine.tiny_evaluation", *words),
         TINY_ROOT=str(root),
         TINY_OUTPUT=str(output),
+        timeout=900,
         **environment,
     )
 
