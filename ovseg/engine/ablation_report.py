@@ -97,7 +97,7 @@ def _system_table(results: Results, split: str) -> str:
             ("seen", lambda r: ensemble(r, "mIoU-seen")),
             ("unseen", lambda r: ensemble(r, "mIoU-unseen")),
             ("unseen things", lambda r: ensemble(r, "mIoU-unseen_things")),
-            ("weight", lambda r: 100 * r["chosen_weight"]),
+            ("weight, %", lambda r: 100.0 * r["chosen_weight"]),
         ],
     )
 
@@ -117,7 +117,7 @@ def _table(results: Results, columns: Sequence[tuple[str, Value]]) -> str:
 
 def _cell(values: Sequence[float]) -> str:
     mean = statistics.fmean(values)
-    if all(float(value).is_integer() for value in values):
+    if all(isinstance(value, int) for value in values):  # a count
         return f"{mean:.0f}"
     return f"{mean:.1f} ± {(max(values) - min(values)) / 2:.1f}" if values[1:] else f"{mean:.1f}"
 
