@@ -71,7 +71,7 @@ def _introduction(results: Results, size: Mapping[str, int], split: str) -> str:
         f"that trains takes {size['steps']} steps of 128 pairs (a row that starts from another one "
         f"adds its own). Accuracy on {size['accuracy_scenes']} scenes of {split}, mIoU on "
         f"{size[split]}. Numbers are means over seeds, ± half the range between the lowest and the "
-        "highest seed."
+        "highest seed; a number without ± is of one seed."
     )
 
 
