@@ -23,7 +23,8 @@ _STYLE = """
   font-variant-numeric: tabular-nums; }
 .map td.best { outline: 3px solid #b3261e; outline-offset: -3px; font-weight: 700; }
 .warning { border: 2px solid #b3261e; padding: .6rem 1rem; color: #b3261e; }
-code { overflow-wrap: anywhere; }
+.facts td:first-child { white-space: nowrap; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 """
 _SHORT = {MASK_CLASSIFIER_ONLY: "mask", CLIP_ONLY: "CLIP"}
 _LEGEND = (
@@ -145,7 +146,7 @@ def _page(tuning: Tuning, manifest: Mapping[str, Any]) -> Html:
         "Ensemble settings",
         element("p", tuning.origin),
         warning,
-        table([], facts),
+        table([], facts, class_="facts"),
         element("p", f"{_LEGEND} All maps share one scale."),
         *maps,
         element("h2", "Manifest"),
@@ -169,7 +170,7 @@ def _heat_map(tuning: Tuning, templates: str) -> Html:
             share = 0.0 if math.isnan(value) or best == worst else (value - worst) / (best - worst)
             mixed = (low + share * (high - low) for low, high in _COLOURS)
             colour = ", ".join(str(round(channel)) for channel in mixed)
-            ink = "#fff" if share > 0.55 else "#1c2330"
+            ink = "#fff" if share > 0.7 else "#1c2330"
             cells.append(
                 element(
                     "td",
