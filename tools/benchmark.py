@@ -83,8 +83,7 @@ def main(args: argparse.Namespace) -> dict[str, object]:
     text = compare_text_towers(model, prompts, repeats=args.repeats)
     print(f"\ntext tower, 77 tokens -> up to the end of text:\n  {text.text()}")
     print(f"\nlabel map {out_height} x {out_width}, all scores -> bands:\n  {maps.text()}")
-    memory = "" if whole.peak_bytes is None else f", {whole.peak_bytes / 2**20:.0f} MiB at most"
-    print(f"\nevaluating the image, label map in bands: {whole.seconds * 1e3:.1f} ms{memory}")
+    print(f"\nevaluating the image, label map in bands: {whole}")
     figures = {
         "settings": {**vars(args), "output": str(args.output), "classes": len(vocabulary)},
         "stages": seconds,

@@ -49,6 +49,10 @@ class Cost:
     seconds: float
     peak_bytes: int | None
 
+    def __str__(self) -> str:
+        memory = "" if self.peak_bytes is None else f", {self.peak_bytes / 2**20:.0f} MiB"
+        return f"{self.seconds * 1e3:.1f} ms{memory}"
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -83,7 +87,8 @@ class Comparison:
         line += f"  ({self.speedup:.1f}x faster)"
         if plain.peak_bytes is not None and saving.peak_bytes is not None:
             line += f", {plain.peak_bytes / 2**20:.0f} MiB -> {saving.peak_bytes / 2**20:.0f} MiB"
-            line += f"  ({self.memory_ratio or float('inf'):.1f}x less)"
+            ratio = self.memory_ratio
+            line += "" if ratio is None else f"  ({ratio:.1f}x less)"
         return f"{line}, largest difference {self.difference:.2g}"
 
     def record(self) -> dict[str, float | None]:
@@ -209,18 +214,19 @@ class LabelMaps(Comparison):
 
     def text(self) -> str:
         """The costs, and which of them were measured on a part of the rows."""
-        lines = [super().text().rpartition(", largest")[0]]
-        if self.plain_rows < self.rows and self.whole_bytes is not None:
-            lines[0] = f"{self.plain_rows} rows -> all rows: {lines[0]}"
-            size = self.whole_bytes / 2**30
-            lines.append(f"scores of all {self.rows} rows: {size:.1f} GiB, measured + arithmetic")
-        lines.append(f"pixels of all {self.rows} rows labelled differently: {self.difference:.0f}")
-        return "\n  ".join(lines)
+        if self.plain_rows == self.rows or self.whole_bytes is None:
+            line = super().text().rpartition(", largest")[0]
+        else:
+            part, whole = f"{self.plain_rows} of {self.rows} rows at once", self.whole_bytes / 2**30
+            line = f"{part}: {self.plain}; all in bands: {self.saving}\n  "
+            line += f"all rows at once: {whole:.1f} GiB, measured on the part and added up"
+        return f"{line}\n  pixels of all rows labelled differently: {self.difference:.0f}"
 
     def record(self) -> dict[str, float | None]:
         """The figures for JSON; `plain_bytes_all_rows` is `whole_bytes`."""
         own = {"rows": self.rows, "plain_rows": self.plain_rows}
-        return super().record() | own | {"plain_bytes_all_rows": self.whole_bytes}
+        record = super().record() | own | {"plain_bytes_all_rows": self.whole_bytes}
+        return record if self.plain_rows == self.rows else record | {"speedup": None}
 
 
 def compare_label_maps(

@@ -63,7 +63,9 @@ def test_scores_that_do_not_fit_are_compared_slab_by_slab(monkeypatch):
     )
     compared = compare_label_maps(scores, repeats=1, limit_bytes=7 * row + 5)
     assert (compared.rows, compared.plain_rows, compared.difference) == (101, 7, 0)
+    assert compared.record()["speedup"] is None
     if compared.plain.peak_bytes is not None:
+        assert "7 of 101 rows at once" in compared.text()
         assert compared.whole_bytes == compared.plain.peak_bytes + 94 * row
 
 
