@@ -16,12 +16,11 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from tqdm import tqdm
 
 from ovseg.utils.files import atomic_path
 from ovseg.utils.images import ImageError, read_image
-from ovseg.utils.processes import leave_with_parent
+from ovseg.utils.processes import as_finished, leave_with_parent
 
 __all__ = [
     "PreparationError",
@@ -358,16 +357,8 @@ def _run(
     # Forking a process that runs threads (torch, OpenCV) may hang, so workers start afresh.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-    running: set[Future[list[tuple[str, str, str]]]] = set()
     try:
-        while True:
-            for chunk in islice(chunks, 2 * workers - len(running)):
-                running.add(pool.submit(one, chunk))
-            if not running:
-                return
-            finished, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                yield future.result()
+        yield from as_finished(pool, one, chunks, in_hand=2 * workers)
     except BrokenProcessPool as error:
         raise PreparationError(
             "a worker process ended before its work; it was probably killed for memory: use fewer "

@@ -15,9 +15,8 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from ovseg.mining.parts import MiningConfig, MiningError, MiningParts
 from ovseg.mining.progress import Progress
 from ovseg.mining.sources import Shard, Source
 from ovseg.mining.worker import Job, Worker, is_finished
-from ovseg.utils.processes import leave_with_parent
+from ovseg.utils.processes import as_finished, leave_with_parent
 
 __all__ = ["EXECUTORS", "run_mining"]
 
@@ -184,21 +183,11 @@ def _processes(job: Job, shards: Sequence[Shard], workers: int) -> Done:
     """Mine in new processes, each with models of its own."""
     context = multiprocessing.get_context("spawn")
     arguments = (job, context.Value("i", 0))
-    waiting = iter(shards)
     pool = ProcessPoolExecutor(
         workers, mp_context=context, initializer=_start_process, initargs=arguments
     )
     try:
-        # A few in hand per worker, not all: there may be a hundred thousand.
-        running: set[Future[dict[str, float]]] = set()
-        while True:
-            for shard in islice(waiting, 2 * workers - len(running)):
-                running.add(pool.submit(_mine_in_process, shard))
-            if not running:
-                return
-            finished, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                yield future.result()
+        yield from as_finished(pool, _mine_in_process, shards, in_hand=2 * workers)
     except BrokenProcessPool as error:
         raise MiningError(
             "a worker process ended before its work; its own message, if it left one, stands "

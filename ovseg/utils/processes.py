@@ -1,13 +1,45 @@
-"""Worker processes that end when their parent does."""
+"""Worker processes: kept busy with a few pieces of work each, ended when their parent is."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import threading
-from typing import NoReturn
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from itertools import islice
+from typing import NoReturn, TypeVar
 
-__all__ = ["leave_with_parent"]
+__all__ = ["as_finished", "leave_with_parent"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def as_finished(
+    pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], *, in_hand: int
+) -> Iterator[Result]:
+    """Map a function over items in a pool, without submitting all of them at once.
+
+    Args:
+        pool: where the function runs.
+        function: of one item.
+        items: there may be very many.
+        in_hand: how many are submitted at a time.
+
+    Yields:
+        Results in the order in which they are ready.
+    """
+    waiting = iter(items)
+    running: set[Future[Result]] = set()
+    while True:
+        for item in islice(waiting, in_hand - len(running)):
+            running.add(pool.submit(function, item))
+        if not running:
+            return
+        finished, running = wait(running, return_when=FIRST_COMPLETED)
+        for future in finished:
+            yield future.result()
 
 
 def leave_with_parent() -> None:
