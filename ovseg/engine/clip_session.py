@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
 
 from ovseg.clip import MaskPromptedCLIP, build_clip, load_clip_state
@@ -20,8 +19,9 @@ from ovseg.data.pair_files import FolderPairDataset, TarPairDataset, TsvPairData
 from ovseg.data.pairs import PairDataset, RecordPairDataset
 from ovseg.engine.clip_config import ClipTrainConfig
 from ovseg.engine.clip_evaluation import dataset_evaluation, evaluate_masks
+from ovseg.engine.mined_pairs import open_records
 from ovseg.engine.weights import find_weights
-from ovseg.mining.records import filter_records, read_records
+from ovseg.mining.records import filter_records
 from ovseg.utils.environment import write_environment
 from ovseg.utils.weights import load_strict
 from ovseg.vocab import Vocabulary, class_list
@@ -58,7 +58,7 @@ def make_clip_parser() -> argparse.ArgumentParser:
         help="the miner's folder or a record file; a .tsv; a .tar or a "
         "folder of them; may be repeated",
     )
-    add("--image-root", default=".", help="folder that the records' addresses are relative to")
+    add("--image-root", help="folder of the records' pictures (default: where they were mined)")
     add("--output", type=Path, default=Path("output/clip"), help="folder of the run")
     add("--min-score", type=float, help="records: least CLIP score")
     add("--min-margin", type=float, help="records: least margin over the second best region")
@@ -141,7 +141,7 @@ def open_pairs(
         return TsvPairDataset(first, **options)
     if tars or first.suffix == ".tar":
         return TarPairDataset(args.pairs, **options)
-    records = pa.concat_tables([read_records(path) for path in args.pairs])
+    records, image_root = open_records(args.pairs, args.image_root)
     chosen = filter_records(
         records,
         min_score=args.min_score,
@@ -153,7 +153,7 @@ def open_pairs(
     logger.info("%d of %d records are used", len(chosen), len(records))
     return RecordPairDataset(
         chosen,
-        image_root=args.image_root,
+        image_root=image_root,
         template=config.template,
         expand_ratio=config.expand_ratio,
         **options,

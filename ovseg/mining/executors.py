@@ -102,8 +102,14 @@ def run_mining(
     if rank > 0:
         return None
     _wait_for_others(job, shards)
-    timing = {"executor": executor, "workers": ranks if executor == "torchrun" else workers}
-    return finish(job.output, shards, run={**timing, **progress.figures()})
+    run = {
+        "executor": executor,
+        "workers": ranks if executor == "torchrun" else workers,
+        # Here and not in the manifest: the records do not depend on where the pictures lie.
+        "image_root": str(job.image_root.absolute()),
+        **progress.figures(),
+    }
+    return finish(job.output, shards, run=run)
 
 
 def limited(shards: Sequence[Shard], limit: int | None) -> list[Shard]:

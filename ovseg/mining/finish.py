@@ -15,10 +15,11 @@ from ovseg.mining.worker import MANIFEST, part_path, read_part, write_json
 from ovseg.utils.environment import environment_record
 from ovseg.utils.files import atomic_path
 
-__all__ = ["SUCCESS", "finish"]
+__all__ = ["RUN", "SUCCESS", "finish", "image_root_of", "is_unfinished"]
 
 logger = logging.getLogger(__name__)
 
+RUN = "run.json"
 SUCCESS = "_SUCCESS"
 
 
@@ -51,7 +52,7 @@ def finish(output: Path, shards: Sequence[Shard], *, run: Mapping[str, Any]) -> 
     summary = {**{name: manifest[name] for name in made_with}, **summarise(statistics)}
     _remove_leftovers(output, shards)
     write_json(output / "summary.json", summary)
-    write_json(output / "run.json", {**run, "environment": environment_record()})
+    write_json(output / RUN, {**run, "environment": environment_record()})
     counts = {name: summary[name] for name in ("images_in", "pairs", "unique_nouns")}
     # Of the shards' checksums, in their order: one value stands for all pairs.
     write_json(
@@ -68,6 +69,48 @@ def finish(output: Path, shards: Sequence[Shard], *, run: Mapping[str, Any]) -> 
         output,
     )
     return summary
+
+
+def image_root_of(records: str | Path) -> Path | None:
+    """Tell where the pictures of records lay when they were mined.
+
+    Args:
+        records: as `ovseg.mining.records.read_records` takes it.
+
+    Returns:
+        The folder that relative addresses lie in; None where no finished run tells.
+
+    Raises:
+        ValueError: the run's file is damaged.
+    """
+    path = _run_of(Path(records)) / RUN
+    if not path.is_file():
+        return None
+    try:
+        root = json.loads(path.read_text(encoding="utf-8")).get("image_root")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: expected facts about a run of the miner: {error}") from error
+    return Path(root) if isinstance(root, str) else None
+
+
+def is_unfinished(records: str | Path) -> bool:
+    """Say whether records are of a run of the miner that has not come to its end.
+
+    Args:
+        records: as `ovseg.mining.records.read_records` takes it.
+
+    Returns:
+        False as well where no run tells.
+    """
+    run = _run_of(Path(records))
+    return (run / MANIFEST).is_file() and not (run / SUCCESS).is_file()
+
+
+def _run_of(records: Path) -> Path:
+    """The run's folder, from itself, its `shards/` or a file in there."""
+    folder = records.absolute()
+    folder = folder.parent if folder.is_file() else folder
+    return folder.parent if folder.name == "shards" else folder
 
 
 def _remove_leftovers(output: Path, shards: Sequence[Shard]) -> None:

@@ -7,7 +7,8 @@ A run's folder::
     shards/part-00000.json       its figures and its quarantine; written last, it marks success
     summary.json  quarantine.jsonl  run.json  _SUCCESS     once all shards are there
 
-Every file but run.json (time and machine) depends on the source, the settings and the models alone.
+Every file but run.json (time, machine, where the pictures are) depends on the source, the settings
+and the models alone.
 """
 
 from __future__ import annotations

@@ -13,9 +13,13 @@ from ovseg import hub
 from ovseg.clip import load_clip_state
 from ovseg.engine.clip_config import load_clip_config
 from ovseg.engine.clip_session import load_clip, make_clip_parser
+from ovseg.mining.executors import run_mining
+from ovseg.mining.parts import MiningConfig
+from ovseg.mining.sources import open_source
 from ovseg.utils.images import write_png
 from ovseg.utils.weights import read_state_dict
 from tests.helpers import ROOT, run_python
+from tests.mining.toy_mining import make_parts, write_world
 
 TOOL = ROOT / "tools" / "train_clip.py"
 PREFIX = "clip_adapter.clip_model."
@@ -142,6 +146,18 @@ def test_a_prompt_that_was_trained_keeps_its_depth(tmp_path) -> None:
     assert load_clip(trained, torch.device("cpu")).visual.mask_prompt_depth == 1
     with pytest.raises(ValueError, match="weights: expected what to start from"):
         load_clip(load_clip_config("clip_mpt_vitL14_paper"), torch.device("cpu"))
+
+
+def test_mined_records_train_wherever_the_tool_is_started(tmp_path, monkeypatch) -> None:
+    source = open_source(write_world(tmp_path / "world", count=4))
+    run_mining(source, MiningConfig(), tmp_path / "mined", make_parts=make_parts)
+    monkeypatch.chdir(tmp_path)
+    command = ("--config-file", "clip_tiny_ft", "--pairs", "mined", "--output", "out")
+
+    run(*command, *SETTINGS, "steps", "1")
+    assert json.loads(Path("out/result.json").read_text())["steps"] == 1
+    with pytest.raises(ValueError, match="its pictures are not in"):
+        run(*command, "--image-root", "out", *SETTINGS)
 
 
 def test_the_tool_runs_from_any_directory(tmp_path, pairs) -> None:
