@@ -1,23 +1,24 @@
 """Measure the paper's ablations in miniature, on tinyscapes: a table and a picture.
 
 Every seed needs a model that was trained from nothing with it; missing ones are made as
-`tools/build_tiny.py --seed N --unadapted` makes them. Rows that are finished are kept, so an
-interrupted run goes on where it stopped.
+`tools/build_tiny.py --seed N --unadapted` makes them. Models, mining and rows run side by side in
+worker processes. What is finished is kept, so an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where it is not installed
 
-from ovseg.data.catalog import register_builtin
-from ovseg.engine.ablation import ROWS, AblationSize, run_seed
+from ovseg.engine.ablation import ROWS, AblationSize
 from ovseg.engine.ablation_report import write_ablation
+from ovseg.engine.ablation_run import Ablation, run_ablation
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -33,17 +34,12 @@ def base_model(folder: Path, seed: int) -> Path:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Base models, rows, report."""
+    """Jobs, report."""
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s] %(message)s", datefmt="%H:%M:%S")
-    register_builtin()
     size = AblationSize(pictures=args.pictures, steps=args.steps, val=args.val, test=args.test)
     rows = [row for row in ROWS if not args.rows or row.name in args.rows]
-    results = {}
-    for seed in args.seeds:
-        base = base_model(args.output / f"base-{seed}", seed)
-        results[seed] = run_seed(
-            args.output / f"seed-{seed}", base, seed=seed, size=size, rows=rows
-        )
+    ablation = Ablation(args.output.resolve(), size, base_model)
+    results = run_ablation(ablation, args.seeds, rows=rows, workers=args.workers)
     page = write_ablation(results, args.report)
     print(page.read_text(encoding="utf-8"))
 
@@ -67,6 +63,12 @@ if __name__ == "__main__":
         default=[],
         choices=[row.name for row in ROWS],
         help="some rows only; one needs the row it starts from",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=min(4, os.cpu_count() or 1),
+        help="processes, with an equal share of the cores and about 3 GB each",
     )
     parser.add_argument("--pictures", type=int, default=sizes.pictures)
     parser.add_argument("--steps", type=int, default=sizes.steps, help="of every row that trains")

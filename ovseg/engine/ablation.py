@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,13 +26,15 @@ from ovseg.data.tinyscapes import ALL_NAMES, render_scene, scene_groups
 from ovseg.engine.ablation_pairs import collect_pairs
 from ovseg.engine.clip_config import load_clip_config
 from ovseg.engine.clip_training import train_clip
-from ovseg.engine.crop_accuracy import crop_accuracy
+from ovseg.engine.crop_accuracy import ClassAccuracy, crop_accuracy, proposal_names
 from ovseg.engine.ensemble_sweep import (
     CLIP_ONLY,
     MASK_CLASSIFIER_ONLY,
     MaskedPicture,
+    NamedPicture,
     Setting,
     grouped_scores,
+    name_masks,
     propose,
     sweep,
 )
@@ -43,7 +45,7 @@ from ovseg.utils.files import atomic_path, sha256_of
 from ovseg.utils.weights import load_strict, read_state_dict, write_safetensors
 from ovseg.vocab import Vocabulary
 
-__all__ = ["ROWS", "AblationSize", "Row", "run_seed"]
+__all__ = ["ROWS", "AblationSize", "Row", "SeedStage", "run_row"]
 
 logger = logging.getLogger(__name__)
 
@@ -116,40 +118,15 @@ class AblationSize:
 RECIPES = {"full": "clip_tiny_ft", "mask_prompt": "clip_tiny_mpt"}
 
 
-def run_seed(
-    folder: Path,
-    base: Path,
-    *,
-    seed: int,
-    size: AblationSize,
-    rows: Sequence[Row] = ROWS,
-) -> dict[str, dict[str, Any]]:
-    """Run every row on one base model; a row whose result is there already is kept.
+class SeedStage:
+    """The base model of a seed, and what its rows share: masks of the pictures, when first needed.
 
     Args:
         folder: receives one folder per row, with `clip.safetensors` and `result.json`.
         base: weights of an OVSeg that was trained with this seed from nothing.
         seed: of the order of pairs and of the prompts.
         size: how much of everything.
-        rows: the lines, each after the one it starts from.
-
-    Returns:
-        Results by name of a row.
-
-    Raises:
-        ValueError: if `folder` holds results of another base or another size.
     """
-    stage = _Stage(folder, base, seed, size)
-    results = {}
-    for row in rows:
-        setting = {"row": asdict(row), "size": asdict(size), "seed": seed, "base": stage.digest}
-        finished = _finished(folder / row.name, setting)
-        results[row.name] = finished or _run_row(row, stage, setting)
-    return results
-
-
-class _Stage:
-    """The base model, and what all rows share: masks of the pictures, made when first needed."""
 
     def __init__(self, folder: Path, base: Path, seed: int, size: AblationSize) -> None:
         self.folder = folder
@@ -177,33 +154,66 @@ class _Stage:
         return self._pictures[split]
 
 
-def _run_row(row: Row, stage: _Stage, setting: Mapping[str, Any]) -> dict[str, Any]:
+def run_row(row: Row, stage: SeedStage) -> dict[str, Any]:
+    """Adapt CLIP as a row says and measure it; a result that is there already is kept.
+
+    Args:
+        row: the row that it starts from must have been run.
+        stage: of the seed.
+
+    Returns:
+        What `result.json` holds: "training", "accuracy" and "system" by split, "chosen_weight".
+
+    Raises:
+        ValueError: if the folder holds a result of another base or another size.
+    """
+    size = asdict(stage.size)
+    setting = {"row": asdict(row), "size": size, "seed": stage.seed, "base": stage.digest}
+    target = stage.folder / row.name
+    finished = _finished(target, setting)
+    if finished:
+        return finished
     began = time.perf_counter()
     model = stage.model()
     clip = model.clip_adapter.clip_model
     if row.start:
         load_strict(clip, read_state_dict(stage.folder / row.start / "clip.safetensors"))
     training = _adapt(clip, row, stage) if row.pairs else {}
-    clip.requires_grad_(False).eval()
     trained = time.perf_counter()
-    target = stage.folder / row.name
     write_safetensors(target / "clip.safetensors", clip.state_dict())
-    model.clip_adapter.mask_prompt = row.prompted
-    result: dict[str, Any] = {
-        **setting,
-        "training": training,
-        "accuracy": {s: _accuracy(clip, row, s, stage.size) for s in ("val", "test")},
-        "system": {s: _system(model, stage, s) for s in ("val", "test")},
-        "seconds": {"training": trained - began, "evaluation": time.perf_counter() - trained},
+    result: dict[str, Any] = {**setting, "training": training, **measure(model, row, stage)}
+    result["seconds"] = {
+        "training": trained - began,
+        "evaluation": time.perf_counter() - trained,
     }
-    result["chosen_weight"] = _best_weight(result["system"]["val"])
     with atomic_path(target / "result.json") as partial:
         partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    logger.info("%s: %s", row.name, _headline(result))
+    logger.info("seed %d, %s: %s", stage.seed, row.name, _headline(result))
     return result
 
 
-def _adapt(clip: MaskPromptedCLIP, row: Row, stage: _Stage) -> dict[str, Any]:
+def measure(model: OVSeg, row: Row, stage: SeedStage) -> dict[str, Any]:
+    """Measure a model on val and test: the part of a row's result that training is not.
+
+    Args:
+        model: with the row's CLIP.
+        row: says whether CLIP sees the masks.
+        stage: of the seed.
+
+    Returns:
+        "accuracy" and "system" by split, and "chosen_weight".
+    """
+    model.clip_adapter.mask_prompt = row.prompted
+    clip = model.clip_adapter.clip_model.requires_grad_(False).eval()
+    accuracy = {split: _accuracy(clip, row, split, stage.size) for split in ("val", "test")}
+    system = {}
+    for split in ("val", "test"):
+        on_proposals, system[split] = _system(model, stage, split)
+        accuracy[split] |= on_proposals
+    return {"accuracy": accuracy, "system": system, "chosen_weight": _best_weight(system["val"])}
+
+
+def _adapt(clip: MaskPromptedCLIP, row: Row, stage: SeedStage) -> dict[str, Any]:
     """Train the CLIP in place as the row says; the length is the same for every row."""
     recipe = load_clip_config(
         RECIPES[row.mode], {"steps": stage.size.steps, "seed": stage.seed, "workers": 0}
@@ -231,14 +241,26 @@ def _accuracy(clip: MaskPromptedCLIP, row: Row, split: str, size: AblationSize) 
     return crop_accuracy(classifier, pictures, Vocabulary.make(ALL_NAMES), groups=scene_groups())
 
 
-def _system(model: OVSeg, stage: _Stage, split: str) -> dict[str, dict[str, float]]:
-    """mIoU of both classifiers and of their ensemble under every weight."""
-    settings: list[Setting] = [MASK_CLASSIFIER_ONLY, CLIP_ONLY, *WEIGHTS]
-    counts = sweep(model, stage.pictures(split), stage.vocabulary, settings)
+def _system(
+    model: OVSeg, stage: SeedStage, split: str
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """CLIP's accuracy on proposals, and mIoU of both classifiers and of the ensemble's weights."""
     groups = scene_groups()
+    accuracy = ClassAccuracy(len(ALL_NAMES))
+    threshold = model.clip_adapter.mask_threshold
+
+    def named() -> Iterator[NamedPicture]:
+        for picture, found in name_masks(model, stage.pictures(split), stage.vocabulary):
+            labels = torch.from_numpy(picture.labels)
+            accuracy.add(*proposal_names(found, labels, threshold=threshold))
+            yield picture, found
+
+    settings: list[Setting] = [MASK_CLASSIFIER_ONLY, CLIP_ONLY, *WEIGHTS]
+    counts = sweep(named(), len(ALL_NAMES), settings)
+    on_proposals = {f"proposals/{name}": v for name, v in accuracy.by_group(groups).items()}
     groups["seen"] = groups["seen_things"] + groups["seen_stuff"]
     groups["unseen"] = groups["unseen_things"] + groups["unseen_stuff"]
-    return {str(s): grouped_scores(m, ALL_NAMES, groups) for s, m in counts.items()}
+    return on_proposals, {str(s): grouped_scores(m, ALL_NAMES, groups) for s, m in counts.items()}
 
 
 def _best_weight(system: Mapping[str, Mapping[str, float]]) -> float:

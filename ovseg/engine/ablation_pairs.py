@@ -19,11 +19,26 @@ from ovseg.mining.parts import MiningConfig, MiningParts
 from ovseg.mining.records import read_records
 from ovseg.mining.sources import open_source
 
-__all__ = ["PAIRS", "class_pairs", "collect_pairs", "mine_training_pictures", "without_mask"]
+__all__ = [
+    "PAIRS",
+    "class_pairs",
+    "collect_pairs",
+    "mine_training_pictures",
+    "records_of",
+    "without_mask",
+]
 
 PAIRS = ("classes", "all_classes", "true_masks", "mined_1", "mined_5", "mutual", "unmasked")
+MINED, TRUE_MASKS = "mined", "true_masks_mined"  # folders of mining runs
 TEMPLATE = "a photo of a {}."
 MIN_PIXELS = 32  # smaller regions of true labels are left out
+
+
+def records_of(kind: str) -> str:
+    """Folder of the mining run that a row's pairs come from; "" for pairs of true labels."""
+    if kind in ("", "classes", "all_classes"):
+        return ""
+    return TRUE_MASKS if kind == "true_masks" else MINED
 
 
 def collect_pairs(
@@ -50,10 +65,10 @@ def collect_pairs(
     """
     if kind not in PAIRS:
         raise ValueError(f"pairs: expected one of {PAIRS}, got {kind!r}")
-    if kind in ("classes", "all_classes"):
+    mined = records_of(kind)
+    if not mined:
         return class_pairs(pictures, seen_only=kind == "classes", image_size=image_size, seed=seed)
-    true_masks = kind == "true_masks"
-    records = mine_training_pictures(folder, base, pictures, true_masks=true_masks)
+    records = mine_training_pictures(folder, base, pictures, records=mined)
     if kind == "mutual":
         records = records.filter(records["mutual"])
     elif kind != "mined_5":
@@ -71,7 +86,7 @@ def collect_pairs(
 
 
 def mine_training_pictures(
-    folder: Path, base: Path, pictures: int, *, true_masks: bool = False
+    folder: Path, base: Path, pictures: int, *, records: str = MINED
 ) -> pa.Table:
     """Mine tinyscapes' training pictures with all five captions; the first one's come first.
 
@@ -79,7 +94,8 @@ def mine_training_pictures(
         folder: where the run lies; an interrupted one is continued.
         base: weights of the model.
         pictures: how many.
-        true_masks: match nouns to the true masks of seen classes instead of proposals.
+        records: name of the run's folder; that of `TRUE_MASKS` matches nouns to the true masks of
+            seen classes instead of proposals.
 
     Returns:
         The records.
@@ -87,10 +103,9 @@ def mine_training_pictures(
     annotations = ensure_split(dataset_root(), "train") / "annotations"
     source = open_source(annotations / "captions_train2017.json", "coco")
     config = MiningConfig(captions="all", shard_size=100)
-    output = folder / ("true_masks" if true_masks else "mined")
-    make_parts = functools.partial(_make_parts, config, str(base), true_masks)
-    run_mining(source, config, output, make_parts=make_parts, limit=pictures)
-    return read_records(output)
+    make_parts = functools.partial(_make_parts, config, str(base), records == TRUE_MASKS)
+    run_mining(source, config, folder / records, make_parts=make_parts, limit=pictures)
+    return read_records(folder / records)
 
 
 def _make_parts(config: MiningConfig, weights: str, true_masks: bool) -> MiningParts:

@@ -28,7 +28,7 @@ def write_ablation(results: Results, folder: Path, *, split: str = "test") -> Pa
     """Write `ablation.md` and `ablation.svg`.
 
     Args:
-        results: what `run_seed` returned for each seed; rows may be missing.
+        results: what `run_row` returned, by seed and row; rows may be missing.
         folder: where the two files go.
         split: whose numbers are shown; ensemble weights are those chosen on val.
 
@@ -49,6 +49,10 @@ def write_ablation(results: Results, folder: Path, *, split: str = "test") -> Pa
         "Top-1 over all 50 class names, mean over the classes of a group, in percent. "
         "“Boxes” is the accuracy on the same crops with their surroundings left in.",
         _accuracy_table(results, split),
+        f"## Zero-shot accuracy on proposals ({split})",
+        "The same CLIPs on the proposals of the MaskFormer, cut out as at inference: those whose "
+        "pixels belong to one class for at least half. Top-1 for that class, mean over classes.",
+        _proposals_table(results, split),
         f"## mIoU of the whole system ({split})",
         "The paper's convention (`mIoU` of the evaluator). The MaskFormer is the same in all rows "
         "of a seed. The ensemble's weight is the one with the best mIoU on val, per row and seed.",
@@ -75,13 +79,19 @@ def _introduction(results: Results, size: Mapping[str, int], split: str) -> str:
     )
 
 
-def _accuracy_table(results: Results, split: str) -> str:
-    def accuracy(key: str) -> Value:
-        return lambda result: float(result["accuracy"][split][key])
+def _accuracy(split: str, key: str) -> Value:
+    return lambda result: float(result["accuracy"][split][key])
 
-    columns = [(group.replace("_", " "), accuracy(f"masked/{group}")) for group in GROUPS]
-    columns.append(("boxes: all", accuracy("box/all")))
+
+def _accuracy_table(results: Results, split: str) -> str:
+    columns = [(g.replace("_", " "), _accuracy(split, f"masked/{g}")) for g in GROUPS]
+    columns.append(("boxes: all", _accuracy(split, "box/all")))
     return _table(results, [("pairs", lambda r: r["training"].get("pairs", 0)), *columns])
+
+
+def _proposals_table(results: Results, split: str) -> str:
+    columns = [(g.replace("_", " "), _accuracy(split, f"proposals/{g}")) for g in GROUPS]
+    return _table(results, columns)
 
 
 def _system_table(results: Results, split: str) -> str:

@@ -44,6 +44,9 @@ class MaskedPicture:
     labels: np.ndarray
 
 
+NamedPicture = tuple[MaskedPicture, MaskPrediction]
+
+
 def propose(
     model: OVSeg, loader: Iterable[Sequence[Mapping[str, Any]]], vocabulary: Vocabulary
 ) -> Iterator[MaskedPicture]:
@@ -76,12 +79,32 @@ def _masks_only(
         model.clip_ensemble = ensemble
 
 
-def name_masks(model: OVSeg, picture: MaskedPicture, vocabulary: Vocabulary) -> MaskPrediction:
-    """Run the second stage: CLIP's scores of the masks, merged with the model's own weight."""
-    with torch.no_grad():
+def name_masks(
+    model: OVSeg, pictures: Iterable[MaskedPicture], vocabulary: Vocabulary
+) -> Iterator[NamedPicture]:
+    """Run the second stage: CLIP's scores of the masks, merged with the model's own weight.
+
+    Args:
+        model: names the masks; `model.clip_ensemble` must be on.
+        pictures: see `propose`.
+        vocabulary: K classes.
+
+    Yields:
+        One picture after the other, with its scores.
+
+    Raises:
+        ValueError: if the model runs without its CLIP, so that there would be nothing to weigh.
+    """
+    if not model.clip_ensemble:
+        raise ValueError(
+            "expected a model with MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE True, got one without CLIP"
+        )
+    for picture in pictures:
         size = (picture.labels.shape[0], picture.labels.shape[1])
-        scores_of_head = picture.proposal_scores
-        return model.score(picture.image, picture.masks, scores_of_head, vocabulary, size)
+        parts = (picture.image, picture.masks, picture.proposal_scores)
+        with torch.no_grad():
+            prediction = model.score(*parts, vocabulary, size)
+        yield picture, prediction
 
 
 def class_scores(prediction: MaskPrediction, setting: Setting) -> Tensor:
@@ -102,9 +125,8 @@ def class_scores(prediction: MaskPrediction, setting: Setting) -> Tensor:
 
 
 def sweep(
-    model: OVSeg,
-    pictures: Iterable[MaskedPicture],
-    vocabulary: Vocabulary,
+    pictures: Iterable[NamedPicture],
+    num_classes: int,
     settings: Sequence[Setting],
     *,
     ignore_label: int = 255,
@@ -112,32 +134,23 @@ def sweep(
     """Count right and wrong pixels under each setting.
 
     Args:
-        model: names the masks; `model.clip_ensemble` must be on.
-        pictures: see `propose`.
-        vocabulary: K classes, in the order of the label ids.
+        pictures: see `name_masks`.
+        num_classes: K.
         settings: see `class_scores`.
         ignore_label: of the ground truth.
 
     Returns:
         Per setting the (K + 1, K + 1) confusion matrix of `ovseg.evaluation.confusion`.
-
-    Raises:
-        ValueError: if the model runs without its CLIP, so that there would be nothing to weigh.
     """
-    if not model.clip_ensemble:
-        raise ValueError(
-            "expected a model with MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE True, got one without CLIP"
-        )
-    count = len(vocabulary)
     totals: dict[Setting, np.ndarray] = {
-        setting: np.zeros((count + 1, count + 1), dtype=np.int64) for setting in settings
+        setting: np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64)
+        for setting in settings
     }
-    for picture in pictures:
-        prediction = name_masks(model, picture, vocabulary)
+    for picture, prediction in pictures:
         for setting, total in totals.items():
             merged = replace(prediction, class_scores=class_scores(prediction, setting))
             labels = merged.labels().numpy()
-            total += confusion_matrix(labels, picture.labels, count, ignore_label)
+            total += confusion_matrix(labels, picture.labels, num_classes, ignore_label)
     return totals
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from graphlib import TopologicalSorter
 from itertools import islice
 from typing import NoReturn, TypeVar
 
-__all__ = ["as_finished", "leave_with_parent"]
+__all__ = ["as_finished", "in_order_of_need", "leave_with_parent"]
 
 Item = TypeVar("Item")
+Task = TypeVar("Task", bound=Hashable)
 Result = TypeVar("Result")
 
 
@@ -40,6 +42,36 @@ def as_finished(
         finished, running = wait(running, return_when=FIRST_COMPLETED)
         for future in finished:
             yield future.result()
+
+
+def in_order_of_need(
+    pool: Executor, function: Callable[[Task], Result], needs: Mapping[Task, Iterable[Task]]
+) -> Iterator[tuple[Task, Result]]:
+    """Run tasks in a pool, each as soon as those that it needs are done.
+
+    Args:
+        pool: where the function runs.
+        function: of one task.
+        needs: for every task, those that must be done before it. Where several could run, the
+            first ones in the mapping do.
+
+    Yields:
+        Tasks and their results, in the order in which they are ready.
+
+    Raises:
+        graphlib.CycleError: tasks need each other.
+    """
+    order = TopologicalSorter(needs)
+    order.prepare()
+    running: dict[Future[Result], Task] = {}
+    while order.is_active():
+        for task in order.get_ready():
+            running[pool.submit(function, task)] = task
+        finished, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in finished:
+            task = running.pop(future)
+            order.done(task)
+            yield task, future.result()
 
 
 def leave_with_parent() -> None:

@@ -11,9 +11,10 @@ import torch
 from ovseg import hub
 from ovseg.data.tinyscapes import ALL_NAMES, SEEN_NAMES, render_scene
 from ovseg.engine import ablation
-from ovseg.engine.ablation import ROWS, WEIGHTS, AblationSize, run_seed
+from ovseg.engine.ablation import ROWS, WEIGHTS, AblationSize, SeedStage, run_row
 from ovseg.engine.ablation_pairs import class_pairs, collect_pairs, without_mask
 from ovseg.engine.ablation_report import write_ablation
+from ovseg.engine.ablation_run import Ablation, Job, plan, run_ablation
 from ovseg.engine.ensemble_sweep import CLIP_ONLY, MASK_CLASSIFIER_ONLY
 from ovseg.utils.images import write_png
 
@@ -68,7 +69,8 @@ def scene_loader(folder):
 def test_rows_train_and_are_measured_once(tmp_path, monkeypatch):
     monkeypatch.setattr(ablation, "build_test_loader", scene_loader(tmp_path))
     base = hub.catalogue()["ovseg_tiny"].bundled_path
-    results = run_seed(tmp_path / "s", base, seed=0, size=SIZE, rows=TWO_ROWS)
+    stage = SeedStage(tmp_path / "seed-7", base, 7, SIZE)
+    results = {row.name: run_row(row, stage) for row in TWO_ROWS}
     before, after = results["as_trained"], results["classes"]
     assert before["training"] == {} and after["training"]["pairs"] >= 128
     assert set(before["system"]["val"]) == {
@@ -81,11 +83,46 @@ def test_rows_train_and_are_measured_once(tmp_path, monkeypatch):
     best = max(before["system"]["val"][str(weight)]["mIoU"] for weight in WEIGHTS)
     assert before["system"]["val"][str(before["chosen_weight"])]["mIoU"] == best
 
-    monkeypatch.setattr(ablation, "_run_row", None)  # finished rows are not run again
-    again = run_seed(tmp_path / "s", base, seed=0, size=SIZE, rows=TWO_ROWS)
-    assert again == json.loads(json.dumps(results))
+    on_proposals = before["accuracy"]["val"]["proposals/all"]
+    assert 0 < on_proposals < 100 and on_proposals != before["accuracy"]["val"]["masked/all"]
+
+    monkeypatch.setattr(ablation, "measure", None)  # finished rows are not run again
+    assert run_row(TWO_ROWS[1], stage) == json.loads(json.dumps(after))
+    other = SeedStage(tmp_path / "seed-7", base, 7, replace(SIZE, steps=2))
     with pytest.raises(ValueError, match="remove it or choose another folder"):
-        run_seed(tmp_path / "s", base, seed=0, size=replace(SIZE, steps=2), rows=TWO_ROWS)
+        run_row(TWO_ROWS[1], other)
+
+
+def test_jobs_wait_for_the_models_pairs_and_rows_that_they_need():
+    rows = [row for row in ROWS if row.name in ("classes", "both", "true_masks")]
+    jobs = plan([3, 5], rows)
+    assert list(jobs)[:2] == [Job(3, "base"), Job(5, "base")]
+    assert jobs[Job(5, "classes")] == [Job(5, "base")]
+    assert jobs[Job(5, "mined")] == [Job(5, "base")]
+    assert jobs[Job(5, "mined_1")] == [Job(5, "base"), Job(5, "mined")]
+    assert jobs[Job(5, "both")] == [Job(5, "base"), Job(5, "mined_1"), Job(5, "mined")]
+    assert Job(3, "true_masks_mined") in jobs[Job(3, "true_masks")]
+    assert len(jobs) == 2 * (1 + 2 + 4)
+
+
+def bundled_base(folder, seed):
+    return hub.catalogue()["ovseg_tiny"].bundled_path
+
+
+@pytest.mark.slow
+def test_two_processes_leave_the_results_of_one(tmp_path):
+    size = AblationSize(pictures=60, steps=2, accuracy_scenes=2, val=2, test=2)
+    rows = [row for row in ROWS if row.name in ("as_trained", "classes", "mined_1", "both")]
+    runs = []
+    for workers in (1, 2):
+        work = Ablation(tmp_path / str(workers), size, bundled_base)
+        results = run_ablation(work, [0, 1], rows=rows, workers=workers)
+        for rows_of_seed in results.values():
+            for result in rows_of_seed.values():
+                del result["seconds"]
+        runs.append(results)
+    assert runs[0] == runs[1]
+    assert list(runs[0]) == [0, 1] and list(runs[0][1]) == [row.name for row in rows]
 
 
 def made_up(accuracy, miou, weight=0.5):
@@ -98,6 +135,7 @@ def made_up(accuracy, miou, weight=0.5):
     }
     system = {key: scores for key in (MASK_CLASSIFIER_ONLY, CLIP_ONLY, "0.5", "0.7")}
     named = {f"masked/{g}": accuracy for g in groups} | {"box/all": accuracy}
+    named |= {f"proposals/{g}": accuracy / 2 for g in groups}
     return {
         "size": {"pictures": 9, "steps": 3, "accuracy_scenes": 7, "val": 2, "test": 5},
         "training": {"pairs": 640},
@@ -117,6 +155,7 @@ def test_the_page_shows_means_and_half_ranges_of_the_rows_that_are_there(tmp_pat
     first = next(line for line in page.splitlines() if line.startswith("| CLIP as trained"))
     assert "41.2 ± 1.0" in first
     assert "| fine-tuned, then mask prompts | 640 | 60.5 |" in page
+    assert "| fine-tuned, then mask prompts | 30.2 | 30.2 |" in page  # half of it on proposals
     assert "ceiling" not in page
     picture = ElementTree.fromstring((tmp_path / "ablation.svg").read_text())
     texts = [node.text for node in picture.iter() if node.tag.endswith("text")]

@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from ovseg.engine.crop_accuracy import box_masks, crop_accuracy
+from ovseg.engine.crop_accuracy import box_masks, crop_accuracy, proposal_names
+from ovseg.modeling import MaskPrediction
 from ovseg.vocab import Vocabulary
 
 
@@ -51,3 +52,23 @@ def test_accuracy_is_the_mean_over_classes_and_leaves_small_regions_out() -> Non
     assert figures["masked/second"] == figures["box/second"] == 100.0
     assert math.isnan(figures["masked/none"])
     assert (figures["masked/all"], figures["box/all"]) == (100.0, 50.0)
+
+
+def test_a_proposal_shows_the_class_that_has_half_of_its_pixels() -> None:
+    labels = torch.zeros(8, 8, dtype=torch.uint8)
+    labels[:, 4:] = 1
+    labels[6:] = 255
+    masks = torch.zeros(5, 4, 4)  # a quarter of the labels' resolution
+    masks[0, :2, :] = 0.9  # half class 0, half class 1: the lower id
+    masks[1, :, 3] = 0.6  # three pixels of class 1, one ignored
+    masks[2, 2:, 0] = 0.7  # one of class 0, one ignored
+    masks[3, 3] = 1.0  # ignored pixels only
+    masks[4] = 0.3  # below the threshold
+    scores = torch.tensor([[0.1, 0.9], [0.2, 0.8], [0.6, 0.4], [0.5, 0.5], [1.0, 1.0]])
+    valid = torch.tensor([True, True, True, True, False])
+    prediction = MaskPrediction(masks, scores, scores, scores, valid, (8, 8))
+    ids, named = proposal_names(prediction, labels, threshold=0.4)
+    assert ids.tolist() == [0, 1, 0]
+    assert named.tolist() == [1, 1, 0]
+    ids, _ = proposal_names(prediction, labels, threshold=0.4, min_share=0.7)
+    assert ids.tolist() == [1]

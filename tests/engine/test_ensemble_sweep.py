@@ -51,7 +51,8 @@ def loader(tmp_path):
 def test_a_swept_setting_counts_what_the_model_set_so_predicts(
     model, loader, setting, ensemble, weight
 ):
-    swept = sweep(model, list(propose(model, loader, VOCABULARY)), VOCABULARY, [0.9, setting])
+    pictures = list(propose(model, loader, VOCABULARY))
+    swept = sweep(name_masks(model, pictures, VOCABULARY), 3, [0.9, setting])
     model.clip_ensemble, model.clip_ensemble_weight = ensemble, float(weight)
     try:
         expected = np.zeros((4, 4), dtype=np.int64)
@@ -67,7 +68,7 @@ def test_a_swept_setting_counts_what_the_model_set_so_predicts(
 def test_proposing_leaves_the_model_as_it_was_and_naming_needs_its_clip(model, loader):
     pictures = list(propose(model, loader, VOCABULARY))
     assert model.clip_ensemble
-    prediction = name_masks(model, pictures[0], VOCABULARY)
+    [(_, prediction), _] = name_masks(model, pictures, VOCABULARY)
     assert prediction.clip_scores is not None
     torch.testing.assert_close(class_scores(prediction, 0.7), prediction.class_scores)
     blind = replace(prediction, clip_scores=None)
@@ -75,7 +76,7 @@ def test_proposing_leaves_the_model_as_it_was_and_naming_needs_its_clip(model, l
     model.clip_ensemble = False
     try:
         with pytest.raises(ValueError, match="CLIP_ENSEMBLE True"):
-            sweep(model, pictures, VOCABULARY, [0.5])
+            next(name_masks(model, pictures, VOCABULARY))
     finally:
         model.clip_ensemble = True
 

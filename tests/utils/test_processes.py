@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from graphlib import CycleError
 
 import pytest
 
-from ovseg.utils.processes import as_finished
+from ovseg.utils.processes import as_finished, in_order_of_need
 
 
 def test_all_results_come_and_no_more_than_a_few_items_are_taken_ahead():
@@ -33,3 +34,37 @@ def test_an_error_of_the_function_reaches_the_caller():
     with ThreadPoolExecutor(1) as pool, pytest.raises(ValueError, match="item 7"):
         list(as_finished(pool, fail, [7], in_hand=1))
     assert event.is_set()
+
+
+def test_a_task_starts_when_those_that_it_needs_are_done_and_not_before():
+    needs = {"b": ["a"], "a": [], "d": ["b", "c"], "c": ["a"], "e": []}
+    done: list[str] = []
+
+    def run(task: str) -> list[str]:
+        before = list(done)
+        done.append(task)
+        return before
+
+    with ThreadPoolExecutor(3) as pool:
+        before = dict(in_order_of_need(pool, run, needs))
+    assert sorted(before) == ["a", "b", "c", "d", "e"]
+    for task, needed in needs.items():
+        assert set(needed) <= set(before[task])
+
+
+def test_a_task_that_fails_stops_those_that_need_it_and_reaches_the_caller():
+    started = []
+
+    def run(task: int) -> None:
+        started.append(task)
+        if task == 1:
+            raise ValueError("task 1")
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(ValueError, match="task 1"):
+        list(in_order_of_need(pool, run, {0: [], 1: [0], 2: [1]}))
+    assert started == [0, 1]
+
+
+def test_tasks_that_need_each_other_are_refused():
+    with ThreadPoolExecutor(1) as pool, pytest.raises(CycleError):
+        list(in_order_of_need(pool, print, {0: [1], 1: [0]}))
