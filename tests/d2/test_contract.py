@@ -16,9 +16,9 @@ FOLDER = ROOT / "tests" / "d2"
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_backend_keeps_the_contract(backend):
-    contract = str(FOLDER / "contract.py")
+    files = [str(FOLDER / name) for name in ("contract_parts.py", "contract_runs.py")]
     run = run_python(
-        "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-header", contract, OVSEG_D2=backend
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-header", *files, OVSEG_D2=backend
     )
 
     assert run.returncode == 0, run.stdout + run.stderr
