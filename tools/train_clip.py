@@ -25,15 +25,19 @@ from ovseg.utils.files import atomic_path
 
 def main(args: argparse.Namespace) -> None:
     """Run in each process: read the recipe, load the CLIP, then train or measure it."""
-    config = load_clip_config(args.config_file, args.opts or [])
-    clip = load_clip(config, set_up(args))
-    evaluate = make_evaluation(args, clip)
-    if args.eval_only:
-        if evaluate is None:
+    try:
+        config = load_clip_config(args.config_file, args.opts or [])
+        clip = load_clip(config, set_up(args))
+        evaluate = make_evaluation(args, clip)
+        if args.eval_only and evaluate is None:
             raise ValueError("--eval-only: add --eval-dataset or --eval-folder")
+        pairs = None if args.eval_only else open_pairs(args, config, clip)
+    except (ValueError, OSError) as error:
+        sys.exit(f"{Path(__file__).name}: {error}")  # what the user asked for, not a fault in here
+    if pairs is None:
+        assert evaluate is not None
         result = {"figures": evaluate(clip)}
     else:
-        pairs = open_pairs(args, config, clip)
         result = train_clip(
             config, clip, pairs, output_dir=args.output, evaluate=evaluate, resume=args.resume
         )

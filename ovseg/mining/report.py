@@ -35,6 +35,7 @@ _FILE = "report.html"
 _WHOLE_SIDE = 224
 _CROP_SIDE = 104
 _ENTRIES = 50
+_MADE_WITH = ("proposal_model", "clip_model", "noun_tagger", "config_hash")
 _OUTLINE = (230, 20, 120)
 _STYLE = """
 .numbers, .charts { display: flex; flex-wrap: wrap; gap: 1rem 3rem; align-items: flex-start; }
@@ -107,8 +108,8 @@ def write_report(
         output: folder, or a path that ends in .html.
         records: the mined pairs.
         read_image: gives the picture of a row; one that cannot be read leaves its place empty.
-        summary: of the run. Its plain numbers and texts are listed; `quarantine` and
-            `without_pairs` (reason -> count) become tables.
+        summary: of the run. Its plain numbers and texts are listed where the pairs do not tell
+            them; `quarantine` and `without_pairs` (reason -> count) become tables.
         quarantine: pictures set aside (image_id, uri, kind, reason), the first of which are shown.
         gallery: pairs in each part of the gallery.
 
@@ -179,13 +180,14 @@ def _numbers(
         ("pairs with a runner-up", with_margin),
         ("pairs that are each other's best", pc.sum(records["mutual"]).as_py() or 0),
     ]
-    for column in ("proposal_model", "clip_model", "noun_tagger", "config_hash"):
+    for column in _MADE_WITH:
         found = records[column].unique().to_pylist()
         rows.append((column.replace("_", " "), ", ".join(sorted(found))))
     plain = [
-        (key.replace("_", " "), value)
+        # Beside the number of different nouns, "nouns" alone would be a riddle.
+        ("nouns in captions" if key == "nouns" else key.replace("_", " "), value)
         for key, value in summary.items()
-        if isinstance(value, str | int | float)
+        if isinstance(value, str | int | float) and key not in _MADE_WITH
     ]
     tables = [_titled("The pairs", table((), rows))]
     if plain:
@@ -237,9 +239,11 @@ def _charts(records: pa.Table, counts: Sequence[tuple[str, int]], most: int = 40
 
 def _card(row: Mapping[str, Any], times: Mapping[str, int], read_image: ReadImage) -> Html:
     margin = "none" if row["margin"] is None else f"{row['margin']:.4f}"
+    count = times[row["noun"]]
+    pairs = "the only pair" if count == 1 else f"{count:,} pairs"
     facts = (
-        f"score {row['clip_score']:.4f}, margin {margin}, "
-        f"{times[row['noun']]:,} pairs of this noun, image {row['image_id']}"
+        f"score {row['clip_score']:.4f}, margin {margin}, {pairs} of this noun, "
+        f"image {row['image_id']}"
     )
     start, end = row["span_start"], row["span_end"]
     caption = row["caption"]

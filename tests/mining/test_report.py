@@ -72,7 +72,7 @@ def test_the_choice_does_not_depend_on_the_order_of_the_records():
 def test_the_page_tells_totals_and_shows_the_pairs(tmp_path):
     records = make_records(8)
     summary = {"images_in": 5, "seconds": 2.5, "quarantine": {"not an image": 3}}
-    summary["without_pairs"] = {"no nouns": 2}
+    summary |= {"without_pairs": {"no nouns": 2}, "nouns": 9, "config_hash": "c0ffee"}
 
     path = write_report(tmp_path, records, Pictures(), summary, gallery=2)
 
@@ -81,6 +81,9 @@ def test_the_page_tells_totals_and_shows_the_pairs(tmp_path):
     assert '<td>pairs</td><td class="number">8</td>' in text
     assert '<td>images with pairs</td><td class="number">4</td>' in text
     assert '<td>images in</td><td class="number">5</td>' in text
+    assert '<td>nouns</td><td class="number">4</td>' in text
+    assert '<td>nouns in captions</td><td class="number">9</td>' in text
+    assert text.count("c0ffee") == 1
     assert '<td>not an image</td><td class="number">3</td>' in _section(text, "Set aside")
     assert '<td>no nouns</td><td class="number">2</td>' in _section(text, "Set aside")
     assert "CLIP score: 8 values, median 0.2035" in text
@@ -88,6 +91,7 @@ def test_the_page_tells_totals_and_shows_the_pairs(tmp_path):
     assert _nouns(text, "Worst pairs") == ["dog", "cat"]
     assert "0 of 4 nouns occur once" in _section(text, "Rarest nouns")
     assert "a <mark>null</mark> in the scene" in _section(text, "Best pairs")
+    assert "2 pairs of this noun, image 103" in _section(text, "Best pairs")
     assert _section(text, "Best pairs").count("data:image/jpeg;base64,") == 4
 
 
