@@ -7,7 +7,6 @@ section 3.2), over the batches of all processes together.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -15,11 +14,11 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from open_clip.loss import ClipLoss
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ovseg.clip import MaskPromptedCLIP, encode_texts
 from ovseg.d2.utils import comm
 from ovseg.data.pairs import PairItem
+from ovseg.engine.attention import attention_for_training
 
 __all__ = ["DUPLICATES", "PairBatch", "PairLoss", "RegionTower", "collate_pairs", "unit_text_rows"]
 
@@ -175,7 +174,8 @@ class RegionTower(nn.Module):
         device = self.logit_scale.device
         images = batch.images.to(device, non_blocking=True)
         masks = batch.masks.to(device, non_blocking=True) if self.use_masks else None
-        with self._attention(device):
+        recomputed = self.visual.transformer.grad_checkpointing
+        with attention_for_training(device, recomputed=recomputed):
             rows = self.visual(images, masks)  # (B, D)
         texts = torch.tensor([self._text_ids[text] for text in batch.texts], device=device)
         nouns = torch.tensor([self._noun_ids[noun] for noun in batch.nouns], device=device)
@@ -187,11 +187,3 @@ class RegionTower(nn.Module):
                 nouns,
             )
         return {"loss_contrastive": loss}
-
-    def _attention(self, device: torch.device) -> AbstractContextManager[None]:
-        # On a CPU in bfloat16 the fused attention's backward pass takes several times as long as
-        # the plain one. What is computed again for checkpointing would take the fused one, though.
-        plain = device.type == "cpu" and torch.is_autocast_enabled("cpu")
-        if plain and not self.visual.transformer.grad_checkpointing:
-            return sdpa_kernel(SDPBackend.MATH)
-        return nullcontext()

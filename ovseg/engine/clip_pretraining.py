@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ovseg.clip import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD, MaskPromptedCLIP, tokenize
 from ovseg.d2.modeling import Backbone
+from ovseg.engine.attention import attention_for_training
 from ovseg.engine.muon import MuonAdamW
 from ovseg.utils.files import atomic_path
 
@@ -212,7 +213,8 @@ def pretrain(
         optimizer.zero_grad(set_to_none=True)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+        autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16)
+        with autocast, attention_for_training(images.device):
             image_rows = towers.encode_image(normalise_images(images))
             text_rows = towers.encode_text(tokens)
         loss = loss_of(
