@@ -19,9 +19,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ovseg import hub
 from ovseg.clip.adapted import replace_clip
 from ovseg.clip.weights import load_clip_state
 from ovseg.utils.backbone_weights import Conversion, convert_resnet, convert_swin
+from ovseg.utils.download import DownloadError
 from ovseg.utils.weights import WeightsError, read_state_dict, write_safetensors
 
 
@@ -35,9 +37,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("output", type=Path, help="the safetensors file to write")
     parser.add_argument(
         "--into",
-        type=Path,
         metavar="OVSEG_CHECKPOINT",
-        help="clip: write this OVSeg checkpoint with its CLIP replaced, instead of the CLIP alone",
+        help="clip: write this OVSeg checkpoint (a path, or a name such as ovseg_tiny) with its "
+        "CLIP replaced, instead of the CLIP alone",
     )
     parser.add_argument(
         "--allow-pickle",
@@ -64,7 +66,8 @@ def convert_clip(args: argparse.Namespace) -> None:
         write_safetensors(args.output, clip_state, {"content": "clip"})
         report("mapped", tuple(clip_state))
         return
-    result = replace_clip(read_state_dict(args.into, allow_pickle=args.allow_pickle), clip_state)
+    checkpoint = read_state_dict(hub.resolve(args.into), allow_pickle=args.allow_pickle)
+    result = replace_clip(checkpoint, clip_state)
     write_safetensors(
         args.output,
         result.state,
@@ -101,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     convert = {"clip": convert_clip, "ovseg": convert_ovseg}.get(args.kind, convert_backbone)
     try:
         convert(args)
-    except WeightsError as error:
+    except (WeightsError, hub.HubError, DownloadError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"wrote {args.output}")

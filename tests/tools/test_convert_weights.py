@@ -63,6 +63,12 @@ def test_an_adapted_clip_goes_into_a_checkpoint(main, tmp_path, capsys, has_prom
         assert file.metadata()["mask_prompt_fwd"] == str(has_prompt)
 
 
+def test_a_checkpoint_that_is_not_there_is_named(main, tmp_path, capsys):
+    source = _save(tmp_path / "adapted.pt", make_clip(2).state_dict())
+    assert main(["clip", source, str(tmp_path / "new.safetensors"), "--into", "ovseg_tine"]) == 1
+    assert "got 'ovseg_tine'; did you mean 'ovseg_tiny'?" in capsys.readouterr().err
+
+
 def test_swin_and_resnet_files_become_backbones(main, tmp_path, capsys):
     swin = {"patch_embed.proj.weight": torch.ones(2), "head.weight": torch.ones(1)}
     source = _save(tmp_path / "swin.pth", {"model": swin})
