@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from tabulate import tabulate
@@ -23,15 +24,21 @@ def main(args: argparse.Namespace) -> None:
     """Two tables on the screen."""
     judged = judge_pairs(read_records(args.records), split=args.split)
     header = ("noun names", "pairs", "right, %", "mean IoU, %")
-    print(tabulate(precision_table(judged), headers=header, floatfmt=".1f"))
+    print(tabulate(_plain(precision_table(judged)), headers=header, floatfmt=".1f"))
     curve = precision_curve(judged)
     kinds = [kind for kind in curve[0][2] if kind != "of no class"] if curve else []
     rows = [
-        (f"{100 * share:.0f} %", f"{margin:.4f}", *(precision[kind] for kind in kinds))
+        (f"{100 * share:.0f} %", margin, *(precision[kind] for kind in kinds))
         for share, margin, precision in curve
     ]
     print()
-    print(tabulate(rows, headers=("pairs kept", "least margin", *kinds), floatfmt=".1f"))
+    formats = ("", ".4f", *(".1f" for _ in kinds))
+    print(tabulate(_plain(rows), headers=("pairs kept", "least margin", *kinds), floatfmt=formats))
+
+
+def _plain(rows: Iterable[Iterable[str | float]]) -> list[list[str | float | None]]:
+    """Leave cells without a figure empty."""
+    return [[None if cell != cell else cell for cell in row] for row in rows]
 
 
 if __name__ == "__main__":
