@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -51,3 +52,30 @@ def run_python(
         timeout=timeout,
         check=False,
     )
+
+
+def run_two_processes(*arguments: str, **environment: str) -> None:
+    """Run this interpreter twice, as the two processes of one group; both must succeed.
+
+    Args:
+        *arguments: after the interpreter.
+        **environment: variables to set on top of this process's and of the group's.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    common = {**os.environ, "OMP_NUM_THREADS": "1", **group, **environment}
+    both = [
+        subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env={**common, "RANK": rank, "LOCAL_RANK": rank},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    for process in both:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors

@@ -2,10 +2,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import socket
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +15,7 @@ from ovseg.engine.clip_training import ClipTrainer, train_clip
 from ovseg.utils.weights import read_state_dict
 from tests.clip.tiny import make_images
 from tests.engine.tiny_pairs import CONFIG, STEPS, tiny_clip, tiny_pairs
-from tests.helpers import ROOT
+from tests.helpers import run_two_processes
 
 PROMPT = "visual.mask_embedding"
 
@@ -170,31 +166,8 @@ def test_gradient_checkpointing_gives_the_same_gradients(tmp_path, mode):
 
 
 def test_two_processes_reach_the_gradient_of_one_with_the_double_batch(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "TINY_OUTPUT": str(tmp_path),
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-    }
-    command = [sys.executable, "-m", "tests.engine.tiny_pairs", "--num-gpus", "0"]
-    both = [
-        subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env={**environment, "RANK": rank, "LOCAL_RANK": rank},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in ("0", "1")
-    ]
-    for process in both:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+    command = ("-m", "tests.engine.tiny_pairs", "--num-gpus", "0")
+    run_two_processes(*command, TINY_OUTPUT=str(tmp_path))
     for mode, duplicates in STEPS:
         found = torch.load(tmp_path / mode / "gradients.pth", weights_only=True)
         whole = gradients(tmp_path / "whole", mode=mode, duplicates=duplicates)

@@ -1,17 +1,10 @@
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from tests.engine.tiny_ovseg import gradients, scenes, small_cfg, small_model
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.helpers import run_two_processes
 
 
 @pytest.fixture(scope="module")
@@ -42,31 +35,8 @@ def test_micro_batches_with_unequal_mask_counts_add_up_to_the_batch(tmp_path, wh
 
 
 def test_two_processes_with_two_micro_batches_reach_the_gradients_of_one_with_all(tmp_path, whole):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "TINY_OUTPUT": str(tmp_path),
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-    }
-    command = [sys.executable, "-m", "tests.engine.tiny_ovseg", "--num-gpus", "0"]
-    both = [
-        subprocess.Popen(
-            [*command, "SOLVER.ACCUMULATION_STEPS", "2"],
-            cwd=ROOT,
-            env={**environment, "RANK": rank, "LOCAL_RANK": rank},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in ("0", "1")
-    ]
-    for process in both:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+    command = ("-m", "tests.engine.tiny_ovseg", "--num-gpus", "0", "SOLVER.ACCUMULATION_STEPS", "2")
+    run_two_processes(*command, TINY_OUTPUT=str(tmp_path))
     step = torch.load(tmp_path / "step.pth", weights_only=True)
     assert relative_difference(step["gradients"], whole[0]) < 2e-6
     assert step["losses"] == pytest.approx(whole[1], rel=1e-5)

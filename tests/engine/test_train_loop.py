@@ -1,11 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,8 +9,9 @@ from ovseg.engine.checkpoint import read_checkpoint
 from ovseg.engine.step import NonFiniteLossError
 from ovseg.engine.train_loop import train
 from tests.engine.toy import make_toy, toy_batch, toy_cfg, toy_loader
+from tests.helpers import run_python, run_two_processes
 
-ROOT = Path(__file__).resolve().parents[2]
+TOY = ("-m", "tests.engine.toy", "--num-gpus", "0")
 
 
 def metrics(folder):
@@ -27,25 +23,14 @@ def losses(folder):
     return {line["iteration"]: line["total_loss"] for line in metrics(folder)}
 
 
-def start(folder, *flags, **environment):
-    folder.mkdir(parents=True, exist_ok=True)
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.engine.toy", "--num-gpus", "0", *map(str, flags)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "TOY_OUTPUT": str(folder), **environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 @pytest.mark.parametrize("opts", [(), ("SOLVER.EMA.ENABLED", True, "SOLVER.AMP.ENABLED", True)])
 def test_a_killed_run_resumes_to_bitwise_the_same_losses_and_weights(tmp_path, opts):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     cfg = toy_cfg(whole, *opts)
     train(cfg, make_toy(cfg), resume=False, make_loader=toy_loader)
-    victim = start(killed, *opts, KILL_AT="8")
-    assert victim.wait(timeout=120) == -9, victim.stderr.read()
+    killed.mkdir()
+    victim = run_python(*TOY, *map(str, opts), TOY_OUTPUT=str(killed), KILL_AT="8")
+    assert victim.returncode == -9, victim.stderr
     assert sorted(losses(killed)) == list(range(8))  # three steps past the checkpoint
     # Cut the last line short, as a kill in the middle of a write does.
     file = killed / "metrics.json"
@@ -67,17 +52,9 @@ def test_a_killed_run_resumes_to_bitwise_the_same_losses_and_weights(tmp_path, o
 
 
 def test_two_processes_reach_the_gradients_of_one_with_twice_the_batch(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
     opts = ("SOLVER.MAX_ITER", "1", "SOLVER.ACCUMULATION_STEPS", "2")
-    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    both = [
-        start(tmp_path / "two", *opts, RANK=rank, LOCAL_RANK=rank, TOY_DROPOUT="0", **group)
-        for rank in ("0", "1")
-    ]
-    for process in both:
-        assert process.wait(timeout=120) == 0, process.stderr.read()
+    (tmp_path / "two").mkdir()
+    run_two_processes(*TOY, *opts, TOY_OUTPUT=str(tmp_path / "two"), TOY_DROPOUT="0")
     cfg = toy_cfg(tmp_path / "one", "SOLVER.MAX_ITER", 1)
     model = make_toy(cfg, dropout=0.0)
     train(cfg, model, resume=False, make_loader=toy_loader)
