@@ -29,7 +29,8 @@ def finish(output: Path, shards: Sequence[Shard], *, run: Mapping[str, Any]) -> 
     Args:
         output: the run's folder, all of whose shards are finished.
         shards: all of them.
-        run: facts about this run that another run with the same result may have otherwise.
+        run: facts about this run that another run with the same result may have otherwise; if
+            `shards_mined` is 0, an earlier run's stay, but for `image_root`.
 
     Returns:
         The summary.
@@ -52,7 +53,7 @@ def finish(output: Path, shards: Sequence[Shard], *, run: Mapping[str, Any]) -> 
     summary = {**{name: manifest[name] for name in made_with}, **summarise(statistics)}
     _remove_leftovers(output, shards)
     write_json(output / "summary.json", summary)
-    write_json(output / RUN, {**run, "environment": environment_record()})
+    write_json(output / RUN, _run_record(output / RUN, run))
     counts = {name: summary[name] for name in ("images_in", "pairs", "unique_nouns")}
     # Of the shards' checksums, in their order: one value stands for all pairs.
     write_json(
@@ -84,12 +85,7 @@ def image_root_of(records: str | Path) -> Path | None:
         ValueError: the run's file is damaged.
     """
     path = _run_of(Path(records)) / RUN
-    if not path.is_file():
-        return None
-    try:
-        root = json.loads(path.read_text(encoding="utf-8")).get("image_root")
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path}: expected facts about a run of the miner: {error}") from error
+    root = _read_run(path).get("image_root") if path.is_file() else None
     return Path(root) if isinstance(root, str) else None
 
 
@@ -104,6 +100,23 @@ def is_unfinished(records: str | Path) -> bool:
     """
     run = _run_of(Path(records))
     return (run / MANIFEST).is_file() and not (run / SUCCESS).is_file()
+
+
+def _run_record(path: Path, run: Mapping[str, Any]) -> dict[str, Any]:
+    """What run.json is to hold: who only asks for a report later does not lose the run's speed."""
+    if path.is_file() and not run["shards_mined"]:
+        return {**_read_run(path), "image_root": run["image_root"]}
+    return {**run, "environment": environment_record()}
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path}: expected facts about a run of the miner ({error}); delete it and start the "
+            "same run again"
+        ) from error
 
 
 def _run_of(records: Path) -> Path:

@@ -136,7 +136,7 @@ def test_a_run_that_has_not_finished_says_so(world, tmp_path, caplog, monkeypatc
 def test_a_damaged_run_file_is_named(mined, tmp_path):
     (tmp_path / "shards").mkdir()
     write_records(tmp_path / "shards" / "part-00000.parquet", read_records(mined))
-    (tmp_path / "run.json").write_text("[]")
+    (tmp_path / "run.json").write_text('["image_root"]')
 
     with pytest.raises(ValueError, match=r"run\.json: expected facts about a run"):
         open_records([tmp_path])

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from ovseg.mining.executors import run_mining
+from ovseg.mining.finish import image_root_of
 from ovseg.mining.matching import MatchConfig
 from ovseg.mining.parts import MiningConfig, MiningError
 from ovseg.mining.progress import Progress
@@ -126,10 +127,26 @@ def test_an_interrupted_run_goes_on_and_ends_like_an_undisturbed_one(world, tmp_
 
 def test_a_finished_run_is_left_as_it_is(world, tmp_path):
     first = mine(world, tmp_path)
-    before = files(tmp_path)
+    before, run = files(tmp_path), (tmp_path / "run.json").read_text()
 
     assert mine(world, tmp_path) == first
     assert files(tmp_path) == before
+    assert (tmp_path / "run.json").read_text() == run
+
+
+def test_a_finished_run_is_told_where_its_pictures_moved(tmp_path):
+    source = write_world(tmp_path / "world", count=2)
+    mine(source, tmp_path / "out")
+    pictures, moved = tmp_path / "world" / "train", tmp_path / "moved"
+    pictures.rename(moved)
+    assert image_root_of(tmp_path / "out") == pictures
+
+    source = open_source(source, image_root=moved)
+    run_mining(source, CONFIG, tmp_path / "out", make_parts=make_parts)
+
+    assert image_root_of(tmp_path / "out") == moved
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (run["images_mined"], run["shards_mined"]) == (2, 1)
 
 
 def test_another_run_is_refused_and_told_what_differs(world, tmp_path):
