@@ -43,6 +43,7 @@ _STYLE = """
 .pair { border: 1px solid var(--line); border-radius: 6px; padding: .7rem; }
 .pair .pictures { display: flex; gap: .5rem; align-items: flex-start; }
 .pair .noun { font-weight: 600; color: var(--ink); font-size: 1.05rem; }
+.faults :nth-child(3) { overflow-wrap: normal; }
 mark { background: #ffe9a8; }
 """
 
@@ -212,7 +213,7 @@ def _set_aside(summary: Mapping[str, Any], entries: Sequence[Mapping[str, Any]])
         "Set aside",
         tables,
         element("p", f"The first {len(shown)} of {len(entries):,}:"),
-        table(("image", "address", "fault", "reason"), shown),
+        table(("image", "address", "fault", "reason"), shown, class_="faults"),
     )
 
 

@@ -97,11 +97,13 @@ class ImageStore:
         except ImageError:
             raise
         except FileNotFoundError as error:
-            raise ImageError(f"{uri}: no such file in {self.root}") from error
+            # Reasons do not name the root: they are kept with results that do not depend on it.
+            raise ImageError(f"{uri}: no such file") from error
         except IsADirectoryError as error:
             raise ImageError(f"{uri}: expected an image file, got a folder") from error
         except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-            raise ImageError(f"{uri}: {error}") from error
+            reason = getattr(error, "strerror", None) or error
+            raise ImageError(f"{uri}: {reason}") from error
         if not data:
             raise ImageError(f"{uri}: the file is empty (0 bytes)")
         return data

@@ -24,6 +24,7 @@ from ovseg.mining.records import read_records
 from ovseg.mining.sources import open_source
 from ovseg.mining.worker import Worker
 from tests.helpers import ROOT, run_python
+from tests.mining.broken_inputs import write_broken_world
 from tests.mining.toy_mining import ToyScorer, make_dying_parts, make_parts, write_world
 
 CONFIG = MiningConfig(shard_size=5)
@@ -132,6 +133,22 @@ def test_a_finished_run_is_left_as_it_is(world, tmp_path):
     assert mine(world, tmp_path) == first
     assert files(tmp_path) == before
     assert (tmp_path / "run.json").read_text() == run
+
+
+def test_results_do_not_tell_where_the_pictures_are(tmp_path, monkeypatch):
+    runs = []
+    for place in (tmp_path / "a", tmp_path / "deeper" / "b"):
+        world = write_broken_world(place)
+        content = json.loads(world.read_text())
+        content["images"].append({"id": "long_name", "file_name": "x" * 400})
+        world.write_text(json.dumps(content))
+        monkeypatch.chdir(place)
+        mine(world.relative_to(place) if runs else world, place / "out")
+        runs.append(files(place / "out"))
+
+    assert runs[0] == runs[1]
+    assert b'missing_file.jpg: no such file"' in runs[0]["quarantine.jsonl"]
+    assert not any(str(tmp_path).encode() in content for content in runs[0].values())
 
 
 def test_a_finished_run_is_told_where_its_pictures_moved(tmp_path):
