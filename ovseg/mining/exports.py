@@ -45,6 +45,15 @@ logger = logging.getLogger(__name__)
 
 _SETTINGS = "export.json"
 _SHARD_SIZE = 10_000
+# Names of `atomic_path` for the files of an export.
+_HALF_WRITTEN = (
+    ".export.*.json",
+    ".pairs.*.tsv",
+    ".sizes.*.json",
+    ".*.tar",
+    "images/*/.*.png",
+    "masks/*/.*.png",
+)
 
 # What pandas reads as a missing value, quoted or not, and open_clip then trains as the text "nan".
 # CLIP's tokenizer makes no difference between capitals and small letters.
@@ -157,8 +166,6 @@ def export_webdataset(
     records = _each_once(records)
     settings = {"kind": "webdataset", "form": form, "template": template, "shard_size": shard_size}
     _claim(folder, records, settings)
-    for half_written in folder.glob(".*.tar"):  # of a process that was killed
-        half_written.unlink()
     sizes: dict[str, int] = {}
     with tqdm(total=len(records), unit="pair", disable=not progress) as bar:
         for number, start in enumerate(range(0, len(records), shard_size)):
@@ -188,6 +195,7 @@ def export_coco(records: pa.Table, output: str | Path) -> Path:
         Its path.
     """
     path = Path(output)
+    _remove(path.parent, f".{path.stem}.*{path.suffix}")
     images = _coco_images(records)
     numbers = {image["image_id"]: image["id"] for image in images}
     nouns = sorted(records["noun"].unique().to_pylist())
@@ -236,6 +244,7 @@ def _claim(folder: Path, records: pa.Table, settings: dict[str, Any]) -> None:
     digest = hashlib.sha256("\n".join(records["pair_id"].to_pylist()).encode()).hexdigest()
     claimed = {**settings, "pairs": len(records), "records_sha256": digest}
     path = folder / _SETTINGS
+    _remove(folder, *_HALF_WRITTEN)
     if not path.exists():
         _write(path, json.dumps(claimed, indent=1).encode())
         return
@@ -246,6 +255,13 @@ def _claim(folder: Path, records: pa.Table, settings: dict[str, Any]) -> None:
             f"{folder}: holds an export that differs in {', '.join(different)}; "
             "choose another folder, or remove this one"
         )
+
+
+def _remove(folder: Path, *kinds: str) -> None:
+    """Remove what processes that were killed left half-written."""
+    for kind in kinds:
+        for file in folder.glob(kind):
+            file.unlink(missing_ok=True)
 
 
 def _without_crop(records: pa.Table, folder: Path) -> pa.Table:

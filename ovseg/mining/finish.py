@@ -131,6 +131,6 @@ def _remove_leftovers(output: Path, shards: Sequence[Shard]) -> None:
     if not shards:
         return
     for folder in (output, part_path(output, 0).parent):
-        for kind in (".part-*", ".manifest.*", ".summary.*", ".quarantine.*", ".run.*", "._*"):
-            for file in folder.glob(kind):
+        for kind in ("part-", "manifest.", "summary.", "quarantine.", "run.", "report.", "_"):
+            for file in folder.glob(f".{kind}*"):
                 file.unlink(missing_ok=True)

@@ -109,6 +109,7 @@ def test_an_interrupted_run_goes_on_and_ends_like_an_undisturbed_one(world, tmp_
     monkeypatch.setattr(Worker, "mine", interrupted)
     with pytest.raises(KeyboardInterrupt):
         mine(world, broken)
+    (broken / ".report.x7.html").write_bytes(b"half of a page")
     assert not (broken / "_SUCCESS").exists()
     assert [path.name for path in sorted((broken / "shards").glob("p*"))] == [
         "part-00000.json",

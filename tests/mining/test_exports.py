@@ -136,6 +136,11 @@ def test_a_stopped_export_goes_on_and_ends_like_an_undisturbed_one(tmp_path):
     with pytest.raises(OSError, match="disk gone"):
         export_tsv(records, breaks, stopped)
     assert not (stopped / "pairs.tsv").exists()
+    crop, mask = (next(stopped.glob(f"{kind}/*/*.png")) for kind in ("images", "masks"))
+    for kind in (".pairs.x1y2.tsv", ".export.x1y2.json"):  # of a process that was killed
+        (stopped / kind).write_bytes(b"half")
+    for file in (crop, mask):
+        file.with_name(f".{file.stem}.x1y2.png").write_bytes(b"half")
     pictures = Pictures()
     export_tsv(records, pictures, stopped)
     export_tsv(records, Pictures(), tmp_path / "whole")
@@ -229,12 +234,14 @@ def test_tars_hold_crop_mask_text_and_record_of_each_pair(tmp_path):
 
 def test_what_a_killed_export_left_behind_goes(tmp_path):
     records = make_records(4)
-    (tmp_path / ".00000.x1y2.tar").write_bytes(b"half")
+    for kind in (".00000.x1y2.tar", ".sizes.x1y2.json", ".instances.x1y2.json"):
+        (tmp_path / kind).write_bytes(b"half")
 
     export_webdataset(records, Pictures(), tmp_path, shard_size=2)
+    export_coco(records, tmp_path / "instances.json")
 
     names = sorted(file.name for file in tmp_path.iterdir())
-    assert names == ["00000.tar", "00001.tar", "export.json", "sizes.json"]
+    assert names == ["00000.tar", "00001.tar", "export.json", "instances.json", "sizes.json"]
 
 
 @pytest.mark.parametrize("form", ["mask", "colour-key", "tars"])
