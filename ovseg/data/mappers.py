@@ -88,7 +88,7 @@ class TrainMapper:
             ValueError: a label is not below `num_classes`.
         """
         image = _read_picture(record)
-        labels = read_label(record["sem_seg_file_name"])
+        labels = read_label(record["sem_seg_file_name"], classes=self.num_classes)
         self._check_range(labels, record["sem_seg_file_name"])
         if labels.shape != image.shape[:2]:
             raise ImageError(

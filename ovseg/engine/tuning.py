@@ -284,7 +284,7 @@ def _sweep(
     records = _evenly(get_records(dataset_name), images)
     for record in tqdm(records, desc=dataset_name, unit=" images", disable=not progress):
         try:
-            truth = read_label(record["sem_seg_file_name"])
+            truth = read_label(record["sem_seg_file_name"], classes=size)
             picture = cache.picture(record)
             picture.load()
         except ImageError as error:

@@ -116,7 +116,8 @@ class SemSegEvaluator(DatasetEvaluator):
                     _logger.warning("%s was predicted twice; only the first counts", file)
                 continue
             try:
-                truth = read_label(given.get("sem_seg_file_name") or self._label_files[file])
+                label_file = given.get("sem_seg_file_name") or self._label_files[file]
+                truth = read_label(label_file, classes=len(self._class_names))
             except ImageError as error:
                 _logger.error("cannot evaluate %s: %s", file, error)
                 self._unscored[file] = str(error)

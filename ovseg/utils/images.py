@@ -106,24 +106,33 @@ def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> np.
         return pil_to_rgb(image)
 
 
-def read_label(path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_label(
+    path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS, classes: int | None = None
+) -> np.ndarray:
     """Read a label map without changing its values.
 
     Args:
         path: 8-bit (grey or palette, whose indices are the labels) or 16-bit PNG or TIFF.
         max_pixels: most pixels to accept.
+        classes: refuse 8 bits where so many classes and an ignore label do not fit into them:
+            whatever wrote the file has cut numbers off, and none of them looks wrong.
 
     Returns:
         (H, W) int32, values in [0, 65535].
 
     Raises:
-        ImageError: the file is missing or damaged, or has more than one channel.
+        ImageError: the file is missing or damaged, has more than one channel, or too few bits.
     """
     with _opened(path, max_pixels) as image:
         if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
             raise ImageError(
                 f"{path}: expected a label map with one integer channel (8 or 16 bits), got an "
                 f"image of mode {image.mode}; store the class ids, not colours"
+            )
+        if classes is not None and classes > 255 and not image.mode.startswith("I"):
+            raise ImageError(
+                f"{path}: expected 16 bits for {classes} classes, got a label map of 8 bits; make "
+                "it again from the raw data, datasets/verify.py says how"
             )
         image.load()
         labels = np.array(image, dtype=np.int32)  # (H, W)

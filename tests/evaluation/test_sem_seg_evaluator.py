@@ -111,6 +111,20 @@ def test_files_written(world, tmp_path) -> None:
     np.testing.assert_array_equal(decode_rle(entry["segmentation"]), labels[1].numpy() == 2)
 
 
+def test_truth_of_too_few_bits_is_not_scored(world, tmp_path, caplog) -> None:
+    _, records, truths = world
+    name = f"wide_{tmp_path.name}"
+    DatasetCatalog.register(name, lambda: records)
+    classes = [f"class {number}" for number in range(847)]
+    MetadataCatalog.get(name).set(stuff_classes=classes, ignore_label=65535)
+    Image.fromarray(truths[0].astype(np.uint8)).save(records[0]["sem_seg_file_name"])
+    evaluator = SemSegEvaluator(name)
+    evaluator.process(records, [{"labels": p} for p in predictions(truths)])
+    evaluator.evaluate()
+    assert "expected 16 bits for 847 classes, got a label map of 8 bits" in caplog.text
+    assert "1 of 3 images" in caplog.text
+
+
 def test_the_log_names_both_conventions(world, caplog) -> None:
     name, records, truths = world
     evaluator = SemSegEvaluator(name)

@@ -161,6 +161,16 @@ def test_palette_labels_are_the_indices(tmp_path) -> None:
     np.testing.assert_array_equal(read_label(path), labels)
 
 
+def test_eight_bits_are_refused_for_classes_that_need_more(tmp_path) -> None:
+    cut_off = np.array([[300, 65535]]).astype(np.uint8)
+    path = saved(tmp_path / "a.tif", Image.fromarray(cut_off))
+    np.testing.assert_array_equal(read_label(path, classes=255), [[44, 255]])
+    with pytest.raises(ImageError, match=r"expected 16 bits for 256 classes, got .* 8 bits"):
+        read_label(path, classes=256)
+    wide = saved(tmp_path / "b.tif", Image.fromarray(np.array([[300, 65535]], np.uint16)))
+    np.testing.assert_array_equal(read_label(wide, classes=847), [[300, 65535]])
+
+
 def test_coloured_labels_are_refused(tmp_path) -> None:
     path = saved(tmp_path / "a.png", Image.fromarray(gradient()))
     with pytest.raises(ImageError, match=r"one integer channel.*mode RGB.*class ids"):
