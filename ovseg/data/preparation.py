@@ -88,7 +88,7 @@ class PreparationReport:
         written: tasks whose targets were written.
         kept: tasks whose targets were there already.
         skipped: tasks without any labelled pixel.
-        failed: first source and reason of each task set aside, in the order of the tasks.
+        failed: the files set aside (first sources of their tasks) and the reasons, sorted.
     """
 
     written: int = 0
@@ -158,7 +158,8 @@ def prepare(
             outcomes += finished
             bar.update(len(finished))
     counts = Counter(kind for kind, _, _ in outcomes)
-    failed = sorted((name, reason) for kind, name, reason in outcomes if kind == "failed")
+    # A file of which several tasks make something is bad once.
+    failed = sorted({(name, reason) for kind, name, reason in outcomes if kind == "failed"})
     return PreparationReport(
         counts["written"], counts["kept"], counts["skipped"], failed=tuple(failed)
     )
@@ -243,7 +244,8 @@ def _do_one(task: Task, convert: Convert, force: bool) -> tuple[str, str, str]:
             encoded = [(target, _encode(target, array)) for target, array in pairs]
     except (ValueError, OSError) as error:
         _remove(task.targets)
-        return "failed", name, str(error) or type(error).__name__
+        reason = str(error).removeprefix(f"{name}: ")  # the name is told beside it
+        return "failed", name, reason or type(error).__name__
     if encoded is None:
         _remove(task.targets)
         return "skipped", name, ""

@@ -231,7 +231,9 @@ def test_bad_files_of_the_full_set_are_set_aside(ade_full, caplog, damage, reaso
     for folder in ("annotations_detectron2", "images_detectron2"):
         assert len(list((base / folder / "validation").iterdir())) == 3
     record = json.loads((base / "annotations_detectron2" / "prepare_validation.json").read_text())
-    assert [Path(entry["file"]).name for entry in record["set_aside"]] == ["ADE_val_00000001.jpg"]
+    assert [Path(entry["file"]).name for entry in record["set_aside"]] == [
+        "ADE_val_00000001_seg.png"
+    ]
 
 
 def test_missing_annotation_is_told_with_its_archive(tmp_path, caplog) -> None:

@@ -151,7 +151,7 @@ def plan_ade20k_full(root: Path, split: str) -> Plan:
         raise PreparationError(f"{base / 'index_ade20k.pkl'} names no picture of {split!r}")
     tasks = [
         Task(
-            (picture, picture.with_name(f"{picture.stem}_seg.png")),
+            (picture.with_name(f"{picture.stem}_seg.png"), picture),
             (
                 base / "annotations_detectron2" / folder / f"{picture.stem}.tif",
                 base / "images_detectron2" / folder / f"{picture.stem}.jpg",
@@ -180,7 +180,8 @@ def read_index(path: Path) -> Mapping[str, Sequence[str]]:
     try:
         index = read_plain_pickle(path)
     except (OSError, pickle.UnpicklingError) as error:
-        raise PreparationError(f"cannot read {path}: {error}\n{_FULL_REMEDY}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise PreparationError(f"cannot read {path}: {reason}\n{_FULL_REMEDY}") from error
     columns = {key: _strings(index, key, path) for key in ("folder", "filename", "objectnames")}
     if len(columns["folder"]) != len(columns["filename"]):
         raise PreparationError(
@@ -212,7 +213,7 @@ def _strings(index: Any, key: str, path: Path) -> list[str]:
 
 
 def _convert_full(task: Task, *, objects: int) -> list[np.ndarray]:
-    picture, annotation = task.sources
+    annotation, picture = task.sources
     colours = read_image(annotation)  # (H, W, 3)
     with Image.open(annotation) as header:
         if header.mode != "RGB":

@@ -23,7 +23,9 @@ SPLITS = ("train", "val")
 FOLDER = Path("cityscapes")
 
 _RAW, _MADE = "_gtFine_labelIds.png", "_gtFine_labelTrainIds.png"
-_REMEDY = "unpack gtFine_trainvaltest.zip of the Cityscapes web site into it; see README.md"
+_REMEDY = (
+    "unpack gtFine_trainvaltest.zip of the Cityscapes web site into it; see datasets/README.md"
+)
 _RAW_IDS = range(34)
 
 

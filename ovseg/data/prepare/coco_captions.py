@@ -82,7 +82,8 @@ def _read(file: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise PreparationError(f"cannot read {file}: {error}\n{_REMEDY}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise PreparationError(f"cannot read {file}: {reason}\n{_REMEDY}") from error
     return _objects(content, "images", file), _objects(content, "annotations", file)
 
 

@@ -22,7 +22,7 @@ SPLITS = ("train", "val")
 FOLDER = Path("LoveDA")
 
 _SCENES = ("Rural", "Urban")
-_REMEDY = "unpack Train.zip and Val.zip of LoveDA into the folder LoveDA; see README.md"
+_REMEDY = "unpack Train.zip and Val.zip of LoveDA into the folder LoveDA; see datasets/README.md"
 _NO_DATA, _IGNORED = 0, 255
 
 

@@ -23,7 +23,9 @@ __all__ = ["SPLITS", "convert", "plan", "voc20_labels", "voc21_labels"]
 SPLITS = ("train", "val")
 FOLDER = Path("VOCdevkit", "VOC2012")
 
-_REMEDY = "unpack VOCtrainval_11-May-2012.tar into the folder of all data sets; see README.md"
+_REMEDY = (
+    "unpack VOCtrainval_11-May-2012.tar into the folder of all data sets; see datasets/README.md"
+)
 _WITH_BACKGROUND = "voc21_"  # first letters of the folder of its labels
 _IGNORED = 255
 

@@ -31,7 +31,7 @@ SIDE, STRIDE = 512, 256
 
 _PICTURES = Path("ISPRS_semantic_labeling_Vaihingen", "top")
 _TRUTH = Path("ISPRS_semantic_labeling_Vaihingen_ground_truth_eroded_COMPLETE")
-_REMEDY = "unpack each archive of the contest into a folder of its own name; see README.md"
+_REMEDY = "unpack each archive of the contest into a folder of its own name; see datasets/README.md"
 _COLORS = {
     "impervious surface": (255, 255, 255),
     "building": (0, 0, 255),
