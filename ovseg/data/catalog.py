@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ovseg.d2.data import DatasetCatalog, MetadataCatalog
+from ovseg.d2.utils import log_first_n
 from ovseg.data.benchmarks import BENCHMARKS, SemSegFolders
 from ovseg.data.tinyscapes import (
     ALL_NAMES,
@@ -167,10 +168,13 @@ def load_sem_seg(
             f"{label_root}"
         )
     if len(stems) < max(len(images), len(labels)):
-        _logger.warning(
-            "%s has %d %s files and %s has %d %s files; using the %d that are in both",
-            *(image_root, len(images), image_suffix, label_root, len(labels), label_suffix),
-            len(stems),
+        # An evaluation asks for its records several times.
+        log_first_n(
+            logging.WARNING,
+            f"{image_root} has {len(images)} {image_suffix} files and {label_root} has "
+            f"{len(labels)} {label_suffix} files; using the {len(stems)} that are in both",
+            name=__name__,
+            key="message",
         )
     return [
         {

@@ -157,6 +157,8 @@ def test_pictures_and_labels_are_paired_by_name_not_by_place(tmp_path, caplog) -
     }
     assert "has 4 jpg files" in caplog.text
     assert "has 4 png files; using the 3 that are in both" in caplog.text
+    load_sem_seg(tmp_path / "labels", tmp_path / "images", name="set")
+    assert caplog.text.count("has 4 jpg files") == 1
 
 
 def test_complete_pairs_give_no_warning(tmp_path, caplog) -> None:
