@@ -30,6 +30,7 @@ __all__ = [
     "ROOT_VARIABLE",
     "DatasetFilesError",
     "SemSegFolders",
+    "class_metadata",
     "dataset_root",
     "expand_folder",
     "files_by_stem",
@@ -128,6 +129,24 @@ def register_sem_seg(
         ignore_label=ignore_label,
         **metadata,
     )
+
+
+def class_metadata(name: str) -> dict[str, Any]:
+    """Tell what a class list says beyond the names, for the metadata of a data set.
+
+    Args:
+        name: a shipped class list.
+
+    Returns:
+        `background_class` and `class_synonyms`, as far as the list has them.
+    """
+    classes = class_list(name)
+    metadata: dict[str, Any] = {}
+    if classes.background is not None:
+        metadata["background_class"] = classes.background
+    if any(given != (own,) for own, given in zip(classes.names, classes.synonyms, strict=True)):
+        metadata["class_synonyms"] = [list(given) for given in classes.synonyms]
+    return metadata
 
 
 def load_sem_seg(
@@ -280,10 +299,7 @@ def _register_benchmark(folders: SemSegFolders, base: Path) -> None:
         }
     if folders.classes == "ade20k_847":
         metadata["thing_classes"] = list(classes.names)
-    if classes.background is not None:
-        metadata["background_class"] = classes.background
-    if any(given != (own,) for own, given in zip(classes.names, classes.synonyms, strict=True)):
-        metadata["class_synonyms"] = [list(given) for given in classes.synonyms]
+    metadata |= class_metadata(folders.classes)
     if not _claim(folders.name, base):
         _complete_metadata(folders, base, classes.names, metadata)
         return

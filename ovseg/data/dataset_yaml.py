@@ -28,7 +28,7 @@ from typing import Any
 import yaml
 
 from ovseg.d2.data import DatasetCatalog, MetadataCatalog
-from ovseg.data.catalog import load_sem_seg
+from ovseg.data.catalog import class_metadata, load_sem_seg
 from ovseg.data.coco_labels import CocoFile, coco_records
 from ovseg.vocab import class_list, class_list_names
 
@@ -44,7 +44,9 @@ _OPTIONAL = (
     "evaluation_set",
     "image_suffix",
     "label_suffix",
+    "split",
 )
+_SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,9 @@ class DatasetYaml:
         evaluation_set: class indices by group name, which get scores of their own.
         image_suffix: ending of the pictures; None where the folder has one kind only.
         label_suffix: ending of the label maps; likewise.
+        split: "train", "validation" or "test": what the pictures are for. Settings are tuned on
+            the first two only; None leaves it to the name.
+        class_list: the shipped list that the classes are; None for names of one's own.
     """
 
     name: str
@@ -72,6 +77,8 @@ class DatasetYaml:
     evaluation_set: Mapping[str, Sequence[int]] | None = None
     image_suffix: str | None = None
     label_suffix: str | None = None
+    split: str | None = None
+    class_list: str | None = None
 
     @classmethod
     def read(cls, path: str | PathLike[str]) -> DatasetYaml:
@@ -111,6 +118,8 @@ class DatasetYaml:
             evaluation_set=_groups(file, values.get("evaluation_set"), classes),
             image_suffix=_text(file, values, "image_suffix"),
             label_suffix=_text(file, values, "label_suffix"),
+            split=_split(file, values.get("split")),
+            class_list=listed if isinstance(listed := values.get("classes"), str) else None,
         )
 
     def load(self) -> list[dict[str, Any]]:
@@ -180,14 +189,15 @@ def register_yaml(path: str | PathLike[str]) -> str:
         DatasetCatalog.remove(dataset.name)
         MetadataCatalog.remove(dataset.name)
     DatasetCatalog.register(dataset.name, dataset.load)
-    groups = {"evaluation_set": dataset.evaluation_set} if dataset.evaluation_set else {}
+    stated = {"evaluation_set": dataset.evaluation_set, "split": dataset.split}
     MetadataCatalog.get(dataset.name).set(
         stuff_classes=list(dataset.classes),
         image_root=str(dataset.images),
         sem_seg_root=str(dataset.labels),
         evaluator_type="sem_seg",
         ignore_label=dataset.ignore_label,
-        **groups,
+        **{key: value for key, value in stated.items() if value},
+        **(class_metadata(dataset.class_list) if dataset.class_list else {}),
         **{_MARK: mark},
     )
     return dataset.name
@@ -270,6 +280,12 @@ def _ignore_label(file: Path, value: Any, num_classes: int) -> int:
             f"{file}: ignore_label: expected a number that is no class, got {value}, which is the "
             f"label of a class (0-{num_classes - 1})"
         )
+    return value
+
+
+def _split(file: Path, value: Any) -> str | None:
+    if value is not None and value not in _SPLITS:
+        raise ValueError(f"{file}: split: expected one of {', '.join(_SPLITS)}, got {value!r}")
     return value
 
 

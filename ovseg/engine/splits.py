@@ -74,6 +74,7 @@ def require_tunable(dataset_name: str, *, known_as_test: bool = False) -> Role:
         f"expected a training or validation split to tune on, got {dataset_name!r}, {what}: "
         "scores reported on it would be those of settings that were chosen on it. Choose them on "
         f"one of {sorted(tunable)}, state what a data set of your own is for "
-        "(MetadataCatalog.get(name).set(split='train') or 'validation'), or say "
+        "(`split: train` or `split: validation` in its YAML file; "
+        "MetadataCatalog.get(name).set(split=...) in Python), or say "
         f"{TEST_SPLIT_FLAG}, which is then kept in every manifest"
     )

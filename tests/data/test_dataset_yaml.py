@@ -20,6 +20,7 @@ GARDEN = """
     images: pictures
     labels: labels
     classes: [lawn, flower bed, path]
+    split: validation
     evaluation_set:
       green: [lawn, flower bed]
 """
@@ -77,6 +78,7 @@ def test_ten_lines_of_yaml_become_a_data_set(tmp_path):
     assert metadata.stuff_classes == ["lawn", "flower bed", "path"]
     assert metadata.ignore_label == 255 and metadata.evaluator_type == "sem_seg"
     assert metadata.evaluation_set == {"green": [0, 1]}
+    assert metadata.split == "validation"  # settings may be tuned on it
     records = DatasetCatalog.get(name)
     assert [record["image_id"] for record in records] == ["0", "1"]
     assert records[1]["sem_seg_file_name"] == str(tmp_path / "labels" / "1.png")
@@ -130,6 +132,15 @@ def test_a_shipped_class_list_may_be_named(tmp_path):
     assert len(found.classes) == 847 and found.ignore_label == 65535
 
 
+def test_a_shipped_list_brings_its_background_and_synonyms(tmp_path):
+    text = "name: things\nimages: pictures\nlabels: labels\nclasses: coco_object_81\n"
+    register_yaml(write(tmp_path, text))
+    metadata = MetadataCatalog.get("things")
+    assert metadata.background_class == 0 and len(metadata.class_synonyms) == 81
+    register_yaml(write(tmp_path, text.replace("coco_object_81", "ade20k_150")))
+    assert MetadataCatalog.get("things").get("background_class") is None
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -141,6 +152,7 @@ def test_a_shipped_class_list_may_be_named(tmp_path):
         ("path]", "lawn]", r"each name once, got twice: \['lawn'\]"),
         ("[lawn, flower bed, path]", "ade20k", r"or one of ade20k_150, .*got 'ade20k'"),
         ("labels: labels", "labels: labels\n    ignore_label: 2", r"no class, got 2, .*\(0-2\)"),
+        ("validation", "val", r"split: expected one of train, validation, test, got 'val'"),
         ("[lawn, flower bed]", "[tree]", r"evaluation_set: expected names of classes.*'tree'"),
         ("classes:", "classes: !!python/object/apply:os.getcwd []\n    #", r"plain YAML"),
     ],
