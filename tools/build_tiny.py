@@ -56,7 +56,8 @@ def train_maskformer(folder: Path, clip: Path, backbone: Path, seed: int) -> Pat
     common = ["SEED", str(seed), "MODEL.CLIP_ADAPTER.CLIP_WEIGHTS", str(clip), *precision]
     first, second = folder / "maskformer", folder / "maskformer_strict"
     start = ["MODEL.WEIGHTS", str(backbone), "MODEL.MASK_FORMER.IGNORED_AS_NEGATIVE", "False"]
-    train_net("--resume", "OUTPUT_DIR", str(first), *common, *start)
+    no_evaluation = ["DATASETS.TEST", "()"]
+    train_net("--resume", "OUTPUT_DIR", str(first), *common, *start, *no_evaluation)
     start = ["MODEL.WEIGHTS", str(first / "model_final.safetensors"), *STRICT_STAGE]
     train_net("--resume", "OUTPUT_DIR", str(second), *common, *start)
     return second
