@@ -83,6 +83,14 @@ def test_full_size_configs_share_the_published_recipe(name):
     assert (cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM) == (171, 256)
 
 
+@pytest.mark.parametrize("name", ["ovseg_swinB", "ovseg_R101c", "ovseg_tiny"])
+def test_scales_of_the_augmentation_lie_around_the_test_size(name):
+    cfg = load_cfg(name)
+    scales, side = cfg.TEST.AUG.MIN_SIZES, cfg.INPUT.MIN_SIZE_TEST
+    assert min(scales) < side < max(scales) < 2 * side
+    assert cfg.TEST.AUG.MAX_SIZE >= cfg.INPUT.MAX_SIZE_TEST
+
+
 def test_the_demo_config_is_swin_b_in_another_mode():
     demo, full = load_cfg("ovseg_swinB_demo"), load_cfg("ovseg_swinB")
 
