@@ -68,7 +68,7 @@ if __name__ == "__main__":
         "--workers",
         type=int,
         default=min(4, os.cpu_count() or 1),
-        help="processes, with an equal share of the cores and about 3 GB each",
+        help="processes, with an equal share of the cores and about 4 GB each",
     )
     parser.add_argument("--pictures", type=int, default=sizes.pictures)
     parser.add_argument("--steps", type=int, default=sizes.steps, help="of every row that trains")

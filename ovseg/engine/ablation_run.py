@@ -116,7 +116,7 @@ def run_ablation(
         ablation: where and how much.
         seeds: each with a base model of its own.
         rows: the lines of the table.
-        workers: processes, each of which takes its share of the cores and about 3 GB.
+        workers: processes, each of which takes its share of the cores and about 4 GB.
 
     Returns:
         Results by seed, then by name of a row.

@@ -35,7 +35,7 @@ class AdaptationSize:
         steps: optimizer steps of each.
     """
 
-    pairs: str = "mined_5"
+    pairs: str = "mutual"
     pictures: int = 2000
     recipes: tuple[str, ...] = ("clip_tiny_ft",)
     steps: int = 300
