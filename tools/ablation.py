@@ -62,7 +62,7 @@ if __name__ == "__main__":
         nargs="+",
         default=[],
         choices=[row.name for row in ROWS],
-        help="some rows only; one needs the row it starts from",
+        help="some rows only; those that they start from are run, too",
     )
     parser.add_argument(
         "--workers",

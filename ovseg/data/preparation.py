@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ovseg.utils.files import atomic_path
+from ovseg.utils.files import atomic_path, reason_of
 from ovseg.utils.images import ImageError, read_image
 from ovseg.utils.processes import as_finished, leave_with_parent
 
@@ -298,7 +298,7 @@ def _writing(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise PreparationError(
-            f"cannot write {target}: {error.strerror or error}\nmake room there, or make the "
+            f"cannot write {target}: {reason_of(error)}\nmake room there, or make the "
             "folder writable, and start the same command again: what is finished is kept, and no "
             "file is half written"
         ) from error

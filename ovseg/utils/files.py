@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one, and what their errors say."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["atomic_path", "sha256_of"]
+__all__ = ["atomic_path", "reason_of", "sha256_of"]
 
 
 @contextmanager
@@ -63,3 +63,8 @@ def _umask() -> int:
     current = os.umask(0o022)
     os.umask(current)
     return current
+
+
+def reason_of(error: Exception) -> str:
+    """What an error says, for a message that names the file; the text of an OSError repeats it."""
+    return getattr(error, "strerror", None) or str(error)

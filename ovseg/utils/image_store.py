@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from ovseg.utils.files import reason_of
 from ovseg.utils.images import ImageError, decode_image
 
 __all__ = ["ImageStore"]
@@ -102,8 +103,7 @@ class ImageStore:
         except IsADirectoryError as error:
             raise ImageError(f"{uri}: expected an image file, got a folder") from error
         except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-            reason = getattr(error, "strerror", None) or error
-            raise ImageError(f"{uri}: {reason}") from error
+            raise ImageError(f"{uri}: {reason_of(error)}") from error
         if not data:
             raise ImageError(f"{uri}: the file is empty (0 bytes)")
         return data

@@ -52,8 +52,8 @@ def in_order_of_need(
     Args:
         pool: where the function runs.
         function: of one task.
-        needs: for every task, those that must be done before it. Where several could run, the
-            first ones in the mapping do.
+        needs: for every task, those that must be done before it. They are submitted in the order
+            in which they could run; those that need nothing, in the order of the mapping.
 
     Yields:
         Tasks and their results, in the order in which they are ready.

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ovseg.utils.files import atomic_path
+from ovseg.utils.files import atomic_path, reason_of
 
 
 def test_the_file_appears_when_the_block_ends(tmp_path):
@@ -34,3 +34,11 @@ def test_the_result_has_the_rights_of_any_new_file(tmp_path):
         partial.write_text("")
 
     assert (tmp_path / "atomic").stat().st_mode == plain.stat().st_mode
+
+
+def test_the_reason_of_a_file_error_does_not_repeat_the_file(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        (tmp_path / "none.png").read_bytes()
+    assert reason_of(caught.value) == "No such file or directory"
+    assert reason_of(ValueError("cut off")) == "cut off"
+    assert reason_of(OSError("cannot identify image")) == "cannot identify image"

@@ -19,6 +19,7 @@ from PIL import Image
 from ovseg.data.preparation import PreparationError, Task, list_files, require_folder
 from ovseg.data.prepare.command import Plan
 from ovseg.data.prepare.labels import convert_label_file, relabel
+from ovseg.utils.files import reason_of
 from ovseg.utils.images import read_image
 from ovseg.utils.weight_formats import read_plain_pickle
 from ovseg.vocab.classes import class_list
@@ -180,8 +181,7 @@ def read_index(path: Path) -> Mapping[str, Sequence[str]]:
     try:
         index = read_plain_pickle(path)
     except (OSError, pickle.UnpicklingError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise PreparationError(f"cannot read {path}: {reason}\n{_FULL_REMEDY}") from error
+        raise PreparationError(f"cannot read {path}: {reason_of(error)}\n{_FULL_REMEDY}") from error
     columns = {key: _strings(index, key, path) for key in ("folder", "filename", "objectnames")}
     if len(columns["folder"]) != len(columns["filename"]):
         raise PreparationError(

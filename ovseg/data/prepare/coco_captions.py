@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ovseg.data.preparation import PreparationError, require_folder
+from ovseg.utils.files import reason_of
 
 __all__ = ["CaptionCheck", "check_coco_captions"]
 
@@ -82,8 +83,7 @@ def _read(file: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise PreparationError(f"cannot read {file}: {reason}\n{_REMEDY}") from error
+        raise PreparationError(f"cannot read {file}: {reason_of(error)}\n{_REMEDY}") from error
     return _objects(content, "images", file), _objects(content, "annotations", file)
 
 
