@@ -14,8 +14,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ovseg.data.catalog import dataset_root
-from ovseg.data.preparation import PreparationError
 from ovseg.data.prepare.coco_captions import check_coco_captions
+from ovseg.data.prepare.pipeline import PreparationError
 
 SPLITS = ("train2017", "val2017")
 

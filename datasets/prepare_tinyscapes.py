@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ovseg.data.tinyscapes import DEFAULT_COUNTS, world_version, write_split
+from ovseg.tinyscapes import DEFAULT_COUNTS, world_version, write_split
 
 
 def _count(text: str) -> int:

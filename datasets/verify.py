@@ -17,8 +17,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where it is not installed
 
 from ovseg.data.catalog import ROOT_VARIABLE, dataset_root, register_builtin
-from ovseg.data.verification import verify
-from ovseg.data.verification_subjects import prepared_names
+from ovseg.data.prepare.subjects import prepared_names
+from ovseg.data.prepare.verification import verify
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -23,7 +23,7 @@ def load(name_or_path: str = "ovseg_tiny", **kwargs: Any) -> Predictor:
     """Load a trained segmenter by catalogue name or from a weights file.
 
     Args:
-        name_or_path: a name of `ovseg.hub.catalogue()`, a local file or a URL.
+        name_or_path: a name of `ovseg.weights.catalogue.entries()`, a local file or a URL.
         **kwargs: `config`, `device` and `opts`, see `ovseg.predictor.load`.
 
     Returns:

@@ -18,18 +18,19 @@ import torch
 from PIL import Image
 
 import ovseg
-from ovseg import d2, hub
+from ovseg import d2
 from ovseg.config import load_cfg
 from ovseg.d2.modeling import build_model
-from ovseg.data.tinyscapes import ALL_NAMES
 from ovseg.data.transforms import resize_shortest_edge
-from ovseg.modeling.weights import load_ovseg_weights
 from ovseg.regions import list_proposals, region_scores
 from ovseg.segmentation import Segmentation
+from ovseg.tinyscapes import ALL_NAMES
 from ovseg.utils.files import sha256_of
 from ovseg.utils.images import pil_to_rgb, read_image
 from ovseg.visualization import BLANK
 from ovseg.vocab import Vocabulary, class_list_names
+from ovseg.weights import catalogue
+from ovseg.weights.ovseg import load_ovseg_weights
 
 if TYPE_CHECKING:
     from ovseg.d2.config import CfgNode
@@ -53,8 +54,8 @@ def load(
     """Load a model that is ready to segment pictures.
 
     Args:
-        name_or_path: name in the weight catalogue (``ovseg.hub.catalogue()``), path or address
-            of a checkpoint; "random" for a model with random weights, to try out a
+        name_or_path: name in ``ovseg.weights.catalogue.entries()``, path or address of a
+            checkpoint; "random" for a model with random weights, to try out a
             configuration; None for the config's own ``MODEL.WEIGHTS``.
         config: config file or shipped name such as "ovseg_swinB"; by default the one that the
             catalogue gives for the weights.
@@ -66,7 +67,7 @@ def load(
 
     Raises:
         ValueError: no config belongs to the weights, or the device does not exist.
-        ovseg.utils.weights.WeightsError: the checkpoint does not fit the model.
+        ovseg.weights.load.WeightsError: the checkpoint does not fit the model.
     """
     if name_or_path is None and config is None:
         name_or_path = DEFAULT_WEIGHTS
@@ -289,7 +290,7 @@ def to_rgb(image: ImageLike) -> np.ndarray:
 
 
 def _known_weights() -> list[str]:
-    models = [name for name, entry in hub.catalogue().items() if entry.config]
+    models = [name for name, entry in catalogue.entries().items() if entry.config]
     return [*models, RANDOM_WEIGHTS]
 
 
@@ -308,7 +309,7 @@ def _pick_device(device: str | None) -> str:
 def _config_for(name_or_path: str | Path | None) -> str:
     """Find the config that belongs to weights named without one, by their name or file name."""
     wanted = str(name_or_path)
-    for entry in hub.catalogue().values():
+    for entry in catalogue.entries().values():
         if entry.config and (wanted == entry.name or Path(wanted).name == entry.filename):
             return entry.config
     raise ValueError(
@@ -322,9 +323,9 @@ def _load_weights(model: MaskFormer, wanted: str) -> dict[str, str]:
     if wanted == RANDOM_WEIGHTS:
         _log.warning("random weights: the regions found mean nothing")
         return {"name": RANDOM_WEIGHTS, "path": "", "sha256": "", "licence": "none"}
-    path = hub.resolve(wanted)
+    path = catalogue.resolve(wanted)
     load_ovseg_weights(model, path)
-    entries = hub.catalogue().values()
+    entries = catalogue.entries().values()
     entry = next((e for e in entries if wanted in (e.name, e.filename, e.url)), None)
     return {
         "name": entry.name if entry else path.stem,

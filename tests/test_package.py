@@ -19,7 +19,7 @@ def test_importing_every_layer_touches_no_file_and_no_network(tmp_path):
     code = (
         "import socket; socket.socket.connect = None\n"
         "import ovseg.config, ovseg.vocab, ovseg.clip, ovseg.data, ovseg.modeling\n"
-        "import ovseg.evaluation, ovseg.hub, ovseg.predictor, ovseg.d2.data as d\n"
+        "import ovseg.evaluation, ovseg.weights.catalogue, ovseg.predictor, ovseg.d2.data as d\n"
         "print([name for name in d.DatasetCatalog.list() if name.startswith('tinyscapes')])"
     )
     run = run_python(

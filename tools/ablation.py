@@ -16,9 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where it is not installed
 
-from ovseg.engine.ablation import ROWS, AblationSize
-from ovseg.engine.ablation_report import write_ablation
-from ovseg.engine.ablation_run import Ablation, run_ablation
+from ovseg.tinyscapes.ablation import ROWS, AblationSize
+from ovseg.tinyscapes.ablation_report import write_ablation
+from ovseg.tinyscapes.ablation_run import Ablation, run_ablation
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

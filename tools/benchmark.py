@@ -15,15 +15,15 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where it is not installed
 
-from ovseg.config import load_cfg
-from ovseg.d2.modeling import build_model
-from ovseg.engine.benchmark import (
+from ovseg.benchmark import (
     compare_label_maps,
     compare_text_towers,
     measure_evaluation,
     stages,
 )
-from ovseg.engine.weights import load_for_evaluation
+from ovseg.config import load_cfg
+from ovseg.d2.modeling import build_model
+from ovseg.training.weights import load_for_evaluation
 from ovseg.utils.environment import environment_record
 from ovseg.utils.files import atomic_path
 from ovseg.vocab import Vocabulary

@@ -18,11 +18,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where it is not installed
 
-from ovseg import hub
+from ovseg.clip_training.pretraining import PretrainConfig, has_fast_bf16
 from ovseg.data.catalog import dataset_root
-from ovseg.data.tinyscapes import DEFAULT_COUNTS, write_split
-from ovseg.engine.clip_pretraining import PretrainConfig, has_fast_bf16
-from ovseg.engine.tiny_recipe import (
+from ovseg.tinyscapes import DEFAULT_COUNTS, write_split
+from ovseg.tinyscapes.recipe import (
     CONFIG,
     AdaptationSize,
     adapt_clip,
@@ -30,6 +29,7 @@ from ovseg.engine.tiny_recipe import (
     train_backbone,
     train_clip,
 )
+from ovseg.weights import catalogue
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BACKBONE_STEPS = 800
@@ -88,7 +88,7 @@ def main(args: argparse.Namespace) -> None:
     logger.info("%s is there after %.0f s", result, time.perf_counter() - began)
     train_net("--eval-only", "OUTPUT_DIR", str(folder / "eval"), "MODEL.WEIGHTS", str(result))
     if args.install:
-        bundled = hub.catalogue()[CONFIG].bundled_path
+        bundled = catalogue.entries()[CONFIG].bundled_path
         shutil.copyfile(result, bundled)
         logger.info("Installed as %s", bundled)
     logger.info("All done after %.0f s", time.perf_counter() - began)

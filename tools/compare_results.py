@@ -16,8 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where it is not installed
 
-from ovseg.evaluation.bootstrap import Bootstrap
 from ovseg.evaluation.comparison import compare, format_comparison
+from ovseg.evaluation.intervals import Bootstrap
 from ovseg.evaluation.results import DatasetResult, ResultError, find_results
 
 

@@ -19,12 +19,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ovseg import hub
 from ovseg.clip.adapted import replace_clip
-from ovseg.clip.weights import load_clip_state
-from ovseg.utils.backbone_weights import Conversion, convert_resnet, convert_swin
-from ovseg.utils.download import DownloadError
-from ovseg.utils.weights import WeightsError, read_state_dict, write_safetensors
+from ovseg.weights import catalogue
+from ovseg.weights.backbones import Conversion, convert_resnet, convert_swin
+from ovseg.weights.clip import load_clip_state
+from ovseg.weights.download import DownloadError
+from ovseg.weights.load import WeightsError, read_state_dict, write_safetensors
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -66,7 +66,7 @@ def convert_clip(args: argparse.Namespace) -> None:
         write_safetensors(args.output, clip_state, {"content": "clip"})
         report("mapped", tuple(clip_state))
         return
-    checkpoint = read_state_dict(hub.resolve(args.into), allow_pickle=args.allow_pickle)
+    checkpoint = read_state_dict(catalogue.resolve(args.into), allow_pickle=args.allow_pickle)
     result = replace_clip(checkpoint, clip_state)
     write_safetensors(
         args.output,
@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     convert = {"clip": convert_clip, "ovseg": convert_ovseg}.get(args.kind, convert_backbone)
     try:
         convert(args)
-    except (WeightsError, hub.HubError, DownloadError) as error:
+    except (WeightsError, catalogue.HubError, DownloadError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"wrote {args.output}")

@@ -15,11 +15,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where it is not installed
 
 from ovseg.d2.utils import setup_logger
-from ovseg.engine.mining import after_mining, parts_maker
-from ovseg.engine.mining_options import make_parser, settings
+from ovseg.data.captions.sources import open_source
+from ovseg.miner import after_mining, parts_maker
 from ovseg.mining.executors import run_mining
+from ovseg.mining.options import make_parser, settings
 from ovseg.mining.parts import MiningError
-from ovseg.mining.sources import open_source
 
 
 def main(args: argparse.Namespace) -> int:

@@ -15,9 +15,9 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where it is not installed
 
-from ovseg.data.tinyscapes import SPLITS
-from ovseg.engine.pair_precision import judge_pairs, precision_curve, precision_table
 from ovseg.mining.records import read_records
+from ovseg.tinyscapes import SPLITS
+from ovseg.tinyscapes.pair_precision import judge_pairs, precision_curve, precision_table
 
 
 def main(args: argparse.Namespace) -> None:

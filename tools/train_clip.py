@@ -9,17 +9,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where it is not installed
 
-from ovseg.d2.utils import comm
-from ovseg.engine.clip_config import load_clip_config
-from ovseg.engine.clip_session import (
+from ovseg.clip_training.config import load_clip_config
+from ovseg.clip_training.session import (
     load_clip,
     make_clip_parser,
     make_evaluation,
     open_pairs,
     set_up,
 )
-from ovseg.engine.clip_training import train_clip
-from ovseg.engine.distributed import run_distributed
+from ovseg.clip_training.trainer import train_clip
+from ovseg.d2.utils import comm
+from ovseg.training.distributed import run_distributed
 from ovseg.utils.files import atomic_path
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where it is not installed
 
 from ovseg.d2.modeling import build_model
-from ovseg.data.build import build_train_loader
 from ovseg.data.catalog import register_builtin
-from ovseg.engine.distributed import run_distributed
-from ovseg.engine.evaluate import evaluate
-from ovseg.engine.session import make_parser, setup
-from ovseg.engine.train_loop import train
-from ovseg.engine.weights import load_for_evaluation, load_for_training
+from ovseg.data.loaders import build_train_loader
+from ovseg.evaluation.evaluate import evaluate
+from ovseg.training.distributed import run_distributed
+from ovseg.training.loop import train
+from ovseg.training.session import make_parser, setup
+from ovseg.training.weights import load_for_evaluation, load_for_training
 
 
 def main(args: argparse.Namespace) -> None:

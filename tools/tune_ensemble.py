@@ -18,13 +18,13 @@ from ovseg.d2.modeling import build_model
 from ovseg.d2.utils import setup_logger
 from ovseg.data.catalog import register_builtin
 from ovseg.data.dataset_yaml import resolve_dataset
-from ovseg.engine.ensemble_sweep import CLIP_ONLY, MASK_CLASSIFIER_ONLY, Setting
-from ovseg.engine.score_cache import ScoreCache
-from ovseg.engine.splits import TEST_SPLIT_FLAG, SplitError, require_tunable
-from ovseg.engine.tuning import Grid, Tuning, template_vocabularies, tune
-from ovseg.engine.tuning_report import text_tables, write_tuning
-from ovseg.engine.weights import load_for_evaluation
+from ovseg.data.splits import TEST_SPLIT_FLAG, SplitError, require_tunable
 from ovseg.evaluation.manifest import make_manifest
+from ovseg.training.weights import load_for_evaluation
+from ovseg.tuning.cache import ScoreCache
+from ovseg.tuning.report import text_tables, write_tuning
+from ovseg.tuning.sweep import CLIP_ONLY, MASK_CLASSIFIER_ONLY, Setting
+from ovseg.tuning.tune import Grid, Tuning, template_vocabularies, tune
 from ovseg.vocab import TEMPLATE_NAMES
 
 DEFAULT = Grid()

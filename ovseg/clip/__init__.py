@@ -1,11 +1,10 @@
-"""CLIP on open_clip: building, the mask prompt, text encoding, weights in every known format."""
+"""CLIP on open_clip: building, the mask prompt, text encoding."""
 
 from __future__ import annotations
 
 from ovseg.clip.build import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD, OPENAI_NAMES, build_clip, clip_config
 from ovseg.clip.encoders import encode_texts, encode_tokens, tokenize
 from ovseg.clip.mask_prompt import MaskPromptedCLIP, MaskPromptedVisionTransformer
-from ovseg.clip.weights import load_clip_state
 
 __all__ = [
     "CLIP_PIXEL_MEAN",
@@ -17,6 +16,5 @@ __all__ = [
     "clip_config",
     "encode_texts",
     "encode_tokens",
-    "load_clip_state",
     "tokenize",
 ]

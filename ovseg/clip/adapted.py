@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ovseg.clip.weights import CLIP_IN_OVSEG, MASK_EMBEDDING
-from ovseg.utils.weights import WeightsError
+from ovseg.weights.clip import CLIP_IN_OVSEG, MASK_EMBEDDING
+from ovseg.weights.load import WeightsError
 
 
 @dataclass(frozen=True)

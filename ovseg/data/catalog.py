@@ -16,7 +16,7 @@ from typing import Any
 from ovseg.d2.data import DatasetCatalog, MetadataCatalog
 from ovseg.d2.utils import log_first_n
 from ovseg.data.benchmarks import BENCHMARKS, SemSegFolders
-from ovseg.data.tinyscapes import (
+from ovseg.tinyscapes import (
     ALL_NAMES,
     IGNORE_LABEL,
     SEEN_NAMES,

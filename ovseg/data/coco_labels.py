@@ -16,7 +16,7 @@ from iopath.common.file_io import file_lock
 from pycocotools import mask as coco_mask
 
 from ovseg.data.catalog import DatasetFilesError
-from ovseg.data.preparation import PreparationError, Task, prepare
+from ovseg.data.prepare.pipeline import PreparationError, Task, prepare
 from ovseg.utils.files import atomic_path, sha256_of
 
 __all__ = ["CocoFile", "coco_records", "draw_labels"]

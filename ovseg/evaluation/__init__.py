@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from ovseg.evaluation.confusion import CONVENTIONS, confusion_matrix, scores
-from ovseg.evaluation.sem_seg_evaluator import SemSegEvaluator
+from ovseg.evaluation.evaluator import SemSegEvaluator
 
 __all__ = ["CONVENTIONS", "SemSegEvaluator", "confusion_matrix", "scores"]

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ovseg.evaluation.bootstrap import Bootstrap, percentile_interval, resampled_scores
 from ovseg.evaluation.counts import class_counts
+from ovseg.evaluation.intervals import Bootstrap, percentile_interval, resampled_scores
 from ovseg.evaluation.manifest import decisive_settings, flatten
 from ovseg.evaluation.results import FEWEST_IMAGES, DatasetResult
 

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from ovseg.evaluation.bootstrap import Bootstrap, percentile_interval, resampled_scores
 from ovseg.evaluation.confusion import CONVENTIONS, scores
 from ovseg.evaluation.counts import (
     ClassCounts,
@@ -30,6 +29,7 @@ from ovseg.evaluation.counts import (
     read_counts,
     write_counts,
 )
+from ovseg.evaluation.intervals import Bootstrap, percentile_interval, resampled_scores
 from ovseg.evaluation.report import (
     ClassRow,
     ConfusionPair,

@@ -19,9 +19,9 @@ import pyarrow as pa
 from PIL import Image
 
 from ovseg.clip import CLIP_PIXEL_MEAN
+from ovseg.data.captions.sources import ImageRow
 from ovseg.data.pair_files import KEY_COLOUR, colour_key_mask
 from ovseg.data.pairs import crop_region
-from ovseg.mining.sources import ImageRow
 from ovseg.utils.images import read_image as read_picture
 from ovseg.utils.masks import decode_rle
 

@@ -22,10 +22,10 @@ from typing import Any
 
 import torch
 
+from ovseg.data.captions.sources import Shard, Source
 from ovseg.mining.finish import SUCCESS, finish
 from ovseg.mining.parts import MiningConfig, MiningError, MiningParts
 from ovseg.mining.progress import Progress
-from ovseg.mining.sources import Shard, Source
 from ovseg.mining.worker import Job, Worker, is_finished
 from ovseg.utils.processes import as_finished, leave_with_parent
 

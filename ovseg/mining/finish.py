@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ovseg.mining.sources import Shard
+from ovseg.data.captions.sources import Shard
 from ovseg.mining.summary import merge_statistics, summarise
 from ovseg.mining.worker import MANIFEST, part_path, read_part, write_json
 from ovseg.utils.environment import environment_record

@@ -8,9 +8,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from ovseg.data.captions.sources import ImageRow
 from ovseg.mining.matching import MatchConfig
 from ovseg.mining.nouns import Noun, NounConfig
-from ovseg.mining.sources import ImageRow
 from ovseg.proposals import RegionProposer
 
 __all__ = [

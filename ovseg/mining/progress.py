@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from ovseg.mining.sources import Shard
+from ovseg.data.captions.sources import Shard
 
 __all__ = ["Progress"]
 

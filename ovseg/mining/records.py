@@ -57,8 +57,8 @@ SCHEMA = pa.schema(
 )
 """Columns of a record file.
 
-`image_uri` is what `ovseg.mining.sources` reads; `image_sha256` is of the picture's file bytes;
-`noun` is the text that CLIP was asked for, found at `caption[span_start:span_end]`;
+`image_uri` is what `ovseg.data.captions.sources` reads; `image_sha256` is of the picture's file
+bytes; `noun` is the text that CLIP was asked for, found at `caption[span_start:span_end]`;
 `rle_counts` are COCO's compressed run lengths for a mask of (`height`, `width`); `bbox` is XYXY
 pixels, right and lower edge excluded. `runner_up_score` and `margin` are null where a picture
 has a single proposal; `noun_probability` is the softmax over the picture's nouns for the region;

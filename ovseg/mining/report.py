@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ovseg.data.captions.sources import ImageRow
 from ovseg.mining.crops import ReadImage, cut, record_mask
-from ovseg.mining.sources import ImageRow
 from ovseg.utils.html import (
     Html,
     bar_chart,

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from ovseg.data.captions.sources import ImageRow, Shard
 from ovseg.mining.matching import Match, MatchConfig, match_nouns
 from ovseg.mining.nouns import CaptionError, Noun, merge_nouns
 from ovseg.mining.parts import (
@@ -31,7 +32,6 @@ from ovseg.mining.parts import (
     RegionScorer,
 )
 from ovseg.mining.records import make_pair_id
-from ovseg.mining.sources import ImageRow, Shard
 from ovseg.proposals import propose_batch
 from ovseg.utils.masks import encode_rle
 

@@ -24,10 +24,10 @@ from typing import Any
 
 import torch
 
+from ovseg.data.captions.sources import ImageReader, Shard
 from ovseg.mining.parts import MiningConfig, MiningError, MiningParts
 from ovseg.mining.records import write_records
 from ovseg.mining.shards import mine_shard
-from ovseg.mining.sources import ImageReader, Shard
 from ovseg.mining.summary import shard_statistics
 from ovseg.utils.files import atomic_path, sha256_of
 

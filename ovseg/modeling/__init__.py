@@ -8,10 +8,10 @@ from ovseg.modeling.heads.mask_former_head import MaskFormerHead, OpenVocabMaskF
 from ovseg.modeling.heads.pixel_decoder import BasePixelDecoder, TransformerEncoderPixelDecoder
 from ovseg.modeling.mask_former import MaskFormer
 from ovseg.modeling.ovseg import OVSeg, OVSegDEMO
-from ovseg.modeling.postprocess import DensePrediction, MaskPrediction, Prediction
+from ovseg.modeling.prediction import DensePrediction, MaskPrediction, Prediction
 from ovseg.modeling.segmentor import BoundSegmentor, ImageBatch, Segmentor
-from ovseg.modeling.sliding_window import SlidingWindow
-from ovseg.modeling.weights import load_ovseg_weights
+from ovseg.modeling.views.tiles import SlidingWindow
+from ovseg.weights.ovseg import load_ovseg_weights
 
 __all__ = [
     "BasePixelDecoder",

@@ -22,7 +22,7 @@ from ovseg.d2.modeling import (
 )
 from ovseg.modeling.criterion import SetCriterion
 from ovseg.modeling.matcher import HungarianMatcher
-from ovseg.modeling.postprocess import MaskPrediction
+from ovseg.modeling.prediction import MaskPrediction
 from ovseg.modeling.segmentor import ImageBatch, Inputs, Segmentor
 from ovseg.vocab import Vocabulary
 

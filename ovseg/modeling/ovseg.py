@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from ovseg.clip import build_clip
-from ovseg.clip.weights import MASK_EMBEDDING, load_clip_state
 from ovseg.d2.config import CfgNode, configurable
 from ovseg.d2.modeling import META_ARCH_REGISTRY
 from ovseg.modeling.ensemble import ensemble_scores, keep_best_mask_per_class
 from ovseg.modeling.mask_former import MaskFormer
-from ovseg.modeling.postprocess import MaskPrediction
+from ovseg.modeling.prediction import MaskPrediction
 from ovseg.modeling.region_classifier import RegionClassifier
 from ovseg.modeling.segmentor import ImageBatch
-from ovseg.utils.weights import load_strict
 from ovseg.vocab import Vocabulary
+from ovseg.weights.clip import MASK_EMBEDDING, load_clip_state
+from ovseg.weights.load import load_strict
 
 INFERENCE_MODES = ("semantic", "demo")
 # What a single class is told apart from in demo mode.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ovseg.d2.data import MetadataCatalog
 from ovseg.d2.structures import ImageList
-from ovseg.modeling.postprocess import Prediction
+from ovseg.modeling.prediction import Prediction
 from ovseg.vocab import Vocabulary
 
 OUTPUTS = ("labels", "sem_seg")

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ovseg.clip_training.config import load_clip_config
 from ovseg.config import config_path, load_cfg
-from ovseg.engine.clip_config import load_clip_config
 from tests.helpers import ROOT, run_python
 
 

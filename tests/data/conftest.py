@@ -76,9 +76,9 @@ def evaluate_tiny(tmp_path, monkeypatch) -> Iterator[Callable[..., Mapping[str, 
     Predictions lie in `tmp_path / "output" / "inference" / name`.
     """
     from ovseg.data.dataset_yaml import resolve_dataset
-    from ovseg.engine.evaluate import evaluate
-    from ovseg.engine.weights import load_for_evaluation
     from ovseg.evaluation import SemSegEvaluator
+    from ovseg.evaluation.evaluate import evaluate
+    from ovseg.training.weights import load_for_evaluation
 
     def evaluator(_: object, name: str, folder: Path) -> SemSegEvaluator:
         return SemSegEvaluator(name, output_dir=folder, write_predictions=True)

@@ -13,7 +13,7 @@ from ovseg.data.catalog import (
     register_builtin,
     register_sem_seg,
 )
-from ovseg.data.tinyscapes import ALL_NAMES, SEEN_NAMES
+from ovseg.tinyscapes import ALL_NAMES, SEEN_NAMES
 
 
 @pytest.fixture(autouse=True)

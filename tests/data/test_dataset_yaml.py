@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from ovseg.d2.data import DatasetCatalog, MetadataCatalog
-from ovseg.data.build import build_test_loader, build_train_loader, get_records
 from ovseg.data.catalog import DatasetFilesError
 from ovseg.data.coco_labels import draw_labels
 from ovseg.data.dataset_yaml import DatasetYaml, register_yaml, resolve_dataset
+from ovseg.data.loaders import build_test_loader, build_train_loader, get_records
 from ovseg.utils.images import read_label, write_png
 from ovseg.utils.masks import encode_rle
 

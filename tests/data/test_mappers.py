@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ovseg.data.build import get_records
+from ovseg.data.loaders import get_records
 from ovseg.data.mappers import TestMapper, TrainMapper, semantic_instances
 from ovseg.data.transforms import TrainTransform
 from ovseg.utils.images import ImageError

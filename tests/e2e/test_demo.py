@@ -16,7 +16,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 import ovseg
-from ovseg.data.tinyscapes import render_scene
+from ovseg.tinyscapes import render_scene
 from ovseg.utils.images import read_image
 
 ROOT = Path(ovseg.__file__).resolve().parents[1]

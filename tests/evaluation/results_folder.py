@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ovseg.evaluation.bootstrap import Bootstrap
 from ovseg.evaluation.confusion import confusion_matrix
 from ovseg.evaluation.counts import ImageCounts, hash_labels
+from ovseg.evaluation.intervals import Bootstrap
 from ovseg.evaluation.results import Measured, write_result
 from ovseg.utils.images import write_png
 

@@ -9,12 +9,12 @@ import torch
 from ovseg.config import get_default_cfg
 from ovseg.d2.data import DatasetCatalog, MetadataCatalog
 from ovseg.d2.evaluation import inference_on_dataset
-from ovseg.data.build import build_test_loader, get_records
 from ovseg.data.catalog import register_builtin
+from ovseg.data.loaders import build_test_loader, get_records
 from ovseg.data.mappers import TrainMapper
-from ovseg.data.tinyscapes import SEEN_NAMES, write_split
 from ovseg.data.transforms import TrainTransform
 from ovseg.evaluation import SemSegEvaluator
+from ovseg.tinyscapes import SEEN_NAMES, write_split
 from ovseg.utils.images import read_label
 
 

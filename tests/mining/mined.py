@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ovseg.data.captions.sources import ImageRow
 from ovseg.mining.records import make_pair_id, records_table
-from ovseg.mining.sources import ImageRow
 from ovseg.utils.masks import encode_rle
 
 NOUNS = ("dog", "cat", "red kite", "null")

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 import torch
 
+from ovseg.data.captions.sources import open_source
 from ovseg.mining.executors import run_mining
 from ovseg.mining.finish import image_root_of
 from ovseg.mining.matching import MatchConfig
 from ovseg.mining.parts import MiningConfig, MiningError
 from ovseg.mining.progress import Progress
 from ovseg.mining.records import read_records
-from ovseg.mining.sources import open_source
 from ovseg.mining.worker import Worker
 from tests.helpers import ROOT, run_python
 from tests.mining.broken_inputs import write_broken_world
@@ -31,7 +31,7 @@ CONFIG = MiningConfig(shard_size=5)
 SCRIPT = """
 import sys
 from ovseg.mining.executors import run_mining
-from ovseg.mining.sources import open_source
+from ovseg.data.captions.sources import open_source
 from tests.mining.test_executors import CONFIG, SlowScorer, make_slow_parts
 if __name__ == "__main__":
     source, output, executor, workers = sys.argv[1:]

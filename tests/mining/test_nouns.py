@@ -197,8 +197,8 @@ def test_nouns_of_several_captions_are_joined_at_their_first_mention(singulars):
 
 
 def test_every_noun_of_the_miniature_world_is_found_and_nothing_else(singulars):
-    from ovseg.data.tinyscapes.captions import stuff_caption
-    from ovseg.data.tinyscapes.world import CLASSES
+    from ovseg.tinyscapes.captions import stuff_caption
+    from ovseg.tinyscapes.world import CLASSES
 
     names = {noun for entry in CLASSES for noun in entry.nouns}
     rng = random.Random(0)

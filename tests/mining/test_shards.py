@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from ovseg.data.captions.sources import ImageReader, ImageRow, Shard, open_source
 from ovseg.mining.matching import MatchConfig
 from ovseg.mining.nouns import NounConfig, NounExtractor
 from ovseg.mining.parts import MiningConfig, MiningError, MiningParts
 from ovseg.mining.records import SCHEMA, records_table
 from ovseg.mining.shards import mine_shard
-from ovseg.mining.sources import ImageReader, ImageRow, Shard, open_source
 from ovseg.proposals import GridProposer, ProposalError
 from ovseg.utils.masks import decode_rle
 from tests.mining.broken_inputs import EXPECTED, MAX_PIXELS, write_broken_world

@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from ovseg.clip import build_clip, load_clip_state
-from ovseg.utils.weights import read_state_dict
+from ovseg.clip import build_clip
+from ovseg.weights.clip import load_clip_state
+from ovseg.weights.load import read_state_dict
 from tests.clip.tiny import CONFIG, make_clip
 from tests.helpers import ROOT, run_python
 

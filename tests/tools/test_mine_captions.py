@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from ovseg.engine.mining_options import make_parser, settings
+from ovseg.mining.options import make_parser, settings
 from ovseg.mining.records import read_records
 from tests.helpers import ROOT
 from tests.mining.toy_mining import write_world

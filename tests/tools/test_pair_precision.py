@@ -3,8 +3,8 @@ from __future__ import annotations
 import argparse
 import importlib.util
 
-from ovseg.data.tinyscapes import CLASSES, render_scene
 from ovseg.mining.records import write_records
+from ovseg.tinyscapes import CLASSES, render_scene
 from ovseg.utils.masks import encode_rle
 from tests.helpers import ROOT
 from tests.mining.mined import make_record

@@ -9,15 +9,15 @@ import pytest
 import torch
 
 import ovseg
-from ovseg import hub
-from ovseg.clip import load_clip_state
-from ovseg.engine.clip_config import load_clip_config
-from ovseg.engine.clip_session import load_clip, make_clip_parser
+from ovseg.clip_training.config import load_clip_config
+from ovseg.clip_training.session import load_clip, make_clip_parser
+from ovseg.data.captions.sources import open_source
 from ovseg.mining.executors import run_mining
 from ovseg.mining.parts import MiningConfig
-from ovseg.mining.sources import open_source
 from ovseg.utils.images import write_png
-from ovseg.utils.weights import read_state_dict
+from ovseg.weights import catalogue
+from ovseg.weights.clip import load_clip_state
+from ovseg.weights.load import read_state_dict
 from tests.helpers import ROOT, run_python
 from tests.mining.toy_mining import make_parts, write_world
 
@@ -73,7 +73,7 @@ def test_the_result_goes_through_conversion_into_a_model_that_says_something_els
     result = json.loads((output / "result.json").read_text())
     assert result["steps"] == 2
     adapted = load_clip_state(output / "clip.safetensors")
-    bundled = hub.resolve("ovseg_tiny")
+    bundled = catalogue.resolve("ovseg_tiny")
     assert adapted["visual.mask_embedding"].count_nonzero() > 0
 
     converted = tmp_path / "ovseg.safetensors"
@@ -96,7 +96,7 @@ def test_a_run_of_no_steps_gives_a_model_that_says_the_same(tmp_path, pairs) -> 
     output = tmp_path / "out"
     run("--config-file", "clip_tiny_mpt", "--pairs", pairs, "--output", output, "steps", "0")
     converted = tmp_path / "ovseg.safetensors"
-    clip, bundled = str(output / "clip.safetensors"), hub.resolve("ovseg_tiny")
+    clip, bundled = str(output / "clip.safetensors"), catalogue.resolve("ovseg_tiny")
     convert = load_tool("convert_weights").main
     assert convert(["clip", clip, str(converted), "--into", "ovseg_tiny"]) == 0
     state, before = read_state_dict(converted), read_state_dict(bundled)

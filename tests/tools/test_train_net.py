@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from ovseg.data.tinyscapes import write_split
-from ovseg.engine.session import make_parser
+from ovseg.tinyscapes import write_split
+from ovseg.training.session import make_parser
 from tests.helpers import ROOT, run_python
 
 SCRIPT = ROOT / "tools" / "train_net.py"

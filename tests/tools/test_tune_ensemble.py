@@ -6,8 +6,8 @@ import json
 import pytest
 
 from ovseg.d2.data import DatasetCatalog, MetadataCatalog
-from ovseg.data.tinyscapes import write_split
-from ovseg.engine.splits import SplitError
+from ovseg.data.splits import SplitError
+from ovseg.tinyscapes import write_split
 from tests.helpers import ROOT
 
 

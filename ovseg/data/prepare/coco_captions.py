@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ovseg.data.preparation import PreparationError, require_folder
+from ovseg.data.prepare.pipeline import PreparationError, require_folder
 from ovseg.utils.files import reason_of
 
 __all__ = ["CaptionCheck", "check_coco_captions"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ovseg.data.catalog import ROOT_VARIABLE, dataset_root
-from ovseg.data.preparation import Convert, PreparationError, Task, prepare
+from ovseg.data.prepare.pipeline import Convert, PreparationError, Task, prepare
 
 __all__ = ["Plan", "run_command"]
 

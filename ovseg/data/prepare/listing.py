@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
-from ovseg.data.preparation import PreparationError
+from ovseg.data.prepare.pipeline import PreparationError
 
 __all__ = ["read_listing"]
 

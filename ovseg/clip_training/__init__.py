@@ -1,0 +1,1 @@
+"""Training of CLIP: adapting it to masked regions, and pretraining a small one from nothing."""

@@ -1,0 +1,175 @@
+"""From a command line to a run that adapts CLIP: flags, pairs, weights, evaluation."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ovseg.clip import MaskPromptedCLIP, build_clip
+from ovseg.clip_training.config import ClipTrainConfig
+from ovseg.clip_training.evaluation import dataset_evaluation, evaluate_masks
+from ovseg.clip_training.mined_pairs import open_records
+from ovseg.d2.engine import default_argument_parser
+from ovseg.d2.utils import comm, setup_logger
+from ovseg.data.catalog import register_builtin
+from ovseg.data.pair_files import FolderPairDataset, TarPairDataset, TsvPairDataset
+from ovseg.data.pairs import PairDataset, RecordPairDataset
+from ovseg.mining.records import filter_records
+from ovseg.training.weights import find_weights
+from ovseg.utils.environment import write_environment
+from ovseg.vocab import Vocabulary, class_list
+from ovseg.weights.clip import MASK_EMBEDDING, load_clip_state
+from ovseg.weights.load import load_strict
+
+__all__ = ["load_clip", "make_clip_parser", "make_evaluation", "open_pairs", "set_up"]
+
+logger = logging.getLogger(__name__)
+
+EPILOG = """
+examples:
+  fine-tune:        train_clip.py --config-file clip_ft_vitL14_paper --pairs mined --num-gpus 8
+  prompts:          train_clip.py --config-file clip_mpt_vitL14_paper --pairs mined \\
+                        weights output/clip/clip.safetensors
+  both at once:     train_clip.py --config-file clip_tiny_ft --pairs mined mode both prompt_lr 5e-3
+  exported pairs:   train_clip.py --config-file clip_tiny_ft --pairs export/pairs.tsv
+  continue:         the same command with --resume
+  evaluate:         train_clip.py --config-file clip_ft_vitL14_paper --eval-only \\
+                        --eval-folder ade_gt_150cls_val
+
+Settings are given as NAME VALUE at the end; ovseg.clip_training.config describes them. The result,
+OUTPUT/clip.safetensors, goes into a model with tools/convert_weights.py clip ... --into ...
+"""
+Evaluate = Callable[[MaskPromptedCLIP], dict[str, float]]
+
+
+def make_clip_parser() -> argparse.ArgumentParser:
+    """Detectron2's command line with the flags of this run."""
+    parser = default_argument_parser(epilog=EPILOG)
+    parser.description = "Adapt a CLIP to noun-region pairs: fine-tuning, mask prompt tuning, both."
+    add = parser.add_argument
+    add(
+        "--pairs",
+        action="append",
+        help="the miner's folder or a record file; a .tsv; a .tar or a "
+        "folder of them; may be repeated",
+    )
+    add("--image-root", help="folder of the records' pictures (default: where they were mined)")
+    add("--output", type=Path, default=Path("output/clip"), help="folder of the run")
+    add("--min-score", type=float, help="records: least CLIP score")
+    add("--min-margin", type=float, help="records: least margin over the second best region")
+    add("--mutual", action="store_true", help="records: only pairs that chose each other")
+    add("--min-count", type=int, help="records: only nouns with at least so many pairs")
+    add("--max-count", type=int, help="records: at most so many pairs per noun")
+    add("--eval-dataset", help="data set with label maps, such as ade20k_sem_seg_val")
+    add("--eval-folder", type=Path, help="crops sorted into folders by class, instead")
+    add("--eval-classes", default="ade20k_150", help="class list of --eval-folder")
+    add("--eval-limit", type=int, help="number of pictures of --eval-dataset")
+    return parser
+
+
+def set_up(args: argparse.Namespace) -> torch.device:
+    """Prepare logging and the record of the environment; returns the device to run on."""
+    if comm.is_main_process():
+        args.output.mkdir(parents=True, exist_ok=True)
+        write_environment(args.output)
+    comm.synchronize()
+    setup_logger(str(args.output), distributed_rank=comm.get_rank(), name="ovseg")
+    register_builtin()
+    use_gpu = torch.cuda.is_available() and args.num_gpus != 0
+    return torch.device("cuda", torch.cuda.current_device()) if use_gpu else torch.device("cpu")
+
+
+def load_clip(config: ClipTrainConfig, device: torch.device) -> MaskPromptedCLIP:
+    """Build the CLIP of a run with the weights that it starts from.
+
+    A prompt that was trained keeps its depth; one of zeros gives way to the run's.
+
+    Args:
+        config: model, weights and mask_prompt_depth count.
+        device: where to put it.
+
+    Returns:
+        The CLIP.
+
+    Raises:
+        ValueError: if no weights are named.
+        WeightsError: if they do not fit the model.
+    """
+    if not config.weights:
+        raise ValueError(
+            "weights: expected what to start from, got ''; add `weights clip_ViT-L-14`, the "
+            "clip.safetensors of an earlier run, or an OVSeg checkpoint"
+        )
+    state = load_clip_state(find_weights(config.weights))
+    prompt = state.get(MASK_EMBEDDING)
+    trained = prompt is not None and bool(prompt.count_nonzero())
+    depth = len(prompt) if prompt is not None and trained else config.mask_prompt_depth
+    if trained and depth != config.mask_prompt_depth:
+        logger.warning("The weights bring a trained mask prompt of depth %d; it is kept", depth)
+    clip = build_clip(config.model, mask_prompt_depth=depth)
+    if not trained:
+        state[MASK_EMBEDDING] = clip.visual.mask_embedding.detach()
+    load_strict(clip, state)
+    return clip.to(device)
+
+
+def open_pairs(
+    args: argparse.Namespace, config: ClipTrainConfig, clip: MaskPromptedCLIP
+) -> PairDataset:
+    """Open what `--pairs` names.
+
+    Raises:
+        ValueError: if nothing is named, or no pair is left.
+    """
+    if not args.pairs:
+        raise ValueError("--pairs: expected records, a .tsv or .tar files, got nothing")
+    options: dict[str, Any] = {
+        "image_size": clip.image_size,
+        "min_scale": config.min_scale,
+        "seed": config.seed,
+    }
+    first = Path(args.pairs[0])
+    tars = first.is_dir() and any(first.glob("*.tar"))
+    if first.suffix in (".tsv", ".csv"):
+        if len(args.pairs) > 1:
+            raise ValueError(f"--pairs: expected one table, got {args.pairs}; join them first")
+        return TsvPairDataset(first, **options)
+    if tars or first.suffix == ".tar":
+        return TarPairDataset(args.pairs, **options)
+    records, image_root = open_records(args.pairs, args.image_root)
+    chosen = filter_records(
+        records,
+        min_score=args.min_score,
+        min_margin=args.min_margin,
+        mutual=args.mutual,
+        min_count=args.min_count,
+        max_count=args.max_count,
+    )
+    logger.info("%d of %d records are used", len(chosen), len(records))
+    return RecordPairDataset(
+        chosen,
+        image_root=image_root,
+        template=config.template,
+        expand_ratio=config.expand_ratio,
+        **options,
+    )
+
+
+def make_evaluation(args: argparse.Namespace, clip: MaskPromptedCLIP) -> Evaluate | None:
+    """Prepare the evaluation that the flags ask for; None where they ask for none."""
+    if not comm.is_main_process():
+        return lambda _: {}  # the main process evaluates, the others wait for it
+    if args.eval_folder is not None:
+        vocabulary = Vocabulary.make(class_list(args.eval_classes).names)
+        pairs = FolderPairDataset(args.eval_folder, vocabulary.names, image_size=clip.image_size)
+        return lambda clip: evaluate_masks(clip, pairs, vocabulary)
+    if args.eval_dataset:
+        return dataset_evaluation(
+            args.eval_dataset, image_size=clip.image_size, limit=args.eval_limit
+        )
+    return None

@@ -1,0 +1,168 @@
+"""WebDataset tars: `KEY.jpg`, `KEY.txt`, `KEY.json` one after the other.
+
+The headers are gone through once, when the source is opened, to know where each sample begins;
+after that a shard is read from its own part of the tar. A damaged tar gives the samples before
+the damage and one row more, whose picture cannot be read, so that the loss is counted.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from array import array
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ovseg.data.captions.rows import ImageRow, LazyRows, relative_to
+
+__all__ = ["IMAGE_ENDINGS", "TarPiece", "captions_of_json", "captions_of_text"]
+
+IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
+"""Endings of picture files; of several beside each other the first in this list is taken."""
+
+_CAPTION_KEYS = ("captions", "caption", "text", "title")
+_LARGEST_TEXT = 1_000_000
+_BLOCK = 512
+
+
+class TarPiece:
+    """One tar.
+
+    Args:
+        path: an uncompressed tar.
+        image_root: folder that addresses are relative to.
+    """
+
+    def __init__(self, path: Path, image_root: Path) -> None:
+        self._path = path
+        self._uri = relative_to(path, image_root)
+        # Where each sample's first header is, and at last where the readable part ends.
+        self._starts = array("Q")
+        self._damaged = False
+        self._scan()
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1 + self._damaged
+
+    def rows(self, start: int, stop: int) -> Sequence[ImageRow]:
+        """Give the rows from `start` up to `stop`, read on first use."""
+        sound = len(self._starts) - 1
+        first, last = self._starts[min(start, sound)], self._starts[min(stop, sound)]
+        load = partial(_load, self._path, self._uri, first, last, stop > sound)
+        return LazyRows(load, stop - start)
+
+    def _scan(self) -> None:
+        end = 0
+        key = None
+        with self._path.open("rb") as stream:
+            try:
+                for member in _members(stream):
+                    end = _end_of(member)
+                    if member.isreg() and (sample := _split_name(member.name)[0]) != key:
+                        key = sample
+                        self._starts.append(member.offset)
+            except (tarfile.TarError, OSError):
+                self._damaged = True
+            self._starts.append(end)
+            stream.seek(end)
+            # An archive ends with blocks of zeros; one that does not was cut off.
+            self._damaged = self._damaged or stream.read(_BLOCK) != bytes(_BLOCK)
+
+
+def _members(stream: BinaryIO) -> Iterator[tarfile.TarInfo]:
+    with tarfile.open(fileobj=stream, mode="r:") as tar:
+        while (member := tar.next()) is not None:
+            tar.members = []  # type: ignore[attr-defined]  # a tar may have millions
+            yield member
+
+
+def _end_of(member: tarfile.TarInfo) -> int:
+    size = member.size if member.isreg() else 0
+    return member.offset_data + -(-size // _BLOCK) * _BLOCK
+
+
+def _split_name(name: str) -> tuple[str, str]:
+    """Split a member's name into key and ending at the first dot of its last part."""
+    folder, slash, base = name.rpartition("/")
+    key, _, ending = base.partition(".")
+    return folder + slash + key, ending.lower()
+
+
+def _load(path: Path, uri: str, first: int, last: int, damaged: bool) -> list[ImageRow]:
+    """Read the samples between two places of a tar."""
+    rows = []
+    with path.open("rb") as stream:
+        for key, members in _samples(stream, first, last) if last > first else ():
+            rows.append(_row(stream, uri, key, members))
+    if damaged:
+        rows.append(ImageRow(f"{uri}#damaged", uri, ()))
+    return rows
+
+
+def _samples(
+    stream: BinaryIO, first: int, last: int
+) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
+    stream.seek(first)
+    current: str | None = None
+    members: dict[str, tarfile.TarInfo] = {}
+    for member in _members(stream):
+        if member.offset >= last:
+            break
+        if member.isreg():
+            key, ending = _split_name(member.name)
+            if key != current and current is not None:
+                yield current, members
+                members = {}
+            current = key
+            members.setdefault(ending, member)
+        if _end_of(member) >= last:  # what follows may be the damage
+            break
+    if current is not None:
+        yield current, members
+
+
+def _row(stream: BinaryIO, uri: str, key: str, members: dict[str, tarfile.TarInfo]) -> ImageRow:
+    place = ""
+    for ending in IMAGE_ENDINGS:
+        if ending in members:
+            image = members[ending]
+            place = f"{uri}#{image.name}@{image.offset_data}+{image.size}"
+            break
+    captions: tuple[str | None, ...] = ()
+    if "txt" in members:
+        captions = captions_of_text(_content(stream, members["txt"]))
+    elif "json" in members:
+        captions = captions_of_json(_content(stream, members["json"]))
+    return ImageRow(f"{uri.removesuffix('.tar')}/{key}", place, captions)
+
+
+def _content(stream: BinaryIO, member: tarfile.TarInfo) -> bytes:
+    position = stream.tell()
+    stream.seek(member.offset_data)
+    data = stream.read(min(member.size, _LARGEST_TEXT))
+    stream.seek(position)
+    return data
+
+
+def captions_of_text(data: bytes) -> tuple[str | None, ...]:
+    """Take each line with something in it as a caption; none gives one empty caption."""
+    lines = data.decode("utf-8-sig", errors="replace").splitlines()
+    return tuple(line.strip() for line in lines if line.strip()) or ("",)
+
+
+def captions_of_json(data: bytes) -> tuple[str | None, ...]:
+    """Take the captions of a sample's description; what cannot be read gives one null caption."""
+    try:
+        description: Any = json.loads(data)
+    except (ValueError, RecursionError):
+        return (None,)
+    if not isinstance(description, dict):
+        return (None,)
+    for key in _CAPTION_KEYS:
+        if key in description:
+            found = description[key]
+            listed = found if isinstance(found, list) else [found]
+            return tuple(text if isinstance(text, str) else None for text in listed)
+    return ()

@@ -1,0 +1,184 @@
+"""What a data set should look like on disk, from the catalogue or a YAML file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ovseg.d2.data import DatasetCatalog, MetadataCatalog
+from ovseg.data.benchmarks import BENCHMARKS, SemSegFolders
+from ovseg.data.catalog import dataset_root
+from ovseg.data.dataset_yaml import DatasetYaml
+from ovseg.tinyscapes import ALL_NAMES, IGNORE_LABEL, SEEN_NAMES, SPLITS
+from ovseg.vocab import class_list
+
+__all__ = ["Subject", "find_subject", "prepared_names"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A data set that is to be verified.
+
+    Args:
+        name: name in the catalogue.
+        images: folder of the pictures, see `ovseg.data.catalog.expand_folder`.
+        labels: folder of the label maps.
+        classes: K names in the order of the labels.
+        ignore_label: label of pixels without a class.
+        again: what makes its label maps again, for remedies.
+        image_suffix: ending of the pictures; None where there is one kind only.
+        label_suffix: ending of the label maps; likewise.
+        count: published number of pictures.
+        listing: file with the names of the split.
+        partial: label maps of nothing but ignored pixels are left out.
+        name_files: files of the data set with class names, and the class list each has to equal.
+        records: pictures with their label maps, where folders do not say.
+    """
+
+    name: str
+    images: Path
+    labels: Path
+    classes: Sequence[str]
+    ignore_label: int
+    again: str
+    image_suffix: str | None = None
+    label_suffix: str | None = None
+    count: int | None = None
+    listing: Path | None = None
+    partial: bool = False
+    name_files: Sequence[tuple[Path, str]] = ()
+    records: Sequence[Mapping[str, Any]] | None = None
+
+
+def find_subject(name: str, root: Path | None = None) -> Subject:
+    """Find out what a data set should look like.
+
+    Args:
+        name: a data set of the catalogue, or the path of a YAML file.
+        root: folder of all data sets; None takes it from the environment.
+
+    Returns:
+        What is to be verified.
+
+    Raises:
+        ValueError: there is no such data set, or its YAML file is unusable.
+        FileNotFoundError: there is no such YAML file.
+    """
+    base = dataset_root(root)
+    if name.lower().endswith((".yaml", ".yml")):
+        return _from_yaml(name)
+    for folders in BENCHMARKS:
+        if folders.name == name:
+            return _from_benchmark(folders, base)
+    for split in SPLITS:
+        if name == _tinyscapes(split):
+            return _from_tinyscapes(split, base)
+    if name in DatasetCatalog.list():
+        return _from_records(name)
+    raise ValueError(
+        f"expected the name of a data set or the path of a .yaml file, got {name!r}; valid: "
+        f"{', '.join([*(f.name for f in BENCHMARKS), *map(_tinyscapes, SPLITS)])}"
+    )
+
+
+def prepared_names(root: Path | None = None) -> list[str]:
+    """List the data sets whose label maps are there.
+
+    Args:
+        root: folder of all data sets; None takes it from the environment.
+    """
+    base = dataset_root(root)
+    names = [f.name for f in BENCHMARKS if (base / f.labels.split("*")[0]).is_dir()]
+    folder = base / "tinyscapes" / "stuffthingmaps"
+    return names + [_tinyscapes(s) for s in SPLITS if (folder / f"{s}2017").is_dir()]
+
+
+def _from_benchmark(folders: SemSegFolders, base: Path) -> Subject:
+    listings = [base / listing for listing in folders.listings]
+    voc2010 = base / "VOCdevkit" / "VOC2010"
+    context = (
+        (voc2010 / "labels.txt", "pascal_context_459"),
+        (voc2010 / "59_labels.txt", "pascal_context_59"),
+    )
+    return Subject(
+        name=folders.name,
+        images=base / folders.images,
+        labels=base / folders.labels,
+        classes=class_list(folders.classes).names,
+        ignore_label=folders.ignore_label,
+        again=(
+            f"run python {folders.script} --root {base} --force (datasets/README.md says which raw "
+            "data it takes)"
+        ),
+        image_suffix=folders.image_suffix,
+        label_suffix=folders.label_suffix,
+        count=folders.count,
+        listing=next((f for f in listings if f.is_file()), listings[0] if listings else None),
+        partial=folders.partial,
+        name_files=context if folders.classes.startswith("pascal_context") else (),
+    )
+
+
+def _from_yaml(path: str) -> Subject:
+    dataset = DatasetYaml.read(path)
+    drawn = dataset.coco_json is not None
+    return Subject(
+        name=dataset.name,
+        images=dataset.images,
+        labels=dataset.labels,
+        classes=dataset.classes,
+        ignore_label=dataset.ignore_label,
+        again=(
+            f"remove {dataset.labels}: it is drawn again from {dataset.coco_json}"
+            if drawn
+            else f"correct the label maps, or `classes` and `ignore_label` in {path}"
+        ),
+        image_suffix=dataset.image_suffix,
+        label_suffix=dataset.label_suffix,
+        records=dataset.load() if drawn else None,
+    )
+
+
+def _tinyscapes(split: str) -> str:
+    return f"tinyscapes_{split}_sem_seg"
+
+
+def _from_tinyscapes(split: str, base: Path) -> Subject:
+    folder = base / "tinyscapes"
+    return Subject(
+        name=_tinyscapes(split),
+        images=folder / f"{split}2017",
+        labels=folder / "stuffthingmaps" / f"{split}2017",
+        classes=SEEN_NAMES if split == "train" else ALL_NAMES,
+        ignore_label=IGNORE_LABEL,
+        again=f"remove {folder} and run python datasets/prepare_tinyscapes.py --root {base}",
+        image_suffix="jpg",
+        label_suffix="png",
+        count=_drawn(folder / f"version_{split}.json"),
+    )
+
+
+def _drawn(version_file: Path) -> int | None:
+    """Number of pictures that were drawn; None where that is not known."""
+    try:
+        found = json.loads(version_file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    count = found.get("images") if isinstance(found, dict) else None
+    return count if isinstance(count, int) else None
+
+
+def _from_records(name: str) -> Subject:
+    metadata = MetadataCatalog.get(name)
+    return Subject(
+        name=name,
+        images=Path(metadata.get("image_root", "")),
+        labels=Path(metadata.get("sem_seg_root", "")),
+        classes=metadata.stuff_classes,
+        ignore_label=metadata.get("ignore_label", 255),
+        again="correct the label maps",
+        records=DatasetCatalog.get(name),
+    )

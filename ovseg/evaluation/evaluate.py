@@ -1,0 +1,224 @@
+"""Evaluation on every data set of `cfg.DATASETS.TEST`, and the record beside the results."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ovseg.d2.config import CfgNode
+from ovseg.d2.evaluation import (
+    DatasetEvaluator,
+    inference_on_dataset,
+    print_csv_format,
+    verify_results,
+)
+from ovseg.d2.utils import comm
+from ovseg.data.dataset_yaml import resolve_dataset
+from ovseg.data.loaders import build_test_loader, get_records
+from ovseg.evaluation import SemSegEvaluator
+from ovseg.evaluation.counts import ImageCounts
+from ovseg.evaluation.html_report import write_report
+from ovseg.evaluation.journal import Journal, JournalError
+from ovseg.evaluation.manifest import evaluation_key, make_manifest
+from ovseg.evaluation.protocol import check_protocol, report_protocol
+from ovseg.evaluation.results import load_result, write_json
+from ovseg.modeling.segmentor import Segmentor
+from ovseg.modeling.views.augmentation import AugmentedSegmentor
+from ovseg.modeling.views.dense_crf import DenseCRF
+from ovseg.modeling.views.tiles import SlidingWindow
+from ovseg.vocab import Vocabulary
+
+__all__ = ["evaluate", "wrap_for_testing"]
+
+logger = logging.getLogger(__name__)
+
+Results = Mapping[str, Mapping[str, float]]
+
+
+def evaluate(
+    cfg: CfgNode,
+    model: Segmentor,
+    *,
+    weights: Mapping[str, str] | None = None,
+    make_loader: Callable[..., Any] = build_test_loader,
+    make_evaluator: Callable[[CfgNode, str, Path], DatasetEvaluator] | None = None,
+) -> OrderedDict[str, Results]:
+    """Evaluate a model on each test set; every process of the run calls this.
+
+    Writes, per data set, what the evaluator writes (`ovseg.evaluation.results`), `manifest.json`
+    (protocol, hashes, weights, config, backend, versions) and `report.html` to
+    `OUTPUT_DIR/inference/<data set>`, and a `report.html` of all sets beside them. An evaluation
+    that was killed goes on where it stopped when it is started again with the same weights and
+    settings; with others it is refused.
+
+    Args:
+        cfg: the full config; names the data sets and, with TEST.AUG.ENABLED, the scales.
+        model: on its device, not wrapped.
+        weights: what the model runs with (name, file, sha256), kept in the manifest.
+        make_loader: makes the loader of one data set from config and name; `done`, names of files
+            to leave out, comes only where an evaluation is continued.
+        make_evaluator: makes the evaluator of one data set, writing to a folder; None takes ours.
+
+    Returns:
+        Metrics by data set and task, e.g. `results["ade20k_sem_seg_val"]["sem_seg"]["mIoU"]`; the
+        metrics are empty outside the main process.
+
+    Raises:
+        ValueError: if no test set is named.
+        JournalError: the folder holds the beginning of another evaluation.
+    """
+    if not cfg.DATASETS.TEST:
+        raise ValueError(
+            "DATASETS.TEST: expected the names of data sets to evaluate on, got none; add e.g. "
+            "DATASETS.TEST \"('tinyscapes_val_sem_seg',)\""
+        )
+    names = [resolve_dataset(entry) for entry in cfg.DATASETS.TEST]
+    for name in names:
+        check_protocol(cfg, name)
+    subject = wrap_for_testing(cfg, model)
+    results: OrderedDict[str, Results] = OrderedDict()
+    journals = []
+    for name in names:
+        folder = Path(cfg.OUTPUT_DIR) / "inference" / name
+        vocabulary = _vocabulary(model, name)
+        began = time.perf_counter()
+        if make_evaluator is not None:
+            restored: dict[str, ImageCounts] = {}
+            loader, evaluator = make_loader(cfg, name), make_evaluator(cfg, name, folder)
+        else:
+            journal = _journal(cfg, name, folder / "journal", weights, vocabulary)
+            restored = _restore(journal, name)
+            # Without the keyword, a loader need not know about evaluations that go on.
+            done = {"done": frozenset(restored)} if restored else {}
+            loader = make_loader(cfg, name, **done)
+            evaluator = SemSegEvaluator(name, output_dir=folder, journal=journal, restored=restored)
+            journals.append(journal)
+        results[name] = inference_on_dataset(subject, loader, evaluator)
+        if comm.is_main_process():
+            logger.info("Results on %s:", name)
+            print_csv_format(results[name])
+            report_protocol(cfg, results[name].get("sem_seg", {}))
+            run = {
+                "processes": comm.get_world_size(),
+                "seconds": round(time.perf_counter() - began, 2),
+                "images_of_interrupted_runs": len(restored),
+            }
+            _leave_manifest(cfg, name, folder, weights, vocabulary, run)
+    if comm.is_main_process():
+        _leave_reports(cfg)
+        for journal in journals:
+            if journal is not None:
+                journal.remove()
+        if cfg.TEST.EXPECTED_RESULTS:
+            _verify(cfg, results)
+    return results
+
+
+def wrap_for_testing(cfg: CfgNode, model: Segmentor) -> nn.Module:
+    """Wrap a model for the sliding window, the augmentation and the CRF that `cfg.TEST` asks for.
+
+    Raises:
+        ImportError: for TEST.DENSE_CRF without the extra `crf`.
+    """
+    window = SlidingWindow.from_config(cfg, model) if cfg.TEST.SLIDING_WINDOW else None
+    subject: nn.Module = window or model
+    if cfg.TEST.AUG.ENABLED:
+        subject = AugmentedSegmentor.from_config(cfg, model, window=window)
+    if cfg.TEST.DENSE_CRF:
+        return DenseCRF(subject, model=model, output=cfg.TEST.OUTPUT)
+    return subject
+
+
+def _vocabulary(model: nn.Module, dataset_name: str) -> Vocabulary | None:
+    if not isinstance(model, Segmentor):
+        return None
+    return model.find_vocabulary([{"meta": {"dataset_name": dataset_name}}])
+
+
+def _journal(
+    cfg: CfgNode,
+    dataset_name: str,
+    folder: Path,
+    weights: Mapping[str, str] | None,
+    vocabulary: Vocabulary | None,
+) -> Journal | None:
+    """Make the journal of an evaluation; without a hash of the weights nothing could continue it.
+
+    An evaluation in the middle of training has none.
+    """
+    if not weights or not weights.get("sha256"):
+        return None
+    key = evaluation_key(cfg, dataset_name, weights=weights, vocabulary=vocabulary)
+    return Journal(folder, key)
+
+
+def _restore(journal: Journal | None, dataset_name: str) -> dict[str, ImageCounts]:
+    """Read what an interrupted evaluation found, the same on every process."""
+    if journal is None:
+        return {}
+    found: dict[str, ImageCounts] | JournalError = {}
+    if comm.is_main_process():
+        try:
+            found = journal.read()
+        except JournalError as error:
+            found = error
+    # The main process's view decides, or processes would share the rest out differently.
+    found = comm.all_gather(found)[0]
+    if isinstance(found, JournalError):
+        raise found
+    wanted = {str(record["file_name"]) for record in get_records(dataset_name)}
+    restored = {file: counts for file, counts in found.items() if file in wanted}
+    if restored:
+        logger.info(
+            "%s: going on where an interrupted evaluation stopped, %d of %d images are done",
+            *(dataset_name, len(restored), len(wanted)),
+        )
+    return restored
+
+
+def _leave_manifest(
+    cfg: CfgNode,
+    dataset_name: str,
+    folder: Path,
+    weights: Mapping[str, str] | None,
+    vocabulary: Vocabulary | None,
+    run: Mapping[str, Any],
+) -> None:
+    written = (folder / "metrics.json").is_file()
+    manifest = make_manifest(
+        cfg,
+        dataset_name,
+        metrics=load_result(folder).metrics if written else {},
+        weights=weights,
+        vocabulary=vocabulary,
+        run=run,
+        remarks=[cfg.TEST.TUNED_ON] if cfg.TEST.TUNED_ON else [],
+    )
+    write_json(folder / "manifest.json", manifest)
+
+
+def _leave_reports(cfg: CfgNode) -> None:
+    """Write a page per data set and one of all sets of this run."""
+    root = Path(cfg.OUTPUT_DIR) / "inference"
+    folders = [root / resolve_dataset(name) for name in cfg.DATASETS.TEST]
+    found = [load_result(folder) for folder in folders if (folder / "metrics.json").is_file()]
+    for result in found:
+        write_report(result.folder / "report.html", [result])
+    if found:
+        logger.info("report: %s", write_report(root / "report.html", found))
+
+
+def _verify(cfg: CfgNode, results: Mapping[str, Results]) -> None:
+    """Hold `TEST.EXPECTED_RESULTS` against the results of a single data set."""
+    if len(results) != 1:
+        raise ValueError(
+            "TEST.EXPECTED_RESULTS: expected exactly one data set in DATASETS.TEST, got "
+            f"{list(results)}; evaluate them one by one"
+        )
+    verify_results(cfg, next(iter(results.values())))

@@ -1,0 +1,291 @@
+"""The paper's tables in miniature: how a CLIP is adapted, and what the whole system gains by it.
+
+Source: OVSeg (Liang et al., CVPR 2023), tables 2 (data of fine-tuning), 3 (what is trained) and,
+in the appendix, the comparison of both classifiers with their ensemble. All on tinyscapes, from its
+pictures and captions; true labels are used only by the rows that say so.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ovseg.clip import MaskPromptedCLIP
+from ovseg.clip_training.accuracy import ClassAccuracy, crop_accuracy, proposal_names
+from ovseg.clip_training.config import load_clip_config
+from ovseg.clip_training.trainer import train_clip
+from ovseg.config import load_cfg
+from ovseg.d2.modeling import build_model
+from ovseg.data.loaders import build_test_loader
+from ovseg.modeling import OVSeg
+from ovseg.modeling.region_classifier import RegionClassifier
+from ovseg.tinyscapes import ALL_NAMES, render_scene, scene_groups
+from ovseg.tinyscapes.ablation_pairs import collect_pairs
+from ovseg.tuning.sweep import (
+    CLIP_ONLY,
+    MASK_CLASSIFIER_ONLY,
+    MaskedPicture,
+    NamedPicture,
+    Setting,
+    grouped_scores,
+    name_masks,
+    propose,
+    sweep,
+)
+from ovseg.utils.files import atomic_path, sha256_of
+from ovseg.vocab import Vocabulary
+from ovseg.weights.load import load_strict, read_state_dict, write_safetensors
+from ovseg.weights.ovseg import load_ovseg_weights
+
+__all__ = ["ROWS", "AblationSize", "Row", "SeedStage", "run_row"]
+
+logger = logging.getLogger(__name__)
+
+CONFIG = "ovseg_tiny"
+WEIGHTS: tuple[float, ...] = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        name: of its folder.
+        label: what the table calls it.
+        start: row whose CLIP it starts from; "" starts from the CLIP as it was trained.
+        pairs: which pairs it is adapted on, see `tinyscapes.ablation_pairs`; "" adapts nothing.
+        mode: what is trained, "full" or "mask_prompt".
+        prompted: whether CLIP sees the masks when it is measured.
+    """
+
+    name: str
+    label: str
+    start: str = ""
+    pairs: str = ""
+    mode: str = "full"
+    prompted: bool = False
+
+
+ROWS: tuple[Row, ...] = (
+    Row("as_trained", "CLIP as trained"),
+    Row("classes", "fine-tuned: true masks, class names (seen)", pairs="classes"),
+    Row("true_masks", "fine-tuned: true masks (seen), nouns of 1 caption", pairs="true_masks"),
+    Row("mined_1", "fine-tuned: proposals, nouns of 1 caption", pairs="mined_1"),
+    Row("mined_5", "fine-tuned: proposals, nouns of 5 captions", pairs="mined_5"),
+    Row("mutual", "the same, only pairs that chose each other", pairs="mutual"),
+    Row("prompts", "mask prompts only", pairs="mined_1", mode="mask_prompt", prompted=True),
+    Row(
+        "both",
+        "fine-tuned, then mask prompts",
+        start="mined_1",
+        pairs="mined_1",
+        mode="mask_prompt",
+        prompted=True,
+    ),
+    Row("longer", "control: fine-tuned for twice the steps", start="mined_1", pairs="mined_1"),
+    Row("unmasked", "control: fine-tuned on unmasked boxes", pairs="unmasked"),
+    Row("ceiling", "ceiling: true masks and names of all classes", pairs="all_classes"),
+)
+
+
+@dataclass(frozen=True)
+class AblationSize:
+    """How much of everything; with the defaults three seeds take three to four hours on two cores.
+
+    Attributes:
+        pictures: training pictures that pairs are taken from.
+        steps: optimizer steps of every row that trains.
+        accuracy_scenes: scenes per split on which CLIP names ground-truth masks.
+        val: scenes of the validation split for the whole system; all choices are made there.
+        test: scenes of the test split.
+    """
+
+    pictures: int = 2000
+    steps: int = 300
+    accuracy_scenes: int = 300
+    val: int = 300
+    test: int = 500
+
+
+RECIPES = {"full": "clip_tiny_ft", "mask_prompt": "clip_tiny_mpt"}
+
+
+class SeedStage:
+    """The base model of a seed, and what its rows share: masks of the pictures, when first needed.
+
+    Args:
+        folder: receives one folder per row, with `clip.safetensors` and `result.json`.
+        base: weights of an OVSeg that was trained with this seed from nothing.
+        seed: of the order of pairs and of the prompts.
+        size: how much of everything.
+    """
+
+    def __init__(self, folder: Path, base: Path, seed: int, size: AblationSize) -> None:
+        self.folder = folder
+        self.seed = seed
+        self.cfg = load_cfg(CONFIG, ["MODEL.WEIGHTS", str(base)])
+        self.base = base
+        self.size = size
+        self.digest = sha256_of(base)
+        self.vocabulary = Vocabulary.make(ALL_NAMES)
+        self._pictures: dict[str, list[MaskedPicture]] = {}
+
+    def model(self) -> OVSeg:
+        """The base model with its own CLIP."""
+        model = build_model(self.cfg)
+        assert isinstance(model, OVSeg)
+        load_ovseg_weights(model, self.base)
+        return model.eval()
+
+    def pictures(self, split: str) -> list[MaskedPicture]:
+        """First-stage results; the CLIP's adaptation leaves them as they are (text is locked)."""
+        if split not in self._pictures:
+            loader = build_test_loader(self.cfg, f"tinyscapes_{split}_sem_seg")
+            batches = islice(loader, getattr(self.size, split))  # one picture a batch
+            self._pictures[split] = list(propose(self.model(), batches, self.vocabulary))
+        return self._pictures[split]
+
+
+def run_row(row: Row, stage: SeedStage) -> dict[str, Any]:
+    """Adapt CLIP as a row says and measure it; a result that is there already is kept.
+
+    Args:
+        row: the row that it starts from must have been run.
+        stage: of the seed.
+
+    Returns:
+        What `result.json` holds: "training", "accuracy" and "system" by split, "chosen_weight".
+
+    Raises:
+        ValueError: if the folder holds a result of another base or another size.
+    """
+    size = asdict(stage.size)
+    setting = {"row": asdict(row), "size": size, "seed": stage.seed, "base": stage.digest}
+    target = stage.folder / row.name
+    finished = _finished(target, setting)
+    if finished:
+        return finished
+    began = time.perf_counter()
+    model = stage.model()
+    clip = model.clip_adapter.clip_model
+    if row.start:
+        load_strict(clip, read_state_dict(stage.folder / row.start / "clip.safetensors"))
+    training = _adapt(clip, row, stage) if row.pairs else {}
+    trained = time.perf_counter()
+    write_safetensors(target / "clip.safetensors", clip.state_dict())
+    result: dict[str, Any] = {**setting, "training": training, **measure(model, row, stage)}
+    result["seconds"] = {
+        "training": trained - began,
+        "evaluation": time.perf_counter() - trained,
+    }
+    with atomic_path(target / "result.json") as partial:
+        partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    logger.info("seed %d, %s: %s", stage.seed, row.name, _headline(result))
+    return result
+
+
+def measure(model: OVSeg, row: Row, stage: SeedStage) -> dict[str, Any]:
+    """Measure a model on val and test: the part of a row's result that training is not.
+
+    Args:
+        model: with the row's CLIP.
+        row: says whether CLIP sees the masks.
+        stage: of the seed.
+
+    Returns:
+        "accuracy" and "system" by split, and "chosen_weight".
+    """
+    model.clip_adapter.mask_prompt = row.prompted
+    clip = model.clip_adapter.clip_model.requires_grad_(False).eval()
+    accuracy = {split: _accuracy(clip, row, split, stage.size) for split in ("val", "test")}
+    system = {}
+    for split in ("val", "test"):
+        on_proposals, system[split] = _system(model, stage, split)
+        accuracy[split] |= on_proposals
+    return {"accuracy": accuracy, "system": system, "chosen_weight": _best_weight(system["val"])}
+
+
+def _adapt(clip: MaskPromptedCLIP, row: Row, stage: SeedStage) -> dict[str, Any]:
+    """Train the CLIP in place as the row says; the length is the same for every row."""
+    recipe = load_clip_config(
+        RECIPES[row.mode], {"steps": stage.size.steps, "seed": stage.seed, "workers": 0}
+    )
+    pairs = collect_pairs(
+        row.pairs,
+        folder=stage.folder,
+        base=stage.base,
+        pictures=stage.size.pictures,
+        image_size=clip.image_size,
+        seed=stage.seed,
+    )
+    train_clip(recipe, clip, pairs, output_dir=stage.folder / row.name / "training", resume=True)
+    return {"pairs": len(pairs), "nouns": len(set(pairs.nouns)), "recipe": RECIPES[row.mode]}
+
+
+def _accuracy(clip: MaskPromptedCLIP, row: Row, split: str, size: AblationSize) -> dict[str, float]:
+    """Accuracy on ground-truth masks, see `crop_accuracy`."""
+    scenes = (render_scene(split, index) for index in range(size.accuracy_scenes))
+    pictures = (
+        (torch.from_numpy(s.image).permute(2, 0, 1).float(), torch.from_numpy(s.labels))
+        for s in scenes
+    )
+    classifier = RegionClassifier(clip_model=clip, mask_prompt=row.prompted)
+    return crop_accuracy(classifier, pictures, Vocabulary.make(ALL_NAMES), groups=scene_groups())
+
+
+def _system(
+    model: OVSeg, stage: SeedStage, split: str
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """CLIP's accuracy on proposals, and mIoU of both classifiers and of the ensemble's weights."""
+    groups = scene_groups()
+    accuracy = ClassAccuracy(len(ALL_NAMES))
+    threshold = model.clip_adapter.mask_threshold
+
+    def named() -> Iterator[NamedPicture]:
+        for picture, found in name_masks(model, stage.pictures(split), stage.vocabulary):
+            labels = torch.from_numpy(picture.labels)
+            accuracy.add(*proposal_names(found, labels, threshold=threshold))
+            yield picture, found
+
+    settings: list[Setting] = [MASK_CLASSIFIER_ONLY, CLIP_ONLY, *WEIGHTS]
+    counts = sweep(named(), len(ALL_NAMES), settings)
+    on_proposals = {f"proposals/{name}": v for name, v in accuracy.by_group(groups).items()}
+    groups["seen"] = groups["seen_things"] + groups["seen_stuff"]
+    groups["unseen"] = groups["unseen_things"] + groups["unseen_stuff"]
+    return on_proposals, {str(s): grouped_scores(m, ALL_NAMES, groups) for s, m in counts.items()}
+
+
+def _best_weight(system: Mapping[str, Mapping[str, float]]) -> float:
+    return max(WEIGHTS, key=lambda weight: system[str(weight)]["mIoU"])
+
+
+def _headline(result: Mapping[str, Any]) -> str:
+    accuracy, system = result["accuracy"]["val"], result["system"]["val"]
+    ensemble = system[str(result["chosen_weight"])]
+    return (
+        f"val: masked crops {accuracy['masked/all']:.1f}, unseen things "
+        f"{accuracy['masked/unseen_things']:.1f}; mIoU {ensemble['mIoU']:.1f}, unseen "
+        f"{ensemble['mIoU-unseen']:.1f}"
+    )
+
+
+def _finished(target: Path, setting: Mapping[str, Any]) -> dict[str, Any] | None:
+    file = target / "result.json"
+    if not file.exists():
+        return None
+    result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    for key, expected in setting.items():
+        if result[key] != expected:
+            raise ValueError(
+                f"{file}: expected a result of {key} {expected}, got one of {result[key]}; remove "
+                "it or choose another folder"
+            )
+    return result

@@ -1,0 +1,1 @@
+"""Training: session, optimizer, steps, loop, checkpoints, events."""

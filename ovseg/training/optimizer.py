@@ -1,0 +1,265 @@
+"""Optimizer, gradient clipping and learning rate schedules.
+
+The rules per parameter are MaskFormer's (Cheng et al. 2021, section 4.1) as OVSeg trains with them;
+the poly schedule is DeepLab's (Chen et al. 2017, section 4.1).
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from ovseg.d2.config import CfgNode
+from ovseg.training.muon import MuonAdamW
+
+__all__ = [
+    "build_gradient_clipper",
+    "build_lr_scheduler",
+    "build_optimizer",
+    "parameter_groups",
+    "split_matrices",
+]
+
+NORM_TYPES = (
+    nn.modules.batchnorm._BatchNorm,  # all batch norms, SyncBatchNorm too
+    nn.GroupNorm,
+    nn.modules.instancenorm._InstanceNorm,
+    nn.LayerNorm,
+    nn.LocalResponseNorm,
+)
+# Clips the gradients of parameters in place; returns their joint norm if it knows it.
+GradientClipper = Callable[[Iterable[Tensor]], Tensor | None]
+UNDECAYED_NAMES = ("relative_position_bias_table", "absolute_pos_embed")
+TABLE_NAMES = ("relative_position_bias_table", "non_object_embedding")  # 2-D, one row per entry
+
+
+def parameter_groups(
+    model: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float,
+    backbone_multiplier: float = 1.0,
+    weight_decay_norm: float = 0.0,
+    weight_decay_embed: float = 0.0,
+) -> list[dict[str, object]]:
+    """Collect the trainable parameters into one group per distinct (lr, weight decay).
+
+    Args:
+        model: any module; a parameter shared by several modules is taken where it is met first.
+        lr: base learning rate.
+        weight_decay: for everything that no rule below names, biases included.
+        backbone_multiplier: factor on `lr` for modules with "backbone" in their name.
+        weight_decay_norm: for the parameters of normalisation layers.
+        weight_decay_embed: for `nn.Embedding`.
+
+    Returns:
+        Groups with the keys params, names, lr, weight_decay, in the model's order.
+
+    Raises:
+        ValueError: if no parameter requires a gradient.
+    """
+    groups: dict[tuple[float, float], dict[str, list]] = {}
+    seen: set[Tensor] = set()
+    for module_name, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad or parameter in seen:
+                continue
+            seen.add(parameter)
+            decay = weight_decay
+            if name in UNDECAYED_NAMES:
+                decay = 0.0
+            elif isinstance(module, NORM_TYPES):
+                decay = weight_decay_norm
+            elif isinstance(module, nn.Embedding):
+                decay = weight_decay_embed
+            rate = lr * backbone_multiplier if "backbone" in module_name else lr
+            group = groups.setdefault((rate, decay), {"params": [], "names": []})
+            group["params"].append(parameter)
+            group["names"].append(f"{module_name}.{name}" if module_name else name)
+    if not groups:
+        raise ValueError("the model has no trainable parameter; unfreeze at least one to train it")
+    return [{**group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """Make the optimizer that `cfg.SOLVER` describes.
+
+    Args:
+        cfg: the full config.
+        model: its trainable parameters are optimised.
+
+    Raises:
+        ValueError: for an unknown `SOLVER.OPTIMIZER`.
+    """
+    solver = cfg.SOLVER
+    groups = parameter_groups(
+        model,
+        lr=solver.BASE_LR,
+        weight_decay=solver.WEIGHT_DECAY,
+        backbone_multiplier=solver.BACKBONE_MULTIPLIER,
+        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+        weight_decay_embed=solver.WEIGHT_DECAY_EMBED,
+    )
+    if solver.OPTIMIZER == "ADAMW":
+        return torch.optim.AdamW(groups, lr=solver.BASE_LR)
+    if solver.OPTIMIZER == "SGD":
+        return torch.optim.SGD(
+            groups, lr=solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV
+        )
+    if solver.OPTIMIZER == "MUON":
+        matrices, others = split_matrices(model, groups, multiplier=solver.MUON_MULTIPLIER)
+        return MuonAdamW(matrices=matrices, others=others)
+    raise ValueError(
+        f"SOLVER.OPTIMIZER: expected 'ADAMW', 'SGD' or 'MUON', got {solver.OPTIMIZER!r}"
+    )
+
+
+def split_matrices(
+    model: nn.Module, groups: Iterable[Mapping[str, Any]], *, multiplier: float
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Split parameter groups into what Muon steps and what AdamW steps.
+
+    Args:
+        model: owns the parameters.
+        groups: with the keys params, names, lr, weight_decay.
+        multiplier: factor on the learning rate of Muon's share.
+
+    Returns:
+        Groups of 2-D weights that map features to features, and groups of all the rest: vectors,
+        convolutions, and tables of embeddings, whose rows are not directions of a map.
+    """
+    embeddings = [m for m in model.modules() if isinstance(m, nn.Embedding)]
+    tables = {id(p) for module in embeddings for p in module.parameters()}
+    matrices: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
+    for group in groups:
+        pairs = list(zip(group["names"], group["params"], strict=True))
+        is_map = [
+            p.ndim == 2 and id(p) not in tables and n.rsplit(".", 1)[-1] not in TABLE_NAMES
+            for n, p in pairs
+        ]
+        for chosen, factor, target in ((True, multiplier, matrices), (False, 1.0, others)):
+            kept = [pair for pair, found in zip(pairs, is_map, strict=True) if found is chosen]
+            if kept:
+                names, parameters = zip(*kept, strict=True)
+                part = {"params": list(parameters), "names": list(names)}
+                target.append({**group, **part, "lr": group["lr"] * factor})
+    return matrices, others
+
+
+def build_gradient_clipper(cfg: CfgNode) -> GradientClipper | None:
+    """Make the function that clips gradients in place, or None where clipping is off.
+
+    `full_model` scales all gradients by one factor so that their joint L2 norm is at most
+    CLIP_VALUE, and returns that norm; `norm` and `value` act on each parameter alone, as in
+    Detectron2.
+
+    Raises:
+        ValueError: for an unknown `SOLVER.CLIP_GRADIENTS.CLIP_TYPE`.
+    """
+    clip = cfg.SOLVER.CLIP_GRADIENTS
+    if not clip.ENABLED or clip.CLIP_VALUE <= 0:
+        return None
+    limit, norm_type = float(clip.CLIP_VALUE), float(clip.NORM_TYPE)
+
+    def clip_full_model(parameters: Iterable[Tensor]) -> Tensor:
+        return nn.utils.clip_grad_norm_(list(parameters), limit)
+
+    def clip_each_norm(parameters: Iterable[Tensor]) -> None:
+        for parameter in parameters:
+            nn.utils.clip_grad_norm_(parameter, limit, norm_type)
+
+    def clip_each_value(parameters: Iterable[Tensor]) -> None:
+        nn.utils.clip_grad_value_(parameters, limit)
+
+    kinds: dict[str, GradientClipper] = {
+        "full_model": clip_full_model,
+        "norm": clip_each_norm,
+        "value": clip_each_value,
+    }
+    if clip.CLIP_TYPE not in kinds:
+        raise ValueError(
+            f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE: expected one of {sorted(kinds)}, "
+            f"got {clip.CLIP_TYPE!r}"
+        )
+    return kinds[clip.CLIP_TYPE]
+
+
+def warmup_factor(iteration: int, *, length: int, start: float, method: str = "linear") -> float:
+    """Factor on the learning rate while training warms up: from `start` to 1 in `length` steps."""
+    if iteration >= length:
+        return 1.0
+    if method == "constant":
+        return start
+    if method == "linear":
+        progress = iteration / length
+        return start * (1.0 - progress) + progress
+    raise ValueError(f"SOLVER.WARMUP_METHOD: expected 'linear' or 'constant', got {method!r}")
+
+
+def _poly(cfg: CfgNode) -> Callable[[int], float]:
+    solver = cfg.SOLVER
+
+    def multiplier(iteration: int) -> float:
+        warm = _warm(cfg, iteration)
+        # The last call comes after the last step, where the base is 0 (or, on a longer run, below).
+        decay = max(1.0 - iteration / solver.MAX_ITER, 0.0) ** solver.POLY_LR_POWER
+        if warm == 1.0:
+            decay = max(decay, solver.POLY_LR_CONSTANT_ENDING)
+        return warm * decay
+
+    return multiplier
+
+
+def _multi_step(cfg: CfgNode) -> Callable[[int], float]:
+    solver = cfg.SOLVER
+    steps = sorted(solver.STEPS)
+    return lambda iteration: _warm(cfg, iteration) * solver.GAMMA ** bisect_right(steps, iteration)
+
+
+def _cosine(cfg: CfgNode) -> Callable[[int], float]:
+    solver = cfg.SOLVER
+    end = solver.BASE_LR_END / solver.BASE_LR
+
+    def multiplier(iteration: int) -> float:
+        progress = min(iteration / solver.MAX_ITER, 1.0)
+        decay = end + 0.5 * (1.0 - end) * (1.0 + math.cos(math.pi * progress))
+        return _warm(cfg, iteration) * decay
+
+    return multiplier
+
+
+def _warm(cfg: CfgNode, iteration: int) -> float:
+    return warmup_factor(
+        iteration,
+        length=cfg.SOLVER.WARMUP_ITERS,
+        start=cfg.SOLVER.WARMUP_FACTOR,
+        method=cfg.SOLVER.WARMUP_METHOD,
+    )
+
+
+SCHEDULES: dict[str, Callable[[CfgNode], Callable[[int], float]]] = {
+    "WarmupPolyLR": _poly,
+    "WarmupMultiStepLR": _multi_step,
+    "WarmupCosineLR": _cosine,
+}
+
+
+def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LambdaLR:
+    """Make the schedule that `SOLVER.LR_SCHEDULER_NAME` names; step it once per iteration.
+
+    Raises:
+        ValueError: for an unknown schedule or warm-up method.
+    """
+    name = cfg.SOLVER.LR_SCHEDULER_NAME
+    if name not in SCHEDULES:
+        raise ValueError(
+            f"SOLVER.LR_SCHEDULER_NAME: expected one of {sorted(SCHEDULES)}, got {name!r}"
+        )
+    return LambdaLR(optimizer, SCHEDULES[name](cfg))

@@ -1,0 +1,142 @@
+"""What happens before a run: command line, config, device, seed, logs, record."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from ovseg.config import load_cfg
+from ovseg.d2.config import CfgNode
+from ovseg.d2.engine import default_argument_parser
+from ovseg.d2.utils import comm, setup_logger
+from ovseg.training.distributed import share_from_main
+from ovseg.training.weights import find_clip_weights
+from ovseg.utils.environment import environment_record, write_environment
+from ovseg.utils.files import atomic_path
+
+__all__ = ["make_parser", "setup"]
+
+logger = logging.getLogger(__name__)
+
+EPILOG = """
+examples:
+  train:              {script} --config-file configs/ovseg_swinB.yaml --num-gpus 8
+  continue:           {script} --config-file configs/ovseg_swinB.yaml --num-gpus 8 --resume
+  evaluate:           {script} --config-file ovseg_tiny --eval-only
+  override settings:  {script} --config-file ovseg_tiny SOLVER.MAX_ITER 200 OUTPUT_DIR out
+  small GPUs:         {script} --config-file ovseg_swinB SOLVER.ACCUMULATION_STEPS 4
+  torchrun:           torchrun --nproc-per-node 8 {script} --config-file ovseg_swinB
+
+Without a GPU, --num-gpus counts CPU processes; 0 uses the CPU even where there is a GPU.
+"""
+
+
+def make_parser(script: str = "train_net.py") -> argparse.ArgumentParser:
+    """Detectron2's command line: the same flags, unambiguous abbreviations included.
+
+    Args:
+        script: name shown in the examples.
+    """
+    return default_argument_parser(epilog=EPILOG.format(script=script))
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """Prepare a run; every process of it calls this once, after the process group exists.
+
+    Reads the config, settles device and seed, creates `OUTPUT_DIR` with `log.txt`, `config.yaml`
+    and `environment.json` (an evaluation leaves its two in `OUTPUT_DIR/inference`, so that those of
+    the training run survive), and seeds all generators.
+
+    Args:
+        args: Detectron2's command line; `config_file` is a path or the name of a shipped config.
+
+    Returns:
+        The frozen config, with the device and the seed that the run uses.
+
+    Raises:
+        ValueError: if no config file is named.
+    """
+    if not args.config_file:
+        raise ValueError(
+            "--config-file: expected a path or the name of a shipped config, got nothing; "
+            "try --config-file ovseg_tiny"
+        )
+    cfg = load_cfg(args.config_file, args.opts or [])
+    output = Path(cfg.OUTPUT_DIR)
+    if comm.is_main_process():
+        output.mkdir(parents=True, exist_ok=True)
+    comm.synchronize()
+    for name in ("ovseg", "fvcore", "detectron2"):
+        setup_logger(str(output), distributed_rank=comm.get_rank(), name=name)
+    cfg = _settle(cfg, args)
+    _apply_backend_flags(cfg, evaluating=args.eval_only)
+    # The same on every process, so that they build the same model; steps are seeded by rank later.
+    seed_all(cfg.SEED)
+    if comm.is_main_process():
+        _leave_record(cfg, args, output / "inference" if args.eval_only else output)
+    return cfg
+
+
+def seed_all(seed: int) -> None:
+    """Seed Python's, NumPy's and torch's generators with a number that is not negative."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def _settle(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
+    """Fill in what the config leaves open: the device, the file of CLIP's weights, the seed."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    if args.num_gpus == 0:
+        cfg.MODEL.DEVICE = "cpu"
+    elif cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        logger.warning(
+            "MODEL.DEVICE is %s and torch finds no GPU: running on cpu", cfg.MODEL.DEVICE
+        )
+        cfg.MODEL.DEVICE = "cpu"
+    if cfg.MODEL.META_ARCHITECTURE.startswith("OVSeg"):
+        adapter = cfg.MODEL.CLIP_ADAPTER
+        # The weights that are evaluated hold CLIP's.
+        adapter.CLIP_WEIGHTS = "" if args.eval_only else find_clip_weights(adapter)
+    if cfg.SEED < 0:
+        drawn = _earlier_seed(Path(cfg.OUTPUT_DIR)) if args.resume else None
+        if drawn is None:
+            drawn = int.from_bytes(os.urandom(4), "little") >> 1
+        cfg.SEED = share_from_main(drawn)
+        logger.info("SEED is not set: using %d, kept in config.yaml", cfg.SEED)
+    cfg.freeze()
+    return cfg
+
+
+def _earlier_seed(output: Path) -> int | None:
+    """The seed of the run that left `config.yaml` in the folder."""
+    path = output / "config.yaml"
+    if not path.is_file():
+        return None
+    seed = yaml.safe_load(path.read_text(encoding="utf-8")).get("SEED")
+    return seed if isinstance(seed, int) and seed >= 0 else None
+
+
+def _apply_backend_flags(cfg: CfgNode, *, evaluating: bool) -> None:
+    if not evaluating:
+        torch.backends.cudnn.benchmark = bool(cfg.CUDNN_BENCHMARK)
+    if cfg.FLOAT32_PRECISION:
+        torch.set_float32_matmul_precision(cfg.FLOAT32_PRECISION)
+        torch.backends.cudnn.allow_tf32 = cfg.FLOAT32_PRECISION != "highest"
+
+
+def _leave_record(cfg: CfgNode, args: argparse.Namespace, folder: Path) -> None:
+    logger.info("command line: %s", vars(args))
+    logger.info("environment: %s", environment_record())
+    write_environment(folder)
+    with atomic_path(folder / "config.yaml") as partial:
+        partial.write_text(cfg.dump(), encoding="utf-8")
+    logger.info("full config: %s", folder / "config.yaml")

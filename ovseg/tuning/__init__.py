@@ -1,0 +1,1 @@
+"""Choosing the ensemble's settings: cached scores, sweep, report."""

@@ -1,0 +1,336 @@
+"""Choosing the ensemble's settings, without evaluating once per setting and without cheating.
+
+OVSeg's ensemble weight, mask threshold and prompt templates move its scores by points (Liang et
+al., CVPR 2023, appendix A.3). Whoever chooses them on the split that the result is reported on
+reports too much, so that is refused unless it is asked for in so many words.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ovseg.d2.config import CfgNode
+from ovseg.d2.data import MetadataCatalog
+from ovseg.data.loaders import get_records
+from ovseg.data.splits import TEST_SPLIT_FLAG, TUNABLE, Role, require_tunable
+from ovseg.evaluation.confusion import confusion_matrix, scores
+from ovseg.modeling import MaskPrediction, OVSeg
+from ovseg.tuning.cache import CachedPicture, ScoreCache
+from ovseg.tuning.sweep import (
+    CLIP_ONLY,
+    MASK_CLASSIFIER_ONLY,
+    Setting,
+    class_scores,
+)
+from ovseg.utils.images import ImageError, read_label
+from ovseg.vocab import Vocabulary, templates_by_name
+
+__all__ = [
+    "Grid",
+    "TunedSetting",
+    "Tuning",
+    "named_masks",
+    "template_vocabularies",
+    "tune",
+]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The settings to try, each weight with each threshold and each list of templates.
+
+    Args:
+        weights: ensemble weights in (0, 1], `MASK_CLASSIFIER_ONLY` or `CLIP_ONLY`.
+        thresholds: of the masks, in (0, 1).
+        templates: names of template lists.
+
+    Raises:
+        ValueError: nothing to try, or a value out of range.
+    """
+
+    weights: tuple[Setting, ...] = (MASK_CLASSIFIER_ONLY, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, CLIP_ONLY)
+    thresholds: tuple[float, ...] = (0.35, 0.4, 0.45, 0.5)
+    templates: tuple[str, ...] = ("vild", "imagenet", "predefined")
+
+    def __post_init__(self) -> None:
+        if not (self.weights and self.thresholds and self.templates):
+            raise ValueError("expected at least one weight, threshold and template list, got none")
+        special = (MASK_CLASSIFIER_ONLY, CLIP_ONLY)
+        for weight in self.weights:
+            if weight not in special and not (isinstance(weight, float) and 0 < weight <= 1):
+                raise ValueError(
+                    f"expected ensemble weights in (0, 1], or {special}, got {weight!r}"
+                )
+        for threshold in self.thresholds:
+            if not 0 < threshold < 1:
+                raise ValueError(f"expected mask thresholds in (0, 1), got {threshold}")
+
+    def __iter__(self) -> Iterator[tuple[str, float, Setting]]:
+        return iter(product(self.templates, self.thresholds, self.weights))
+
+    def __len__(self) -> int:
+        return len(self.templates) * len(self.thresholds) * len(self.weights)
+
+
+@dataclass(frozen=True)
+class TunedSetting:
+    """One setting and what it scores.
+
+    Args:
+        templates: name of the template list.
+        threshold: of the masks.
+        weight: of CLIP, see `Grid`.
+        scores: percentages by name, without those of single classes.
+    """
+
+    templates: str
+    threshold: float
+    weight: Setting
+    scores: Mapping[str, float]
+
+    def options(self) -> tuple[str, ...]:
+        """KEY VALUE words that set it in a config."""
+        ensemble = self.weight != MASK_CLASSIFIER_ONLY
+        # 0 stands for CLIP alone in the released configurations.
+        weight = 0.0 if self.weight == CLIP_ONLY or not ensemble else float(self.weight)
+        values = {
+            "CLIP_ENSEMBLE": str(ensemble),
+            "CLIP_ENSEMBLE_WEIGHT": str(weight),
+            "MASK_THR": str(self.threshold),
+            "TEXT_TEMPLATES": self.templates,
+        }
+        pairs = ((f"MODEL.CLIP_ADAPTER.{key}", value) for key, value in values.items())
+        return tuple(word for pair in pairs for word in pair)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What a sweep found.
+
+    Args:
+        dataset: its name.
+        role: of the split, see `split_role`.
+        metric: what the best setting is best in.
+        grid: what was tried.
+        results: one per setting, in the grid's order.
+        images: number of pictures counted.
+        skipped: reason by file of those that could not be read.
+        seconds: "filling the cache", "sweep" (all else) and "total".
+    """
+
+    dataset: str
+    role: Role
+    metric: str
+    grid: Grid
+    results: tuple[TunedSetting, ...]
+    images: int
+    skipped: Mapping[str, str]
+    seconds: Mapping[str, float]
+
+    @property
+    def best(self) -> TunedSetting:
+        """The first of the settings with the highest score."""
+        scored = [r for r in self.results if not np.isnan(r.scores[self.metric])]
+        return max(scored or self.results, key=lambda result: result.scores[self.metric])
+
+    @property
+    def origin(self) -> str:
+        """How the settings were chosen, in words for a manifest."""
+        words = (
+            f"ensemble settings tuned for {self.metric} on {self.images} images of {self.dataset}"
+        )
+        if self.role in TUNABLE:
+            return words
+        return f"{words}, which is a test split ({TEST_SPLIT_FLAG})"
+
+
+@torch.no_grad()
+def tune(
+    cfg: CfgNode,
+    model: OVSeg,
+    dataset_name: str,
+    *,
+    cache: ScoreCache,
+    grid: Grid | None = None,
+    metric: str = "mIoU",
+    images: int | None = None,
+    known_as_test: bool = False,
+    progress: bool = False,
+) -> Tuning:
+    """Score every setting of a grid on a data set, each with the numbers of a full evaluation.
+
+    Args:
+        cfg: the config that the model was built from.
+        model: in eval mode, with its weights.
+        dataset_name: a registered data set with label maps.
+        cache: of the same config and model.
+        grid: what to try.
+        metric: what to choose by, such as "mIoU", "mIoU-gt" or "hIoU-seen".
+        images: use only so many pictures, evenly spread; None: all.
+        known_as_test: see `require_tunable`.
+        progress: show a bar.
+
+    Returns:
+        The scores of all settings.
+
+    Raises:
+        SplitError: the data set is a test split, and the user did not say so.
+        ValueError: the config asks for something else than plain inference with CLIP, the metric is
+            not one of the scores, or no picture can be read.
+    """
+    grid = grid or Grid()
+    role = require_tunable(dataset_name, known_as_test=known_as_test)
+    _require_plain(cfg, model)
+    began, spent_before = time.perf_counter(), cache.seconds
+    totals, skipped, count = _sweep(cfg, model, dataset_name, cache, grid, images, progress)
+    metadata = MetadataCatalog.get(dataset_name)
+    results = []
+    for (templates, threshold, weight), matrix in totals.items():
+        found = scores(
+            matrix,
+            metadata.stuff_classes,
+            metadata.get("evaluation_set"),
+            metadata.get("class_groups"),
+        )
+        if metric not in found:
+            known = [name for name in found if not name.startswith(("IoU-", "ACC-"))]
+            raise ValueError(f"metric: expected one of {known}, got {metric!r}")
+        overall = {k: v for k, v in found.items() if not k.startswith(("IoU-", "ACC-"))}
+        results.append(
+            TunedSetting(templates, threshold, weight, overall | {metric: found[metric]})
+        )
+    total, filling = time.perf_counter() - began, cache.seconds - spent_before
+    seconds = {"filling the cache": filling, "sweep": total - filling, "total": total}
+    parts = (dataset_name, role, metric, grid, tuple(results), count, skipped, seconds)
+    return Tuning(*parts)
+
+
+def named_masks(
+    model: OVSeg, picture: CachedPicture, regions: tuple[Tensor, Tensor], text: Tensor
+) -> MaskPrediction:
+    """Scores of both classifiers for the masks of a picture.
+
+    Args:
+        model: an OVSeg.
+        picture: its masks and the head's embeddings.
+        regions: CLIP's features of the masks, see `CachedPicture.regions`.
+        text: (K + 1, D) text features.
+
+    Returns:
+        A prediction whose final scores are yet the mask classifier's.
+    """
+    adapter = model.clip_adapter
+    features, valid = regions
+    # no-object takes part in the softmax of the head's scores, but not of CLIP's.
+    proposal = adapter.similarity(picture.embeddings, text).softmax(-1)[:, :-1]  # (Q, K)
+    clip = torch.ones_like(proposal)
+    clip[valid] = adapter.similarity(features, text)[:, :-1].softmax(-1)
+    return MaskPrediction(picture.masks, proposal, proposal, clip, valid, picture.output_size)
+
+
+def template_vocabularies(
+    cfg: CfgNode, model: OVSeg, dataset_name: str, names: Iterable[str]
+) -> dict[str, Vocabulary]:
+    """A data set's vocabulary with each of some template lists.
+
+    Args:
+        cfg: the config; the list "predefined" is its own.
+        model: finds the vocabulary.
+        dataset_name: a registered data set.
+        names: of template lists.
+
+    Returns:
+        Vocabularies by name of the template list.
+    """
+    vocabulary = model.find_vocabulary([{"meta": {"dataset_name": dataset_name}}])
+    own = tuple(cfg.MODEL.CLIP_ADAPTER.PREDEFINED_PROMPT_TEMPLATES)
+    return {
+        name: replace(
+            vocabulary, templates=own if name == "predefined" else templates_by_name(name)
+        )
+        for name in names
+    }
+
+
+def _sweep(
+    cfg: CfgNode,
+    model: OVSeg,
+    dataset_name: str,
+    cache: ScoreCache,
+    grid: Grid,
+    images: int | None,
+    progress: bool,
+) -> tuple[dict[tuple[str, float, Setting], np.ndarray], dict[str, str], int]:
+    """Confusion matrices by setting, pictures left out, and the number of those counted."""
+    metadata = MetadataCatalog.get(dataset_name)
+    size = len(metadata.stuff_classes)
+    vocabularies = template_vocabularies(cfg, model, dataset_name, grid.templates)
+    texts = {name: cache.text_features(each) for name, each in vocabularies.items()}
+    totals = {setting: np.zeros((size + 1, size + 1), dtype=np.int64) for setting in grid}
+    skipped: dict[str, str] = {}
+    count = 0
+    records = _evenly(get_records(dataset_name), images)
+    for record in tqdm(records, desc=dataset_name, unit=" images", disable=not progress):
+        try:
+            truth = read_label(record["sem_seg_file_name"], classes=size)
+            picture = cache.picture(record)
+            picture.load()
+        except ImageError as error:
+            logger.error("left out: %s", error)
+            skipped[str(record["file_name"])] = str(error)
+            continue
+        count += 1
+        for threshold in grid.thresholds:
+            regions = picture.regions(threshold)
+            for templates, weight in product(grid.templates, grid.weights):
+                named = named_masks(model, picture, regions, texts[templates])
+                merged = replace(named, class_scores=class_scores(named, weight))
+                labels = merged.labels().cpu().numpy()
+                totals[templates, threshold, weight] += confusion_matrix(
+                    labels, truth, size, metadata.ignore_label
+                )
+    if not count:
+        raise ValueError(
+            f"expected pictures and label maps in {dataset_name!r}, none of {len(records)} could "
+            f"be read; {next(iter(skipped.values()), '')}"
+        )
+    return totals, skipped, count
+
+
+def _evenly(records: Sequence[dict[str, Any]], count: int | None) -> Sequence[dict[str, Any]]:
+    if count is None or count >= len(records):
+        return records
+    if count < 1:
+        raise ValueError(f"images: expected at least 1, got {count}")
+    return [records[index * len(records) // count] for index in range(count)]
+
+
+def _require_plain(cfg: CfgNode, model: OVSeg) -> None:
+    if not isinstance(model, OVSeg) or model.inference_mode != "semantic":
+        raise ValueError(
+            "expected an OVSeg in semantic mode, got "
+            f"{type(model).__name__} in mode {getattr(model, 'inference_mode', None)!r}; "
+            "there is no ensemble to tune, or another one"
+        )
+    switched = {
+        "TEST.AUG.ENABLED": cfg.TEST.AUG.ENABLED,
+        "TEST.SLIDING_WINDOW": cfg.TEST.SLIDING_WINDOW,
+        "TEST.DENSE_CRF": cfg.TEST.DENSE_CRF,
+    }
+    wrong = [key for key, value in switched.items() if value]
+    if wrong:
+        raise ValueError(
+            f"{', '.join(wrong)}: expected False, got True; settings are tuned for plain inference"
+        )

@@ -1,0 +1,1 @@
+"""Weights: where files come from, their formats and names, and strict loading."""

@@ -1,0 +1,232 @@
+"""The catalogue of released weights, and from a name, a path or an address to a local file."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import logging
+import os
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+from ovseg.weights.download import DownloadError, download, verify
+
+logger = logging.getLogger(__name__)
+
+CACHE_VARIABLE = "OVSEG_CACHE"
+DETECTRON2_SCHEME = "detectron2://"
+DETECTRON2_URL = "https://dl.fbaipublicfiles.com/detectron2/"
+
+_OPENAI_URL = "https://openaipublic.azureedge.net/clip/models"
+_SWIN_URL = "https://github.com/SwinTransformer/storage/releases/download/v1.0.0"
+_OVSEG_NOTE = (
+    "the authors' README links it on Google Drive, which has no address to download from directly; "
+    "only the first digits of its md5 are known here"
+)
+
+
+class HubError(ValueError):
+    """Weights that are not known, or not here and not downloadable."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsEntry:
+    """One released weight file.
+
+    Args:
+        name: what to ask for.
+        filename: the file's name at its source, and in the cache.
+        licence: as its authors state it.
+        url: where to get it, or None if it has to be fetched by hand or is bundled.
+        sha256: of the file, or None if it is not known.
+        md5: of the file, or its first digits, or None.
+        size: in bytes, or None if it is not known.
+        config: the configuration to build the model with, for whole models.
+        bundled_path: the file inside the package, for bundled weights.
+        note: what a user has to know.
+    """
+
+    name: str
+    filename: str
+    licence: str
+    url: str | None = None
+    sha256: str | None = None
+    md5: str | None = None
+    size: int | None = None
+    config: str | None = None
+    bundled_path: Path | None = None
+    note: str = ""
+
+    @property
+    def non_commercial(self) -> bool:
+        """Whether the licence excludes commercial use."""
+        return "NC" in self.licence
+
+
+def entries() -> dict[str, WeightsEntry]:
+    """Return the known weights by name, in a fixed order."""
+    return {entry.name: entry for entry in (_tiny(), *_ovseg(), *_clips(), *_backbones())}
+
+
+def cache_folder(cache_dir: str | Path | None = None) -> Path:
+    """Return the folder of downloaded weights: the argument, $OVSEG_CACHE or ~/.cache/ovseg."""
+    chosen = cache_dir or os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "ovseg"
+    return Path(chosen).expanduser()
+
+
+def resolve(
+    name_or_path_or_url: str | Path,
+    *,
+    cache_dir: str | Path | None = None,
+    progress: bool = True,
+) -> Path:
+    """Get the local file of some weights, downloading it at most once.
+
+    Args:
+        name_or_path_or_url: a name of the catalogue (or the name of its file), the path of a file,
+            or an address (http, https, or Detectron2's "detectron2://").
+        cache_dir: where downloads are kept; see `cache_folder`.
+        progress: show a progress bar.
+
+    Returns:
+        The path of a complete file, whose checksum was compared where one is known.
+
+    Raises:
+        HubError: if the name is not known or the file has to be fetched by hand.
+        DownloadError: if a download fails or a checksum differs.
+    """
+    wanted = os.fspath(name_or_path_or_url)
+    known = entries()
+    entry = known.get(wanted)
+    if entry is None and Path(wanted).is_file():
+        return Path(wanted)
+    if entry is None:
+        entry = next((e for e in known.values() if e.filename == wanted), None)
+    folder = cache_folder(cache_dir)
+    if entry is not None:
+        return _resolve_entry(entry, folder, progress=progress)
+    if wanted.startswith(DETECTRON2_SCHEME):
+        wanted = DETECTRON2_URL + wanted.removeprefix(DETECTRON2_SCHEME)
+    if wanted.startswith(("http://", "https://")):
+        return _resolve_url(wanted, folder, progress=progress)
+    close = difflib.get_close_matches(wanted, known, n=1)
+    raise HubError(
+        f"expected a file, an address or a name of the catalogue, got {wanted!r}"
+        + (f"; did you mean {close[0]!r}?" if close else "")
+        + f" Names: {', '.join(known)}"
+    )
+
+
+def _resolve_entry(entry: WeightsEntry, folder: Path, *, progress: bool) -> Path:
+    if entry.non_commercial:
+        logger.warning("%s: licence %s, not for commercial use", entry.name, entry.licence)
+    else:
+        logger.info("%s: licence %s", entry.name, entry.licence)
+    if entry.bundled_path is not None:
+        if not entry.bundled_path.is_file():
+            raise HubError(
+                f"expected the bundled weights of {entry.name} at {entry.bundled_path}, but there "
+                "is no file; the installation is incomplete"
+            )
+        return entry.bundled_path
+    target = folder / entry.filename
+    if target.is_file():
+        verify(target, sha256=entry.sha256, md5=entry.md5)  # it may have been put there by hand
+    elif entry.url is not None:
+        download(entry.url, target, sha256=entry.sha256, progress=progress)
+    else:
+        raise HubError(
+            f"{entry.name} cannot be downloaded by a program: {entry.note}. Get {entry.filename} "
+            f"by hand and put it at {target}, or pass its path"
+        )
+    return target
+
+
+def _resolve_url(url: str, folder: Path, *, progress: bool) -> Path:
+    known = next((entry for entry in entries().values() if entry.url == url), None)
+    if known is not None:
+        return _resolve_entry(known, folder, progress=progress)
+    filename = Path(unquote(urlparse(url).path)).name or "weights"
+    target = folder / hashlib.sha256(url.encode()).hexdigest()[:12] / filename
+    if not target.is_file():
+        logger.warning("%s is not in the catalogue, so its content cannot be checked", url)
+        download(url, target, progress=progress)
+    return target
+
+
+def _tiny() -> WeightsEntry:
+    filename = "ovseg_tiny.safetensors"
+    return WeightsEntry(
+        name="ovseg_tiny",
+        filename=filename,
+        licence="Apache-2.0",
+        config="ovseg_tiny",
+        bundled_path=Path(str(resources.files("ovseg").joinpath("assets", filename))),
+        note="bundled; trained on tinyscapes, it knows nothing else",
+    )
+
+
+def _ovseg() -> tuple[WeightsEntry, ...]:
+    files = (
+        ("ovseg_swinB", "ovseg_swinbase_vitL14_ft_mpt.pth", "526080", "ovseg_swinB"),
+        ("ovseg_R101c", "ovseg_R101c_vitB16_ft_mpt.pth", "c746f4", "ovseg_R101c"),
+        ("ovseg_swinB_mpt_only", "ovseg_swinbase_vitL14_mpt_only.pt", "2dd495", "ovseg_swinB"),
+    )
+    return tuple(
+        WeightsEntry(
+            name=name,
+            filename=filename,
+            licence="CC BY-NC 4.0",
+            md5=md5,
+            config=config,
+            note=_OVSEG_NOTE,
+        )
+        for name, filename, md5, config in files
+    )
+
+
+def _clips() -> tuple[WeightsEntry, ...]:
+    # OpenAI's addresses contain the sha256 of the file.
+    files = (
+        ("ViT-B-32.pt", "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"),
+        ("ViT-B-16.pt", "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f"),
+        ("ViT-L-14.pt", "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836"),
+        ("ViT-L-14-336px.pt", "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02"),
+    )
+    return tuple(
+        WeightsEntry(
+            name=f"clip_{filename.removesuffix('.pt')}",
+            filename=filename,
+            licence="MIT",
+            url=f"{_OPENAI_URL}/{sha256}/{filename}",
+            sha256=sha256,
+            note="OpenAI's TorchScript archive, float16",
+        )
+        for filename, sha256 in files
+    )
+
+
+def _backbones() -> tuple[WeightsEntry, ...]:
+    swin = "swin_base_patch4_window12_384_22k.pth"
+    return (
+        WeightsEntry(
+            name="swin_base_patch4_window12_384_22k",
+            filename=swin,
+            licence="MIT",
+            url=f"{_SWIN_URL}/{swin}",
+            note="convert with tools/convert_weights.py swin; no checksum is published",
+        ),
+        WeightsEntry(
+            name="R-103",
+            filename="R-103.pkl",
+            licence="CC BY-SA 3.0",
+            url=f"{DETECTRON2_URL}DeepLab/R-103.pkl",
+            note="convert with tools/convert_weights.py resnet --allow-pickle; no checksum is "
+            "published",
+        ),
+    )
+
+
+__all__ = ["DownloadError", "HubError", "WeightsEntry", "cache_folder", "entries", "resolve"]

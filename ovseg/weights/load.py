@@ -1,0 +1,220 @@
+"""Weight files in and out: one reader for every container, a strict loader, a safe writer."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from ovseg.utils.files import atomic_path
+from ovseg.weights.formats import archive_kind, read_pickle, read_torchscript
+
+CONTAINER_KEYS = ("model", "state_dict")
+DDP_PREFIX = "module."
+MAX_LISTED = 20
+# What the readers raise on a damaged or malicious file; each breaks off before anything is used.
+UNREADABLE = (
+    pickle.UnpicklingError,
+    safetensors.SafetensorError,
+    zipfile.BadZipFile,
+    AttributeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+class WeightsError(ValueError):
+    """A weight file that cannot be read, or that does not fit the model."""
+
+
+def read_state_dict(path: str | Path, *, allow_pickle: bool = False) -> dict[str, Tensor]:
+    """Read the tensors of a weight file; the format is told from the content.
+
+    Reads safetensors, `torch.save` files (with `weights_only`), TorchScript archives (their code is
+    not run) and, if asked to, pickles of NumPy arrays. A `{"model": ...}` or `{"state_dict": ...}`
+    around the tensors and the prefix "module." of DistributedDataParallel are taken off.
+
+    Args:
+        path: the file.
+        allow_pickle: read plain pickles (.pkl), too; only arrays, tensors and containers are
+            accepted in them.
+
+    Returns:
+        The tensors by name, on the CPU, in the file's dtypes.
+
+    Raises:
+        WeightsError: if there is no such file, or it is not a weight file, or not a safe one.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"expected a weight file at {path}, but there is none")
+    return unwrap(_read(path, allow_pickle=allow_pickle), source=str(path))
+
+
+def unwrap(content: Any, *, source: str) -> dict[str, Tensor]:
+    """Take the container and the DistributedDataParallel prefix off a state dict.
+
+    Args:
+        content: a state dict, or a dict that holds one under "model" or "state_dict"; its values
+            are tensors or NumPy arrays.
+        source: what to call it in an error.
+
+    Returns:
+        The tensors by name.
+
+    Raises:
+        WeightsError: if it is no dict, or a value is not a tensor.
+    """
+    for key in CONTAINER_KEYS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping):
+        raise WeightsError(
+            f"expected a dict of tensors in {source}, got {type(content).__name__}; save "
+            "model.state_dict()"
+        )
+    if not content:
+        raise WeightsError(f"expected tensors in {source}, got an empty state dict")
+    bad = [key for key, value in content.items() if not _is_tensor(value)]
+    if bad:
+        kinds = f"{bad[0]!r} is {type(content[bad[0]]).__name__}"
+        raise WeightsError(
+            f"expected a dict of tensors in {source}, but {len(bad)} of {len(content)} values are "
+            f"not ({kinds}); valid containers: {', '.join(map(repr, CONTAINER_KEYS))} or the state "
+            "dict itself"
+        )
+    prefixed = all(key.startswith(DDP_PREFIX) for key in content)
+    return {
+        key.removeprefix(DDP_PREFIX) if prefixed else key: (
+            value if isinstance(value, Tensor) else torch.tensor(value)
+        )
+        for key, value in content.items()
+    }
+
+
+def write_safetensors(
+    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors to a safetensors file; the file appears complete or not at all.
+
+    Args:
+        path: the target; an existing file is replaced.
+        tensors: by name; tensors that share memory are written apart.
+        metadata: strings to store in the file's header.
+    """
+    seen: set[int] = set()
+    plain: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        address = tensor.untyped_storage().data_ptr()
+        plain[name] = tensor.clone() if address in seen else tensor
+        seen.add(address)
+    with atomic_path(path) as temporary:
+        safetensors.torch.save_file(plain, temporary, metadata=dict(metadata or {}))
+
+
+def load_strict(
+    module: nn.Module, state: Mapping[str, Tensor], *, recomputable: Sequence[str] = ()
+) -> None:
+    """Load a state dict that must fit exactly; on an error the module is left as it was.
+
+    Args:
+        module: the target.
+        state: tensors by name; floating-point ones are cast to the module's dtype.
+        recomputable: patterns (as in fnmatch) of names that may be missing, because the module
+            computes them itself.
+
+    Raises:
+        WeightsError: if a name is missing or unexpected or a shape differs; the message lists them.
+    """
+    expected = module.state_dict()
+    absent = [name for name in expected if name not in state]
+    missing = [n for n in absent if not any(fnmatch(n, pattern) for pattern in recomputable)]
+    unexpected = [name for name in state if name not in expected]
+    wrong = [
+        f"{name}: expected {_describe(expected[name])}, got {_describe(tensor)}"
+        for name, tensor in state.items()
+        if name in expected and not _fits(tensor, expected[name])
+    ]
+    if missing or unexpected or wrong:
+        raise WeightsError(
+            f"the weights do not fit {type(module).__name__} ({len(expected)} tensors):"
+            + _listing("missing", missing)
+            + _listing("unexpected", unexpected)
+            + _listing("wrong shape", wrong)
+            + "\ncheck that the configuration is the one that the weights were made with"
+        )
+    module.load_state_dict(dict(state), strict=False)
+
+
+def _read(path: Path, *, allow_pickle: bool) -> Any:
+    kind = archive_kind(path)
+    try:
+        if kind == "safetensors":
+            return safetensors.torch.load_file(path)
+        if kind == "torchscript":
+            return read_torchscript(path)
+        if kind == "torch":
+            return torch.load(path, map_location="cpu", weights_only=True)
+        if kind == "pickle" and allow_pickle:
+            return read_pickle(path)
+    except UNREADABLE as error:
+        raise WeightsError(
+            f"expected tensors and plain containers in {path}, but it cannot be read as "
+            f"{kind}: {_reason(error)}"
+        ) from error
+    if kind == "pickle":
+        raise WeightsError(
+            f"{path} is a pickle; pickles are read only on request: convert it once with "
+            "`tools/convert_weights.py --allow-pickle`"
+        )
+    raise WeightsError(
+        f"expected a weight file, got {path}, which is none; valid: safetensors, torch.save, "
+        "TorchScript, or a pickle of arrays. An interrupted download or a web page saved under "
+        "this name look like this"
+    )
+
+
+def _is_tensor(value: Any) -> bool:
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind in "biuf" and value.dtype.isnative
+    return isinstance(value, Tensor)
+
+
+def _reason(error: Exception) -> str:
+    # torch's text starts by recommending to switch the check off, which is not the remedy here.
+    found = re.search(
+        r"(Trying to load unsupported|WeightsUnpickler error:|Unsupported).*", str(error)
+    )
+    return (found[0] if found else str(error)) or type(error).__name__
+
+
+def _fits(tensor: Tensor, target: Tensor) -> bool:
+    return tensor.shape == target.shape and tensor.is_floating_point() == target.is_floating_point()
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def _listing(title: str, lines: Iterable[str]) -> str:
+    lines = list(lines)
+    if not lines:
+        return ""
+    shown = "".join(f"\n    {line}" for line in lines[:MAX_LISTED])
+    more = f"\n    ... and {len(lines) - MAX_LISTED} more" if len(lines) > MAX_LISTED else ""
+    return f"\n  {title} ({len(lines)}):{shown}{more}"

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ovseg.modeling.views.dense_crf import DenseCRF, refine_scores
+from ovseg.utils.images import write_png
+
+
+@pytest.fixture
+def scene():
+    """A picture, red left and blue right of column 20, and scores that turn at column 16."""
+    image = np.zeros((24, 40, 3), np.uint8)
+    image[:, :20, 0] = image[:, 20:, 2] = 230
+    scores = torch.zeros(3, 24, 40)
+    scores[0, :, :16] = 1.0
+    scores[1, :, 16:] = 1.0
+    return image, scores
+
+
+@pytest.fixture
+def crf():
+    return pytest.importorskip("pydensecrf.densecrf", reason="needs the extra crf")
+
+
+def mean_field(image, scores):
+    """The same inference with every pair of pixels written out."""
+    classes, height, width = scores.shape
+    rows, columns = np.mgrid[:height, :width].reshape(2, -1).astype(np.float64)
+    place = np.stack([rows, columns], 1)
+    colour = image.reshape(-1, 3).astype(np.float64)
+
+    def kernel(features):
+        distance = ((features[:, None] - features[None]) ** 2).sum(-1)
+        values = np.exp(-distance / 2)
+        np.fill_diagonal(values, 1.0)
+        norm = 1 / np.sqrt(values.sum(1) + 1e-20)
+        return norm[:, None] * values * norm[None]
+
+    near = kernel(place / 3)
+    alike = kernel(np.concatenate([place / 80, colour / 13], 1))
+    unary = torch.log_softmax(scores, 0).reshape(classes, -1).numpy()
+    belief = np.exp(unary - unary.max(0))
+    belief /= belief.sum(0)
+    for _ in range(5):
+        energy = unary + 3 * belief @ near + 10 * belief @ alike
+        belief = np.exp(energy - energy.max(0))
+        belief /= belief.sum(0)
+    return belief.reshape(scores.shape)
+
+
+def test_labels_move_to_the_edge_in_the_picture(crf, scene):
+    image, scores = scene
+    refined = refine_scores(image, scores)
+    assert refined.shape == scores.shape and refined.dtype == torch.float32
+    torch.testing.assert_close(refined.sum(0), torch.ones(24, 40))
+    labels = refined.argmax(0)
+    assert (labels[:, :20] == 0).all() and (labels[:, 20:] == 1).all()
+
+
+def test_it_agrees_with_mean_field_inference_over_all_pairs(crf, scene):
+    image, scores = scene
+    noise = torch.rand(scores.shape, generator=torch.Generator().manual_seed(0))
+    scores = 0.1 * scores + 0.3 * noise
+    image = image.copy()
+    image[:, :10, 1] = 60
+    found, expected = refine_scores(image, scores).numpy(), mean_field(image, scores)
+    # The lattice that makes it fast is an approximation.
+    assert np.abs(found - expected).mean() < 0.05
+    assert (found.argmax(0) == expected.argmax(0)).mean() > 0.95
+
+
+def test_scores_of_another_size_are_refused(scene):
+    image, scores = scene
+    with pytest.raises(ValueError, match=r"\(24, 40\), got \(24, 39\)"):
+        refine_scores(image, scores[..., 1:])
+
+
+class Fixed(nn.Module):
+    def __init__(self, scores):
+        super().__init__()
+        self.scores = scores
+        self.output = "labels"
+
+    def forward(self, batched_inputs):
+        if self.output == "labels":
+            return [{"labels": self.scores.argmax(0)} for _ in batched_inputs]
+        return [{"sem_seg": self.scores} for _ in batched_inputs]
+
+
+@pytest.mark.parametrize("output", ["labels", "sem_seg"])
+def test_the_module_refines_on_the_file_and_leaves_the_model_as_it_was(
+    crf, scene, tmp_path, output
+):
+    image, scores = scene
+    write_png(tmp_path / "scene.png", image)
+    model = Fixed(scores)
+    refined = DenseCRF(model, output=output)
+    inputs = [{"image": torch.zeros(3, 12, 20), "file_name": str(tmp_path / "scene.png")}]
+    [result] = refined(inputs)
+    expected = refine_scores(image, scores)
+    torch.testing.assert_close(
+        result[output], expected.argmax(0) if output == "labels" else expected
+    )
+    assert model.output == "labels"
+
+
+def test_without_the_package_the_error_names_the_extra(monkeypatch, scene):
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    with pytest.raises(ImportError, match=r"ovseg\[crf\].*C\+\+ compiler"):
+        DenseCRF(Fixed(scene[1]))

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from ovseg.config import get_default_cfg
+from ovseg.training.muon import MuonAdamW
+from ovseg.training.optimizer import (
+    build_gradient_clipper,
+    build_lr_scheduler,
+    build_optimizer,
+    parameter_groups,
+)
+
+
+class Table(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.relative_position_bias_table = nn.Parameter(torch.ones(3))
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.ModuleDict(
+            {"conv": nn.Conv2d(1, 2, 1), "norm": nn.GroupNorm(1, 2), "attn": Table()}
+        )
+        self.query = nn.Embedding(2, 3)
+        self.head = nn.Linear(3, 3)
+        self.non_object_embedding = nn.Parameter(torch.ones(1, 3))
+        self.frozen = nn.Linear(3, 3).requires_grad_(False)
+        self.shared = self.head
+
+
+def solver_cfg(*opts):
+    cfg = get_default_cfg()
+    cfg.merge_from_list(list(opts))
+    return cfg
+
+
+def test_one_group_per_distinct_rate_and_decay_with_the_rules_per_parameter():
+    cfg = solver_cfg("SOLVER.BASE_LR", 0.1, "SOLVER.WEIGHT_DECAY", 0.01)
+    groups = build_optimizer(cfg, Net()).param_groups
+    found = {(g["lr"], g["weight_decay"]): set(g["names"]) for g in groups}
+    assert len(found) == len(groups) == 4
+    slow = 0.1 * 0.1
+    assert found[slow, 0.01] == {"backbone.conv.weight", "backbone.conv.bias"}
+    assert found[slow, 0.0] == {
+        "backbone.norm.weight",
+        "backbone.norm.bias",
+        "backbone.attn.relative_position_bias_table",
+    }
+    assert found[0.1, 0.01] == {"head.weight", "head.bias", "non_object_embedding"}
+    assert found[0.1, 0.0] == {"query.weight"}
+
+
+def test_adamw_has_the_usual_constants_and_an_unknown_optimizer_is_refused():
+    optimizer = build_optimizer(solver_cfg(), Net())
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert optimizer.defaults["betas"] == (0.9, 0.999) and optimizer.defaults["eps"] == 1e-8
+    with pytest.raises(ValueError, match=r"OPTIMIZER.*'ADAMW', 'SGD' or 'MUON'.*'LION'"):
+        build_optimizer(solver_cfg("SOLVER.OPTIMIZER", "LION"), Net())
+
+
+def test_muon_steps_maps_between_features_and_adamw_tables_vectors_and_convolutions():
+    optimizer = build_optimizer(
+        solver_cfg("SOLVER.OPTIMIZER", "MUON", "SOLVER.MUON_MULTIPLIER", 3.0), Net()
+    )
+    muon, adamw = optimizer.parts
+    assert [group["names"] for group in muon.param_groups] == [["head.weight"]]
+    assert muon.param_groups[0]["lr"] == pytest.approx(3 * solver_cfg().SOLVER.BASE_LR)
+    rest = {name for group in adamw.param_groups for name in group["names"]}
+    assert {"query.weight", "non_object_embedding", "head.bias"} <= rest
+    assert "backbone.attn.relative_position_bias_table" in rest and "head.weight" not in rest
+
+
+def test_muon_and_adamw_share_a_schedule_and_continue_from_their_state():
+    torch.manual_seed(0)
+    weight, bias = nn.Parameter(torch.randn(4, 3)), nn.Parameter(torch.randn(4))
+
+    def make(parameters):
+        return MuonAdamW(
+            matrices=[{"params": parameters[:1], "lr": 0.1, "weight_decay": 0.0}],
+            others=[{"params": parameters[1:], "lr": 0.2, "weight_decay": 0.0}],
+        )
+
+    optimizer = make([weight, bias])
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
+
+    def step(parameters, optimizer):
+        for index, parameter in enumerate(parameters):
+            parameter.grad = torch.full_like(parameter, index + 1.0) + parameter.detach()
+        optimizer.step()
+
+    step([weight, bias], optimizer)
+    schedule.step()
+    assert [group["lr"] for part in optimizer.parts for group in part.param_groups] == [0.05, 0.1]
+    copies = [nn.Parameter(weight.detach().clone()), nn.Parameter(bias.detach().clone())]
+    other = make(copies)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert other.param_groups[0] is other.parts[0].param_groups[0]
+    step([weight, bias], optimizer)
+    step(copies, other)
+    torch.testing.assert_close(copies, [weight, bias], rtol=0, atol=0)
+
+
+def test_a_frozen_model_cannot_be_trained():
+    with pytest.raises(ValueError, match="no trainable parameter"):
+        parameter_groups(nn.Linear(1, 1).requires_grad_(False), lr=1.0, weight_decay=0.0)
+
+
+def rates(cfg, iterations):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=cfg.SOLVER.BASE_LR)
+    scheduler = build_lr_scheduler(cfg, optimizer)
+    seen = []
+    for _ in range(iterations):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return seen
+
+
+def test_poly_schedule_equals_its_formula():
+    cfg = solver_cfg(
+        *("SOLVER.LR_SCHEDULER_NAME", "WarmupPolyLR", "SOLVER.BASE_LR", 0.5),
+        *("SOLVER.MAX_ITER", 20, "SOLVER.WARMUP_ITERS", 8, "SOLVER.WARMUP_FACTOR", 1e-6),
+    )
+    expected = [
+        0.5 * (1e-6 * (1 - min(t, 8) / 8) + min(t, 8) / 8) * (1 - t / 20) ** 0.9 for t in range(20)
+    ]
+    assert rates(cfg, 20) == pytest.approx(expected, rel=1e-12)
+
+
+def test_poly_schedule_ends_on_a_constant_if_asked():
+    cfg = solver_cfg(
+        *("SOLVER.LR_SCHEDULER_NAME", "WarmupPolyLR", "SOLVER.BASE_LR", 1.0),
+        *("SOLVER.MAX_ITER", 10, "SOLVER.WARMUP_ITERS", 0, "SOLVER.POLY_LR_CONSTANT_ENDING", 0.3),
+    )
+    assert rates(cfg, 10)[-2:] == [0.3, 0.3]
+    assert rates(cfg, 10)[5] == pytest.approx(0.5**0.9)
+
+
+def test_multi_step_and_cosine_schedules():
+    steps = solver_cfg(
+        *("SOLVER.BASE_LR", 1.0, "SOLVER.MAX_ITER", 10, "SOLVER.STEPS", (4, 8)),
+        *("SOLVER.WARMUP_ITERS", 2, "SOLVER.WARMUP_FACTOR", 0.5),
+    )
+    assert rates(steps, 10) == pytest.approx([0.5, 0.75, 1, 1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01])
+    cosine = solver_cfg(
+        *("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.BASE_LR", 1.0),
+        *("SOLVER.MAX_ITER", 8, "SOLVER.WARMUP_ITERS", 0),
+    )
+    assert rates(cosine, 8)[2] == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
+
+
+def test_unknown_schedule_is_refused_with_the_valid_names():
+    with pytest.raises(ValueError, match=r"WarmupPolyLR.*'Cyclic'"):
+        rates(solver_cfg("SOLVER.LR_SCHEDULER_NAME", "Cyclic"), 1)
+
+
+def clipped(*opts):
+    first, second = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))
+    first.grad, second.grad = torch.tensor([3.0, 0.0]), torch.tensor([-4.0])
+    clip = build_gradient_clipper(solver_cfg("SOLVER.CLIP_GRADIENTS.ENABLED", True, *opts))
+    clip(p for p in (first, second))
+    return first.grad.tolist(), second.grad.tolist()
+
+
+def test_full_model_clipping_scales_all_gradients_by_one_factor():
+    kind = ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_model")
+    # NORM_TYPE is ignored: the norm is L2, 5 here, whatever it says.
+    first, second = clipped(
+        *kind, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 1.0, "SOLVER.CLIP_GRADIENTS.NORM_TYPE", 1.0
+    )
+    assert first == pytest.approx([0.6, 0.0], abs=1e-5)
+    assert second == pytest.approx([-0.8], abs=1e-5)
+    first, second = clipped(*kind, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 10.0)
+    assert (first, second) == ([3.0, 0.0], [-4.0])
+
+
+def test_clipping_per_parameter_by_norm_and_by_value():
+    limit = ("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 2.0, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE")
+    first, second = clipped(*limit, "norm")
+    assert first == pytest.approx([2.0, 0.0], abs=1e-5)
+    assert second == pytest.approx([-2.0], abs=1e-5)
+    assert clipped(*limit, "value") == ([2.0, 0.0], [-2.0])
+    with pytest.raises(ValueError, match=r"CLIP_TYPE.*full_model.*'all'"):
+        clipped(*limit, "all")
+
+
+def test_clipping_is_off_by_default():
+    assert build_gradient_clipper(solver_cfg()) is None
