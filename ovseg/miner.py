@@ -22,7 +22,6 @@ from ovseg.config import load_cfg
 from ovseg.d2.config import CfgNode
 from ovseg.d2.modeling import build_model
 from ovseg.data.captions.sources import ImageReader, Source
-from ovseg.data.transforms import resize_shortest_edge
 from ovseg.mining.exports import export_coco, export_tsv, export_webdataset
 from ovseg.mining.nouns import NounExtractor
 from ovseg.mining.parts import MiningConfig, MiningParts
@@ -34,6 +33,7 @@ from ovseg.modeling.region_classifier import RegionClassifier
 from ovseg.proposals import FileProposer, GridProposer, InstanceProposer, RegionProposer
 from ovseg.training.weights import RANDOM, find_weights, load_for_evaluation
 from ovseg.utils.files import sha256_of
+from ovseg.utils.resizing import resize_shortest_edge
 from ovseg.vocab import Vocabulary
 from ovseg.weights import catalogue
 

@@ -21,12 +21,12 @@ import ovseg
 from ovseg import d2
 from ovseg.config import load_cfg
 from ovseg.d2.modeling import build_model
-from ovseg.data.transforms import resize_shortest_edge
 from ovseg.regions import list_proposals, region_scores
 from ovseg.segmentation import Segmentation
 from ovseg.tinyscapes import ALL_NAMES
 from ovseg.utils.files import sha256_of
 from ovseg.utils.images import pil_to_rgb, read_image
+from ovseg.utils.resizing import resize_shortest_edge
 from ovseg.visualization import BLANK
 from ovseg.vocab import Vocabulary, class_list_names
 from ovseg.weights import catalogue

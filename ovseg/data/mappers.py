@@ -16,8 +16,9 @@ from ovseg.d2.config import CfgNode, configurable
 from ovseg.d2.data import MetadataCatalog
 from ovseg.d2.structures import Instances
 from ovseg.data.dataset_yaml import resolve_dataset
-from ovseg.data.transforms import ColorAugSSD, Labelled, TrainTransform, resize_shortest_edge
+from ovseg.data.transforms import ColorAugSSD, Labelled, TrainTransform
 from ovseg.utils.images import ImageError, read_image, read_label
+from ovseg.utils.resizing import resize_shortest_edge
 
 __all__ = ["TestMapper", "TrainMapper", "semantic_instances"]
 

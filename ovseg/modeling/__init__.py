@@ -1,34 +1,39 @@
-"""Segmentation models. Importing this package registers them."""
+"""Segmentation models: the contract, OVSeg and MaskFormer, and views of them."""
 
 from __future__ import annotations
 
-from ovseg.modeling.backbone.resnet import build_resnet_deeplab_backbone
-from ovseg.modeling.backbone.swin import D2SwinTransformer
-from ovseg.modeling.heads.mask_former_head import MaskFormerHead, OpenVocabMaskFormerHead
-from ovseg.modeling.heads.pixel_decoder import BasePixelDecoder, TransformerEncoderPixelDecoder
+from ovseg.modeling.encoding import MaskEncoding, RegionFeatures
+from ovseg.modeling.ensemble import EnsembleSettings
 from ovseg.modeling.mask_former import MaskFormer
 from ovseg.modeling.ovseg import OVSeg, OVSegDEMO
-from ovseg.modeling.prediction import DensePrediction, MaskPrediction, Prediction
-from ovseg.modeling.segmentor import BoundSegmentor, ImageBatch, Segmentor
-from ovseg.modeling.views.tiles import SlidingWindow
-from ovseg.weights.ovseg import load_ovseg_weights
+from ovseg.modeling.prediction import DensePrediction, MaskPrediction, Prediction, Proposal
+from ovseg.modeling.segmentor import (
+    BoundSegmentor,
+    Encoding,
+    ImageBatch,
+    SegmentationModel,
+    Segmentor,
+)
+from ovseg.modeling.views import AugmentedSegmentor, DenseCRF, SlidingWindow, build_views
 
 __all__ = [
-    "BasePixelDecoder",
+    "AugmentedSegmentor",
     "BoundSegmentor",
-    "D2SwinTransformer",
+    "DenseCRF",
     "DensePrediction",
+    "Encoding",
+    "EnsembleSettings",
     "ImageBatch",
+    "MaskEncoding",
     "MaskFormer",
-    "MaskFormerHead",
     "MaskPrediction",
     "OVSeg",
     "OVSegDEMO",
-    "OpenVocabMaskFormerHead",
     "Prediction",
+    "Proposal",
+    "RegionFeatures",
+    "SegmentationModel",
     "Segmentor",
     "SlidingWindow",
-    "TransformerEncoderPixelDecoder",
-    "build_resnet_deeplab_backbone",
-    "load_ovseg_weights",
+    "build_views",
 ]

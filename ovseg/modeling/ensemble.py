@@ -6,8 +6,35 @@ lambda; the one-mask-per-class rule is that of the demo of OVSeg.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class EnsembleSettings:
+    """How OVSeg's two classifiers are combined.
+
+    Args:
+        use_clip: whether CLIP takes part; without it the mask classifier decides alone.
+        weight: CLIP's exponent in [0, 1]; 0 means CLIP alone.
+        mask_threshold: a pixel belongs to a region above this mask value.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    use_clip: bool = True
+    weight: float = 0.7
+    mask_threshold: float = 0.4
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight <= 1:
+            raise ValueError(
+                "MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT: expected a number in [0, 1], got "
+                f"{self.weight}."
+            )
 
 
 def ensemble_scores(proposal: Tensor, clip: Tensor, valid: Tensor, *, weight: float) -> Tensor:
@@ -18,13 +45,14 @@ def ensemble_scores(proposal: Tensor, clip: Tensor, valid: Tensor, *, weight: fl
         clip: (Q, K) probabilities of CLIP.
         valid: (Q,) bool, the masks that CLIP saw; rows of `clip` elsewhere are not read.
         weight: CLIP's exponent in [0, 1]. At 0 CLIP alone decides and masks that it did not see
-            score zero: this special value is part of the released configurations.
+            score zero: this special value is part of the released configurations. Where it saw
+            none at all, the mask classifier decides, so that no pixel is left without a class.
 
     Returns:
         (Q, K).
     """
     if weight == 0:
-        return torch.where(valid[:, None], clip, 0.0)
+        return torch.where(valid[:, None], clip, 0.0) if bool(valid.any()) else proposal
     seen = torch.where(valid[:, None], clip, 1.0)
     return proposal ** (1 - weight) * seen**weight
 

@@ -6,7 +6,8 @@ NeurIPS 2021.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,11 +21,15 @@ from ovseg.d2.modeling import (
     build_backbone,
     build_sem_seg_head,
 )
+from ovseg.modeling import backbone as _backbones  # noqa: F401  # registers them
+from ovseg.modeling import heads as _heads  # noqa: F401
 from ovseg.modeling.criterion import SetCriterion
+from ovseg.modeling.encoding import MaskEncoding
 from ovseg.modeling.matcher import HungarianMatcher
 from ovseg.modeling.prediction import MaskPrediction
-from ovseg.modeling.segmentor import ImageBatch, Inputs, Segmentor
+from ovseg.modeling.segmentor import Encoding, Inputs, SegmentationModel
 from ovseg.vocab import Vocabulary
+from ovseg.weights.ovseg import load_ovseg_weights
 
 
 def instance_targets(
@@ -58,27 +63,8 @@ def instance_targets(
     return targets
 
 
-def masks_from_logits(
-    logits: Tensor, *, padded_size: tuple[int, int], size: tuple[int, int]
-) -> Tensor:
-    """Brings the head's masks of one image to the network's input size.
-
-    Args:
-        logits: (Q, h / 4, w / 4) of the padded image.
-        padded_size: (height, width) of the padded batch.
-        size: (h, w) of the image without padding.
-
-    Returns:
-        (Q, h, w) float32 in [0, 1].
-    """
-    resized = F.interpolate(
-        logits[None].float(), size=padded_size, mode="bilinear", align_corners=False
-    )
-    return resized[0, :, : size[0], : size[1]].sigmoid()
-
-
 @META_ARCH_REGISTRY.register()
-class MaskFormer(Segmentor):
+class MaskFormer(SegmentationModel):
     """Segmentation by classifying masks, with the classes it was trained on.
 
     Args:
@@ -88,7 +74,7 @@ class MaskFormer(Segmentor):
         mask_threshold: a mask with a pixel above this value counts as valid.
         ignored_as_negative: whether ignored pixels and padding count as negatives of every mask, as
             upstream has it, or as nothing.
-        base: arguments of `Segmentor`.
+        base: arguments of `SegmentationModel`.
     """
 
     @configurable
@@ -112,7 +98,7 @@ class MaskFormer(Segmentor):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Reads MODEL, TEST.OUTPUT and the prompt templates."""
-        former, adapter = cfg.MODEL.MASK_FORMER, cfg.MODEL.CLIP_ADAPTER
+        former = cfg.MODEL.MASK_FORMER
         backbone = build_backbone(cfg)
         divisibility = former.SIZE_DIVISIBILITY
         criterion = SetCriterion(
@@ -124,59 +110,79 @@ class MaskFormer(Segmentor):
             mask_weight=former.MASK_WEIGHT,
             dice_weight=former.DICE_WEIGHT,
         )
-        predefined = adapter.TEXT_TEMPLATES == "predefined"
-        return {
+        return super().from_config(cfg) | {
             "backbone": backbone,
             "sem_seg_head": build_sem_seg_head(cfg, backbone.output_shape()),
             "criterion": criterion,
-            "mask_threshold": adapter.MASK_THR,
+            "mask_threshold": cfg.MODEL.CLIP_ADAPTER.MASK_THR,
             "ignored_as_negative": former.IGNORED_AS_NEGATIVE,
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
             "size_divisibility": (
                 divisibility if divisibility >= 0 else backbone.size_divisibility
             ),
-            "templates": (
-                tuple(adapter.PREDEFINED_PROMPT_TEMPLATES) if predefined else adapter.TEXT_TEMPLATES
-            ),
-            "output": cfg.TEST.OUTPUT,
-            "synonyms": adapter.SYNONYMS,
         }
 
-    def class_logits(self, outputs: dict[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:
-        """Turns the head's class outputs into logits; here they are logits already.
+    def load_weights(
+        self,
+        state_or_path: Mapping[str, Tensor] | str | Path,
+        *,
+        to_train: bool = False,
+        allow_pickle: bool = False,
+    ) -> None:
+        """Loads a checkpoint, or to train a backbone; see `SegmentationModel.load_weights`."""
+        load_ovseg_weights(
+            self, state_or_path, allow_backbone_only=to_train, allow_pickle=allow_pickle
+        )
+
+    def propose(self, images: Tensor) -> dict[str, Any]:
+        """Runs the network.
 
         Args:
-            outputs: of the head; pred_logits (B, Q, D).
+            images: (B, 3, h, w) normalised and padded.
+
+        Returns:
+            Of the head: pred_masks (B, Q, h / 4, w / 4), pred_logits (B, Q, D), and aux_outputs
+            with the same of the earlier decoder layers.
+        """
+        return self.sem_seg_head(self.backbone(images))
+
+    def class_logits(self, embeddings: Sequence[Tensor], vocabulary: Vocabulary) -> list[Tensor]:
+        """Turns the head's class embeddings into logits; here they are logits already.
+
+        Args:
+            embeddings: each (..., D).
             vocabulary: K classes.
 
         Returns:
-            `outputs` with pred_logits (B, Q, K + 1), also in aux_outputs.
+            Each (..., K + 1), the last column for "no object".
         """
-        classes = outputs["pred_logits"].shape[-1] - 1
+        classes = embeddings[0].shape[-1] - 1
         if len(vocabulary) != classes:
             raise ValueError(
                 f"Expected the {classes} classes of training, got a vocabulary of "
                 f"{len(vocabulary)}; MaskFormer is closed, OVSeg takes any vocabulary."
             )
-        return outputs
+        return list(embeddings)
 
     def losses(
-        self, batch: ImageBatch, batched_inputs: Inputs, vocabulary: Vocabulary
+        self, batched_inputs: Inputs, vocabulary: Vocabulary | None = None
     ) -> dict[str, Tensor]:
         """Computes the losses of every decoder layer; see `Segmentor.losses`."""
+        vocabulary = vocabulary or self.find_vocabulary(batched_inputs)
         if len(vocabulary) != self.criterion.num_classes:
             raise ValueError(
                 f"Expected {self.criterion.num_classes} training classes, got a vocabulary of "
                 f"{len(vocabulary)}; set MODEL.SEM_SEG_HEAD.NUM_CLASSES to {len(vocabulary)}."
             )
-        images = batch.padded.tensor
-        outputs = self.class_logits(self.sem_seg_head(self.backbone(images)), vocabulary)
+        images = self.prepare(batched_inputs).padded.tensor
+        outputs = self.propose(images)
+        layers = [outputs, *outputs.get("aux_outputs", ())]
+        logits = self.class_logits([layer["pred_logits"] for layer in layers], vocabulary)
+        layers = [layer | {"pred_logits": own} for layer, own in zip(layers, logits, strict=True)]
         size = (images.shape[-2], images.shape[-1])
         targets = instance_targets(
             batched_inputs, size, self.device, leave_out_ignored=not self.ignored_as_negative
         )
-        return self.criterion(outputs, targets)
+        return self.criterion(layers[0] | {"aux_outputs": layers[1:]}, targets)
 
     def micro_batch_weights(self, micro_batches: Sequence[Inputs]) -> list[dict[str, float]]:
         """Weights that make the losses of parts of a batch add up to those of the whole batch.
@@ -202,64 +208,40 @@ class MaskFormer(Segmentor):
             for part in each
         ]
 
-    def predict(self, batch: ImageBatch, vocabulary: Vocabulary) -> Iterator[MaskPrediction]:
-        """Predicts the masks of one image after the other; see `Segmentor.predict`."""
+    def encode(self, batched_inputs: Inputs) -> Iterator[MaskEncoding]:
+        """Finds the masks of each image; see `Segmentor.encode`."""
+        batch = self.prepare(batched_inputs)
         images = batch.padded.tensor
-        outputs = self.class_logits(self.sem_seg_head(self.backbone(images)), vocabulary)
+        outputs = self.propose(images)
         for index, (image, output_size) in enumerate(
             zip(batch.images, batch.output_sizes, strict=True)
         ):
-            masks = masks_from_logits(  # (Q, h, w)
-                outputs["pred_masks"][index],
-                padded_size=(images.shape[-2], images.shape[-1]),
+            yield MaskEncoding(
+                mask_logits=outputs["pred_masks"][index].float(),
+                class_embeddings=outputs["pred_logits"][index].float(),
                 size=(image.shape[1], image.shape[2]),
+                padded_size=(images.shape[-2], images.shape[-1]),
+                output_size=output_size,
+                image=image,
             )
-            # no-object takes part in the softmax and is dropped from the result.
-            proposal = outputs["pred_logits"][index].float().softmax(-1)[:, :-1]  # (Q, K)
-            yield self.score(image, masks, proposal, vocabulary, output_size)
 
-    def score(
-        self,
-        image: Tensor,
-        masks: Tensor,
-        proposal: Tensor,
-        vocabulary: Vocabulary,
-        output_size: tuple[int, int],
-    ) -> MaskPrediction:
-        """Gives the masks of one image their final class scores.
-
-        Args:
-            image: (3, h, w) RGB 0-255.
-            masks: (Q, h, w) in [0, 1].
-            proposal: (Q, K) class probabilities of the head.
-            vocabulary: K classes.
-            output_size: requested (H, W).
-
-        Returns:
-            The prediction.
-        """
+    def decode(self, encoding: Encoding, vocabulary: Vocabulary) -> MaskPrediction:
+        """Classifies the masks; see `Segmentor.decode`."""
+        assert isinstance(encoding, MaskEncoding)
+        [logits] = self.class_logits([encoding.class_embeddings], vocabulary)
+        # "No object" takes part in the softmax and is dropped from the result.
+        proposal_scores = logits.softmax(-1)[:, :-1]  # (Q, K)
         return MaskPrediction(
-            masks=masks,
-            class_scores=proposal,
-            proposal_scores=proposal,
+            masks=encoding.masks,
+            class_scores=proposal_scores,
+            proposal_scores=proposal_scores,
             clip_scores=None,
-            valid=masks.amax((1, 2)) > self.mask_threshold,
-            output_size=output_size,
+            valid=encoding.masks.amax((1, 2)) > self.mask_threshold,
+            output_size=encoding.output_size,
+            mask_threshold=self.mask_threshold,
         )
 
-    def predict_masks(
-        self, batched_inputs: Inputs, vocabulary: Vocabulary | None = None
-    ) -> list[MaskPrediction]:
-        """Predicts masks and their scores, before merging.
-
-        Args:
-            batched_inputs: see `Segmentor.forward`.
-            vocabulary: K classes; None reads them from the inputs.
-
-        Returns:
-            One prediction per image.
-        """
-        if vocabulary is None:
-            vocabulary = self.find_vocabulary(batched_inputs)
-        with torch.no_grad():
-            return list(self.predict(self.prepare(batched_inputs), vocabulary))
+    def prefetch(self, encoding: Encoding) -> None:
+        """Computes the masks; see `Segmentor.prefetch`."""
+        assert isinstance(encoding, MaskEncoding)
+        _ = encoding.masks

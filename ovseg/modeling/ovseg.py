@@ -5,7 +5,7 @@ Source: Liang et al., "Open-Vocabulary Semantic Segmentation with Mask-adapted C
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,11 +15,12 @@ from torch import Tensor
 from ovseg.clip import build_clip
 from ovseg.d2.config import CfgNode, configurable
 from ovseg.d2.modeling import META_ARCH_REGISTRY
-from ovseg.modeling.ensemble import ensemble_scores, keep_best_mask_per_class
+from ovseg.modeling.encoding import MaskEncoding, RegionFeatures
+from ovseg.modeling.ensemble import EnsembleSettings, ensemble_scores, keep_best_mask_per_class
 from ovseg.modeling.mask_former import MaskFormer
 from ovseg.modeling.prediction import MaskPrediction
 from ovseg.modeling.region_classifier import RegionClassifier
-from ovseg.modeling.segmentor import ImageBatch
+from ovseg.modeling.segmentor import Encoding
 from ovseg.vocab import Vocabulary
 from ovseg.weights.clip import MASK_EMBEDDING, load_clip_state
 from ovseg.weights.load import load_strict
@@ -68,8 +69,7 @@ class OVSeg(MaskFormer):
 
     Args:
         clip_adapter: names masks; also holds the text features the proposals are trained with.
-        clip_ensemble: whether CLIP takes part in inference.
-        clip_ensemble_weight: CLIP's exponent; 0 means CLIP alone.
+        ensemble: how the mask classifier and CLIP are combined.
         inference_mode: "semantic" merges all masks by their values; "demo" merges, cut at the
             threshold, the one best mask of every class and leaves other pixels blank.
         parts: arguments of `MaskFormer`.
@@ -83,8 +83,7 @@ class OVSeg(MaskFormer):
         self,
         *,
         clip_adapter: RegionClassifier,
-        clip_ensemble: bool,
-        clip_ensemble_weight: float,
+        ensemble: EnsembleSettings,
         inference_mode: str = "semantic",
         **parts: Any,
     ) -> None:
@@ -94,70 +93,118 @@ class OVSeg(MaskFormer):
                 f"MODEL.INFERENCE_MODE: expected one of {INFERENCE_MODES} (or '' for the one of "
                 f"the architecture), got {inference_mode!r}."
             )
-        if not 0 <= clip_ensemble_weight <= 1:
-            raise ValueError(
-                "MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT: expected a number in [0, 1], got "
-                f"{clip_ensemble_weight}."
-            )
         self.clip_adapter = clip_adapter
-        self.clip_ensemble = clip_ensemble
-        self.clip_ensemble_weight = clip_ensemble_weight
+        self.ensemble = ensemble
         self.inference_mode = inference_mode
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Reads MODEL and TEST.OUTPUT."""
         demo = cfg.MODEL.META_ARCHITECTURE == "OVSegDEMO"
+        adapter = cfg.MODEL.CLIP_ADAPTER
         return super().from_config(cfg) | {
             "clip_adapter": build_region_classifier(cfg),
-            "clip_ensemble": cfg.MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE,
-            "clip_ensemble_weight": cfg.MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT,
+            "ensemble": EnsembleSettings(
+                use_clip=adapter.CLIP_ENSEMBLE,
+                weight=adapter.CLIP_ENSEMBLE_WEIGHT,
+                mask_threshold=adapter.MASK_THR,
+            ),
             "inference_mode": cfg.MODEL.INFERENCE_MODE or ("demo" if demo else "semantic"),
         }
 
-    def class_logits(self, outputs: dict[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:
+    def protocol(self) -> dict[str, str | int | float | bool]:
+        """States the choices of inference; see `Segmentor.protocol`."""
+        return super().protocol() | {
+            "ensemble": self.ensemble.use_clip,
+            "ensemble_weight": float(self.ensemble.weight),
+            "mask_threshold": float(self.ensemble.mask_threshold),
+            "mask_prompt": self.clip_adapter.mask_prompt,
+        }
+
+    def class_logits(self, embeddings: Sequence[Tensor], vocabulary: Vocabulary) -> list[Tensor]:
         """Compares the head's embeddings with text features; see `MaskFormer.class_logits`."""
         text = self.clip_adapter.text_features(vocabulary)  # (K + 1, D)
-        layers = [outputs, *outputs.get("aux_outputs", ())]
-        converted = [
-            layer | {"pred_logits": self.clip_adapter.similarity(layer["pred_logits"], text)}
-            for layer in layers
-        ]
-        if len(converted) > 1:
-            converted[0]["aux_outputs"] = converted[1:]
-        return converted[0]
+        return [self.clip_adapter.similarity(own, text) for own in embeddings]
 
-    def predict(self, batch: ImageBatch, vocabulary: Vocabulary) -> Iterator[MaskPrediction]:
-        """Predicts masks and scores; see `Segmentor.predict`."""
-        asked = len(vocabulary)
-        for prediction in super().predict(batch, self._told_apart(vocabulary)):
-            yield prediction if prediction.num_classes == asked else _hide_last(prediction)
-
-    def score(
+    def decode(
         self,
-        image: Tensor,
-        masks: Tensor,
-        proposal: Tensor,
+        encoding: Encoding,
         vocabulary: Vocabulary,
-        output_size: tuple[int, int],
+        *,
+        ensemble: EnsembleSettings | None = None,
     ) -> MaskPrediction:
-        """Combines the head's scores with CLIP's; see `MaskFormer.score`."""
-        if not self.clip_ensemble:
-            prediction = super().score(image, masks, proposal, vocabulary, output_size)
-        else:
-            logits, valid = self.clip_adapter.classify(image, masks, vocabulary)
-            clip = torch.ones_like(proposal)  # (Q, K)
-            # no-object is dropped before the softmax here, unlike in the head's scores.
-            clip[valid] = logits[:, :-1].softmax(-1)
-            weight = self.clip_ensemble_weight
-            scores = ensemble_scores(proposal, clip, valid, weight=weight)
-            prediction = MaskPrediction(masks, scores, proposal, clip, valid, output_size)
-        if self.inference_mode == "semantic":
-            return prediction
-        best = keep_best_mask_per_class(
-            prediction.class_scores, prediction.valid, skip=_background_of_two(vocabulary)
-        )
-        return replace(prediction, class_scores=best, threshold=self.mask_threshold)
+        """Names the masks by both classifiers; see `Segmentor.decode`.
+
+        Args:
+            encoding: of this model; receives the region features that it lacks.
+            vocabulary: K classes.
+            ensemble: other settings than the model's own.
+
+        Returns:
+            The prediction.
+        """
+        assert isinstance(encoding, MaskEncoding)
+        ensemble = ensemble or self.ensemble
+        told_apart = self._told_apart(vocabulary)
+        prediction = super().decode(encoding, told_apart)
+        prediction = replace(prediction, mask_threshold=ensemble.mask_threshold)
+        if ensemble.use_clip:
+            clip, valid = self._clip_scores(encoding, told_apart, ensemble.mask_threshold)
+            scores = ensemble_scores(
+                prediction.proposal_scores, clip, valid, weight=ensemble.weight
+            )
+            prediction = replace(prediction, class_scores=scores, clip_scores=clip, valid=valid)
+        if self.inference_mode == "demo":
+            best = keep_best_mask_per_class(
+                prediction.class_scores, prediction.valid, skip=_background_of_two(told_apart)
+            )
+            prediction = replace(prediction, class_scores=best, binary=True)
+        return prediction if told_apart is vocabulary else _hide_last(prediction)
+
+    def prefetch(self, encoding: Encoding) -> None:
+        """Encodes the regions of all masks; see `Segmentor.prefetch`."""
+        assert isinstance(encoding, MaskEncoding)
+        super().prefetch(encoding)
+        if self.ensemble.use_clip:
+            self.region_features(encoding)
+
+    @torch.no_grad()
+    def region_features(
+        self, encoding: MaskEncoding, threshold: float | None = None
+    ) -> RegionFeatures:
+        """CLIP's features of an encoding's masks, computed where the encoding lacks them.
+
+        Args:
+            encoding: of this model; it keeps the features.
+            threshold: of the masks; None: the model's own.
+
+        Returns:
+            The features of all masks that are not empty.
+        """
+        threshold = self.ensemble.mask_threshold if threshold is None else threshold
+        known = encoding.regions.get(threshold)
+        if known is None or bool((known.valid & ~known.encoded).any()):
+            if encoding.image is None:
+                raise ValueError(
+                    f"expected an encoding with region features for the threshold {threshold:g} "
+                    "or with the image to make them from, got neither"
+                )
+            known = encoding.regions[threshold] = self.clip_adapter.region_features(
+                encoding.image, encoding.masks, threshold=threshold, known=known
+            )
+        return known
+
+    def _clip_scores(
+        self, encoding: MaskEncoding, vocabulary: Vocabulary, threshold: float
+    ) -> tuple[Tensor, Tensor]:
+        """CLIP's probabilities (Q, K), ones for masks that are empty, and valid (Q,) bool."""
+        regions = self.region_features(encoding, threshold)
+        text = self.clip_adapter.text_features(vocabulary)  # (K + 1, D)
+        logits = self.clip_adapter.similarity(regions.features[regions.valid], text)
+        clip = logits.new_ones(len(regions.valid), len(vocabulary))
+        # "No object" is dropped before the softmax here, unlike in the mask classifier's scores.
+        clip[regions.valid] = logits[:, :-1].softmax(-1)
+        return clip, regions.valid
 
     def _told_apart(self, vocabulary: Vocabulary) -> Vocabulary:
         """Adds "others" to a single class in demo mode; a softmax over one class says nothing."""

@@ -17,9 +17,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ovseg.utils.masks import RunLength, encode_rle
 
 # Upper bound of the values held at a time. Small enough to stay in a processor's cache, large
 # enough to keep a GPU busy.
@@ -81,8 +85,33 @@ class RowResizer:
         return F.interpolate(rows[None], size=size, mode="bilinear", align_corners=False)[0]
 
 
+@dataclass(frozen=True)
+class Proposal:
+    """One mask that the model proposed, as the classifier saw it.
+
+    Attributes:
+        rle: COCO RLE of the binary mask, at the network's input size.
+        label: index of the class with the highest score.
+        score: that class's score after the ensemble, in [0, 1].
+        proposal_score: the same class's score from the mask proposer alone.
+        clip_score: the same class's score from CLIP alone; None where CLIP was not asked.
+        area: share of the picture that the mask covers, in [0, 1].
+    """
+
+    rle: RunLength
+    label: int
+    score: float
+    proposal_score: float
+    clip_score: float | None
+    area: float
+
+
 class Prediction(ABC):
-    """Class scores of one image, read out at the size the caller asked for."""
+    """Class scores of one image, read out at the size the caller asked for.
+
+    Attributes:
+        output_size: (H, W).
+    """
 
     output_size: tuple[int, int]
 
@@ -109,10 +138,41 @@ class Prediction(ABC):
             height: rows per band.
 
         Returns:
-            Per band its output rows and their scores (rows, W, C) float32. The first K channels
-            are the classes; a further one, if any, is a class the caller did not ask for and that
-            only `labels` looks at.
+            Per band its output rows and their scores (rows, W, C) float32 of any range. The first K
+            channels are the classes; further ones, if any, are for `abstains` alone.
         """
+
+    @abstractmethod
+    def region_scores(self, labels: np.ndarray) -> np.ndarray:
+        """Says with what confidence each class's pixels were named.
+
+        Args:
+            labels: (H, W) integers in [-1, K), at output size.
+
+        Returns:
+            (K,) float32 in [0, 1]; 0 for a class without pixels.
+        """
+
+    @property
+    def may_abstain(self) -> bool:
+        """Whether there can be pixels that no class may have."""
+        return False
+
+    def abstains(self, rows: slice, scores: Tensor) -> Tensor:
+        """Tells which pixels of a band no class may have; asked only where `may_abstain`.
+
+        Args:
+            rows: the band's output rows.
+            scores: (rows, W, C) of `bands`.
+
+        Returns:
+            (rows, W) bool.
+        """
+        return scores.new_zeros(scores.shape[:2], dtype=torch.bool)
+
+    def proposals(self) -> tuple[Proposal, ...]:
+        """Lists the masks that took part, best score first; a method without masks has none."""
+        return ()
 
     def _bounded_bands(self) -> Iterator[tuple[slice, Tensor]]:
         bytes_per_row = 4 * self.floats_per_pixel * self.output_size[1]
@@ -129,23 +189,24 @@ class Prediction(ABC):
         """Returns the best class of every pixel.
 
         Args:
-            blank: label of pixels that no class claims: all scores are zero there, or a class
-                that the caller did not ask for scores higher. None labels them like all others.
+            blank: label of pixels for which the prediction abstains. None gives them the best
+                class like all others.
 
         Returns:
             (H, W) int64. Without `blank`, equal to `sem_seg().argmax(0)`.
         """
         labels = torch.empty(self.output_size, dtype=torch.int64, device=self.device)
         for band, values in self._bounded_bands():
-            classes = values[..., : self.num_classes]  # (rows, W, K)
-            best, labels[band] = classes.max(-1)
-            if blank is None:
-                continue
-            unclaimed = best <= 0
-            if values.shape[-1] > self.num_classes:
-                unclaimed |= best < values[..., -1]
-            labels[band].masked_fill_(unclaimed, blank)
+            labels[band] = values[..., : self.num_classes].max(-1).indices
+            if blank is not None and self.may_abstain:
+                labels[band].masked_fill_(self.abstains(band, values), blank)
         return labels
+
+    def abstention(self) -> Tensor | None:
+        """Returns the pixels for which the prediction abstains, (H, W) bool, if it ever does."""
+        if not self.may_abstain:
+            return None
+        return torch.cat([self.abstains(band, values) for band, values in self._bounded_bands()])
 
 
 def _slices(length: int, step: int) -> Iterator[slice]:
@@ -157,12 +218,17 @@ class DensePrediction(Prediction):
     """Scores that a method computed per pixel.
 
     Args:
-        scores: (K, h, w).
+        scores: (K, h, w) of any range, such as probabilities or logits.
         output_size: (H, W) the caller asked for.
+        blank: (H, W) bool, pixels for which the method abstains; None: it names every pixel.
+        logit_scale: factor that makes logits of `scores`, whose softmax is the confidence; None
+            where they are probabilities already.
     """
 
     scores: Tensor
     output_size: tuple[int, int]
+    blank: Tensor | None = None
+    logit_scale: float | None = None
 
     @property
     def num_classes(self) -> int:
@@ -187,6 +253,30 @@ class DensePrediction(Prediction):
             rows = self.scores[:, resize.rows_needed(band)].float()
             yield band, resize(rows, band).permute(1, 2, 0)
 
+    @property
+    def may_abstain(self) -> bool:
+        """Whether the method left pixels blank."""
+        return self.blank is not None
+
+    def abstains(self, rows: slice, scores: Tensor) -> Tensor:
+        """Cuts the band out of `blank`; see `Prediction.abstains`."""
+        assert self.blank is not None
+        return self.blank[rows]
+
+    def region_scores(self, labels: np.ndarray) -> np.ndarray:
+        """Averages each class's probability over its pixels; see `Prediction.region_scores`."""
+        total = torch.zeros(self.num_classes + 1, device=self.device)
+        target = torch.from_numpy(labels.astype(np.int64)).to(self.device) + 1  # blank first
+        for band, values in self._bounded_bands():
+            if self.logit_scale is not None:
+                values = (self.logit_scale * values).softmax(-1)
+            named = target[band]  # (rows, W)
+            own = values.gather(-1, (named - 1).clamp(min=0)[..., None])[..., 0]
+            total.index_add_(0, named.flatten(), own.flatten())
+        pixels = target.flatten().bincount(minlength=self.num_classes + 1)
+        means = total[1:] / pixels[1:].clamp(min=1)
+        return means.clamp(0, 1).float().cpu().numpy()
+
 
 @dataclass(frozen=True, eq=False)
 class MaskPrediction(Prediction):
@@ -201,8 +291,11 @@ class MaskPrediction(Prediction):
             not asked.
         valid: (Q,) bool, whether any pixel of the mask exceeds the mask threshold.
         output_size: (H, W) the caller asked for.
-        threshold: merge masks as `mask > threshold` instead of their values; None keeps the values.
-        hidden_scores: (Q,) final scores of a class that was added to those asked for.
+        mask_threshold: a pixel belongs to a mask above this value.
+        binary: merge masks cut at the threshold instead of their values; pixels in none of them
+            stay blank.
+        hidden_scores: (Q,) final scores of a class that was added to those asked for; pixels that
+            it would get stay blank.
     """
 
     masks: Tensor
@@ -211,7 +304,8 @@ class MaskPrediction(Prediction):
     clip_scores: Tensor | None
     valid: Tensor
     output_size: tuple[int, int]
-    threshold: float | None = None
+    mask_threshold: float = 0.4
+    binary: bool = False
     hidden_scores: Tensor | None = None
 
     @property
@@ -245,7 +339,71 @@ class MaskPrediction(Prediction):
             rows = self.masks[:, resize.rows_needed(band)]
             if len(used) < len(rows):
                 rows = rows[used]  # (U, n, w)
-            if self.threshold is not None:
-                rows = rows > self.threshold
+            if self.binary:
+                rows = rows > self.mask_threshold
             resized = resize(rows.float(), band)  # (U, rows, W)
             yield band, (resized.flatten(1).T @ scores).unflatten(0, resized.shape[1:])
+
+    @property
+    def may_abstain(self) -> bool:
+        """Whether masks were cut, so that there are pixels in none of them."""
+        return self.binary or self.hidden_scores is not None
+
+    def abstains(self, rows: slice, scores: Tensor) -> Tensor:
+        """Pixels that no mask covers or the hidden class has; see `Prediction.abstains`."""
+        # Scores are sums of products of mask values and probabilities: 0 means that no mask that
+        # was kept reaches the pixel.
+        best = scores[..., : self.num_classes].amax(-1)  # (rows, W)
+        unclaimed = best <= 0
+        if self.hidden_scores is not None:
+            unclaimed |= best < scores[..., -1]
+        return unclaimed
+
+    def region_scores(self, labels: np.ndarray) -> np.ndarray:
+        """Averages the masks' scores over each class's pixels; see `Prediction.region_scores`.
+
+        Each mask counts by its value at the pixel. Masks that were left out do not count.
+        """
+        used = self.class_scores.ne(0).any(1)
+        masks, class_scores = self.masks[used], self.class_scores[used]  # (U, h, w), (U, K)
+        if self.binary:
+            masks = (masks > self.mask_threshold).to(class_scores.dtype)
+        size = (masks.shape[2], masks.shape[1])
+        near = cv2.resize(labels.astype(np.int32), size, interpolation=cv2.INTER_NEAREST)  # (h, w)
+        index = torch.from_numpy(near.astype(np.int64)).to(masks.device).flatten() + 1
+        weights = masks.new_zeros(len(masks), self.num_classes + 1)  # blank first
+        weights = weights.index_add_(1, index, masks.flatten(1))[:, 1:]  # (U, K)
+        total = weights.sum(0)  # (K,)
+        means = (weights * class_scores).sum(0) / total.clamp(min=1e-12)
+        # A region too thin for the network's grid: the best mask stands for it.
+        best = class_scores.amax(0) if len(class_scores) else torch.zeros_like(total)
+        scores = torch.where(total > 0, means, best).float().cpu().numpy()
+        present = np.bincount(labels.ravel() + 1, minlength=self.num_classes + 1)[1:] > 0
+        return np.where(present, scores, 0.0).clip(0.0, 1.0).astype(np.float32)
+
+    def proposals(self) -> tuple[Proposal, ...]:
+        """Lists the masks that took part, with the classes they were given.
+
+        Returns:
+            Best score first. Masks without a pixel above the threshold are not listed, nor those
+            that the model left out (in the demo inference mode, all but each class's best).
+        """
+        scores, labels = self.class_scores.max(1)  # (Q,)
+        found = []
+        for q in scores.argsort(descending=True, stable=True).tolist():
+            mask = (self.masks[q] > self.mask_threshold).cpu().numpy()  # (h, w)
+            if scores[q] <= 0 or not mask.any():
+                continue
+            k = int(labels[q])
+            clip = self.clip_scores if self.valid[q] else None
+            found.append(
+                Proposal(
+                    rle=encode_rle(mask),
+                    label=k,
+                    score=float(scores[q]),
+                    proposal_score=float(self.proposal_scores[q, k]),
+                    clip_score=None if clip is None else float(clip[q, k]),
+                    area=float(mask.mean()),
+                )
+            )
+        return tuple(found)

@@ -88,17 +88,13 @@ class MaskFormerProposer:
                     found[index] = self._cut(one, images[index].shape[:2])
         return [found[index] for index in range(len(images))]
 
-    def _logits(self, images: Sequence[Tensor]) -> Tensor:
-        """Mask logits (B, Q, h, w) at the network's input size, without padding."""
-        batch = self.model.prepare([{"image": image} for image in images])
-        padded = batch.padded.tensor  # (B, 3, h', w')
-        device = padded.device.type
+    def _logits(self, images: Sequence[Tensor]) -> list[Tensor]:
+        """Per picture mask logits (Q, h, w) at the network's input size."""
+        inputs = [{"image": image} for image in images]
+        device = self.model.device.type
         with torch.autocast(device, dtype=self.dtype, enabled=self.dtype is not None):
-            outputs = self.model.sem_seg_head(self.model.backbone(padded))
-        logits = outputs["pred_masks"].float()  # (B, Q, h' / 4, w' / 4)
-        size = padded.shape[-2:]
-        logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-        return logits[..., : images[0].shape[1], : images[0].shape[2]]
+            encodings = list(self.model.encode(inputs))
+        return [encoding.input_logits() for encoding in encodings]
 
     def _cut(self, logits: Tensor, size: tuple[int, ...]) -> np.ndarray:
         """Regions (Q, H, W) bool of one picture from its logits (Q, h, w)."""

@@ -5,7 +5,8 @@ Source: OVSeg (Liang et al., CVPR 2023), sections 3.1 and 3.3.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovseg.clip import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD, MaskPromptedCLIP, encode_texts
+from ovseg.modeling.encoding import RegionFeatures
 from ovseg.utils.boxes import Box, expand_box, masks_to_boxes
 from ovseg.vocab import TextBank, Vocabulary
 
@@ -20,6 +22,9 @@ from ovseg.vocab import TextBank, Vocabulary
 LOGIT_SCALE = 100.0
 
 MASK_FILLS = ("mean", "zero")
+
+Crops = tuple[Tensor, Tensor]
+"""Regions (N, 3, S, S) and their masks (N, 1, S, S)."""
 
 
 class RegionClassifier(nn.Module):
@@ -124,16 +129,18 @@ class RegionClassifier(nn.Module):
         with torch.autocast(embeddings.device.type, enabled=False):
             return LOGIT_SCALE * F.normalize(embeddings.float(), dim=-1) @ text_features.T
 
-    def locate(self, masks: Tensor) -> tuple[Tensor, list[Box]]:
+    def locate(self, masks: Tensor, *, threshold: float | None = None) -> tuple[Tensor, list[Box]]:
         """Finds the masks that are not empty, and their boxes.
 
         Args:
-            masks: (Q, h, w) in [0, 1].
+            masks: (Q, h, w) in [0, 1], or bool.
+            threshold: a pixel belongs to a mask above this value; None: the classifier's own.
 
         Returns:
             valid (Q,) bool, and the (expanded) boxes of the V valid masks.
         """
-        tight = masks_to_boxes(masks > self.mask_threshold)  # (Q, 4)
+        threshold = self.mask_threshold if threshold is None else threshold
+        tight = masks_to_boxes(masks > threshold)  # (Q, 4)
         valid = tight[:, 2] > 0  # the box of an empty mask is all zeros
         boxes = [(x0, y0, x1, y1) for x0, y0, x1, y1 in tight.tolist() if x1 > 0]
         if self.expand_ratio != 1.0:
@@ -142,8 +149,13 @@ class RegionClassifier(nn.Module):
         return valid, boxes
 
     def crop_regions(
-        self, image: Tensor, masks: Sequence[Tensor], boxes: Sequence[Box]
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        image: Tensor,
+        masks: Sequence[Tensor],
+        boxes: Sequence[Box],
+        *,
+        threshold: float | None = None,
+    ) -> Crops:
         """Cuts regions out, fills what lies outside the mask, and resizes them for CLIP.
 
         The fill and the normalisation precede the resizing, which has no antialiasing and does not
@@ -153,10 +165,12 @@ class RegionClassifier(nn.Module):
             image: (3, h, w) normalised with CLIP's statistics.
             masks: N masks (h, w) in [0, 1].
             boxes: N boxes XYXY.
+            threshold: see `locate`.
 
         Returns:
             (N, 3, S, S) regions (bicubic) and (N, 1, S, S) masks (nearest).
         """
+        threshold = self.mask_threshold if threshold is None else threshold
         size = self.clip_model.image_size
         regions = image.new_empty(len(masks), 3, *size)
         prompts = image.new_empty(len(masks), 1, *size)
@@ -164,7 +178,8 @@ class RegionClassifier(nn.Module):
         for index, (mask, (left, top, right, bottom)) in enumerate(zip(masks, boxes, strict=True)):
             alpha = mask[None, top:bottom, left:right]  # (1, ch, cw)
             if not self.matting:
-                alpha = (alpha > self.mask_threshold).to(image.dtype)
+                alpha = alpha > threshold
+            alpha = alpha.to(image.dtype)
             region = image[:, top:bottom, left:right] * alpha  # the mean colour is 0 here
             if fill is not None:
                 region = region + fill * (1 - alpha)
@@ -174,6 +189,44 @@ class RegionClassifier(nn.Module):
             if self.mask_prompt:
                 prompts[index] = F.interpolate(alpha[None], size=size, mode="nearest")[0]
         return regions, prompts
+
+    def crops(
+        self, image: Tensor, masks: Tensor, boxes: Sequence[Box], *, threshold: float | None = None
+    ) -> Iterator[Crops]:
+        """Cuts the regions of a picture out, at most `chunk_size` at a time.
+
+        Args:
+            image: (3, h, w) RGB 0-255.
+            masks: (N, h, w) in [0, 1], or bool; none empty.
+            boxes: their N boxes XYXY.
+            threshold: see `locate`.
+
+        Yields:
+            See `crop_regions`.
+        """
+        normalised = (image.float() - self.pixel_mean[0]) / self.pixel_std[0]
+        for start in range(0, len(boxes), self.chunk_size):
+            chunk = slice(start, start + self.chunk_size)
+            chosen = list(masks[chunk])
+            yield self.crop_regions(normalised, chosen, boxes[chunk], threshold=threshold)
+
+    def encode_crops(self, crops: Iterable[Crops], *, dtype: torch.dtype | None = None) -> Tensor:
+        """Encodes crops, `chunk_size` at a time, whichever pictures they come from.
+
+        Args:
+            crops: see `crop_regions`.
+            dtype: compute in this precision where torch's autocast allows; None: as the weights
+                are.
+
+        Returns:
+            (N, D) float32 features, not normalised.
+        """
+        features = [self.pixel_mean.new_empty(0, self.clip_model.embed_dim)]
+        for regions, prompts in _full_batches(crops, self.chunk_size):
+            with nullcontext() if dtype is None else torch.autocast(regions.device.type, dtype):
+                encoded = self.clip_model.visual(regions, prompts if self.mask_prompt else None)
+            features.append(encoded.float())
+        return torch.cat(features)
 
     def forward(self, image: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """Encodes the regions of the masks that are not empty.
@@ -185,17 +238,43 @@ class RegionClassifier(nn.Module):
         Returns:
             (V, D) features, not normalised, and valid (Q,) bool with V entries set.
         """
-        valid, boxes = self.locate(masks)
-        normalised = (image.to(masks.dtype) - self.pixel_mean[0]) / self.pixel_std[0]
-        indices = valid.nonzero()[:, 0].tolist()
-        features = [normalised.new_empty(0, self.clip_model.embed_dim)]
-        for start in range(0, len(boxes), self.chunk_size):
-            chunk = slice(start, start + self.chunk_size)
-            chosen = [masks[index] for index in indices[chunk]]
-            regions, prompts = self.crop_regions(normalised, chosen, boxes[chunk])
-            encoded = self.clip_model.visual(regions, prompts if self.mask_prompt else None)
-            features.append(encoded.float())
-        return torch.cat(features), valid
+        regions = self.region_features(image, masks)
+        return regions.features[regions.valid], regions.valid
+
+    def region_features(
+        self,
+        image: Tensor,
+        masks: Tensor,
+        *,
+        threshold: float | None = None,
+        wanted: Tensor | None = None,
+        known: RegionFeatures | None = None,
+    ) -> RegionFeatures:
+        """Encodes the regions that are wanted and not known yet.
+
+        Args:
+            image: (3, h, w) RGB 0-255.
+            masks: (Q, h, w) in [0, 1].
+            threshold: see `locate`.
+            wanted: (Q,) bool; None: all masks.
+            known: what an earlier call with the same picture and threshold returned.
+
+        Returns:
+            The features, with at least all that are wanted and not empty.
+        """
+        valid, boxes = self.locate(masks, threshold=threshold)
+        missing = valid if wanted is None else valid & wanted
+        if known is None:
+            shape = (len(masks), self.clip_model.embed_dim)
+            features, encoded = self.pixel_mean.new_zeros(shape), torch.zeros_like(valid)
+        else:
+            features, encoded = known.features.clone(), known.encoded
+            missing = missing & ~encoded
+        if len(missing.nonzero()):
+            boxes = [box for box, take in zip(boxes, missing[valid].tolist(), strict=True) if take]
+            crops = self.crops(image, masks[missing], boxes, threshold=threshold)
+            features[missing] = self.encode_crops(crops)
+        return RegionFeatures(features=features, encoded=encoded | missing, valid=valid)
 
     def classify(
         self, image: Tensor, masks: Tensor, vocabulary: Vocabulary
@@ -213,3 +292,19 @@ class RegionClassifier(nn.Module):
         """
         features, valid = self(image, masks)
         return self.similarity(features, self.text_features(vocabulary)), valid
+
+
+def _full_batches(crops: Iterable[Crops], size: int) -> Iterator[Crops]:
+    """Joins and splits crops into batches of `size`; the last may be smaller."""
+    waiting: list[Crops] = []
+    count = 0
+    for one in crops:
+        waiting.append(one)
+        count += len(one[0])
+        while count >= size:
+            regions, prompts = (torch.cat(tensors) for tensors in zip(*waiting, strict=True))
+            yield regions[:size], prompts[:size]
+            waiting, count = [(regions[size:], prompts[size:])], count - size
+    if count:
+        regions, prompts = (torch.cat(tensors) for tensors in zip(*waiting, strict=True))
+        yield regions, prompts

@@ -1,115 +1,124 @@
-"""What every segmentation model of the package does around its method.
+"""What every segmentation model of the package promises, and what it does around its method.
 
-A `Segmentor` turns Detectron2-style inputs into a normalised, padded batch, finds the vocabulary,
-and brings the method's predictions to the requested size. A method writes `predict` and, where it
-trains, `losses`.
+A `Segmentor` answers in two stages: `encode` does for a picture all that the words do not change,
+`decode` the rest. `predict` composes them. A method is a `SegmentationModel`, which turns
+Detectron2-style inputs into a normalised, padded batch and finds vocabularies; what wraps a
+segmentor (`ovseg.modeling.views`) is a segmentor again.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from ovseg.d2.config import CfgNode
 from ovseg.d2.data import MetadataCatalog
 from ovseg.d2.structures import ImageList
 from ovseg.modeling.prediction import Prediction
-from ovseg.vocab import Vocabulary
+from ovseg.vocab import Vocabulary, check_synonyms
+from ovseg.weights.load import load_strict, read_state_dict, unwrap
 
 OUTPUTS = ("labels", "sem_seg")
-SYNONYM_RULES = ("list", "none")
 Inputs = Sequence[Mapping[str, Any]]
 
 
-@dataclass(frozen=True, eq=False)
-class ImageBatch:
-    """Images of a batch in the two forms that methods need.
+class Encoding:
+    """All that a segmentor knows of one picture before it is asked for words.
 
-    Args:
-        images: per image (3, h, w) float32 RGB 0-255.
-        padded: the images normalised and zero-padded at the bottom and right to one size.
-        output_sizes: per image the requested (H, W).
+    Attributes:
+        output_size: the requested (H, W).
     """
 
-    images: list[Tensor]
-    padded: ImageList
-    output_sizes: list[tuple[int, int]]
+    output_size: tuple[int, int]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Returns the content by name, so that it can be stored."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be stored.")
+
+    def forget(self) -> None:
+        """Drops what follows from the rest and is kept to save time."""
 
 
 class Segmentor(nn.Module, ABC):
-    """Base class of open-vocabulary segmentation models.
+    """Segments pictures into any vocabulary.
 
-    Args:
-        pixel_mean: RGB mean, 0-255.
-        pixel_std: RGB standard deviation, 0-255.
-        size_divisibility: padded sides are multiples of this.
-        templates: prompt templates of vocabularies that are made from bare class names.
-        output: "labels" or "sem_seg", the entry of each result.
-        synonyms: what stands for a class of a data set: "list" (the strings that its class list
-            gives it, else its name), "none" (its name), or a separator at which names are split.
-
-    Raises:
-        ValueError: `output` or `synonyms` is none of these.
+    Attributes:
+        output: "labels" or "sem_seg", the entry of each result of `forward`.
     """
 
-    pixel_mean: Tensor
-    pixel_std: Tensor
-
-    def __init__(
-        self,
-        *,
-        pixel_mean: Sequence[float],
-        pixel_std: Sequence[float],
-        size_divisibility: int,
-        templates: str | Sequence[str] = "vild",
-        output: str = "labels",
-        synonyms: str = "list",
-    ) -> None:
-        super().__init__()
-        if output not in OUTPUTS:
-            raise ValueError(f"TEST.OUTPUT: expected one of {OUTPUTS}, got {output!r}.")
-        if synonyms not in SYNONYM_RULES and (not synonyms or synonyms[0].isalnum()):
-            raise ValueError(
-                f"MODEL.CLIP_ADAPTER.SYNONYMS: expected one of {SYNONYM_RULES} or a separator such "
-                f"as ',', got {synonyms!r}."
-            )
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
-        self.size_divisibility = size_divisibility
-        self.templates = templates
-        self.output = output
-        self.synonyms = synonyms
+    output: str
 
     @property
+    @abstractmethod
     def device(self) -> torch.device:
         """Where the model is."""
-        return self.pixel_mean.device
 
     @abstractmethod
-    def predict(self, batch: ImageBatch, vocabulary: Vocabulary) -> Iterable[Prediction]:
-        """Predicts one image after the other.
+    def encode(self, batched_inputs: Inputs) -> Iterable[Encoding]:
+        """Does for each image of a batch what does not depend on words.
 
         Args:
-            batch: the images.
+            batched_inputs: see `forward`.
+
+        Returns:
+            One encoding per image; a generator lets the caller drop each before the next.
+        """
+
+    @abstractmethod
+    def decode(self, encoding: Encoding, vocabulary: Vocabulary) -> Prediction:
+        """Scores the classes of a vocabulary on an encoded image.
+
+        Args:
+            encoding: of this segmentor.
             vocabulary: K classes.
 
         Returns:
-            One prediction per image; a generator lets the caller drop each before the next.
+            The prediction.
         """
 
+    @abstractmethod
+    def find_vocabulary(self, batched_inputs: Inputs) -> Vocabulary:
+        """Finds the vocabulary that the inputs name; see `SegmentationModel.find_vocabulary`."""
+
+    @abstractmethod
+    def protocol(self) -> dict[str, str | int | float | bool]:
+        """States the choices of inference that papers leave out of their tables, by name."""
+
+    def prefetch(self, encoding: Encoding) -> None:
+        """Computes now what `decode` would compute when it first needs it."""
+
+    @torch.no_grad()
+    def predict(
+        self, batched_inputs: Inputs, vocabulary: Vocabulary | None = None
+    ) -> Iterator[Prediction]:
+        """Segments one image after the other.
+
+        Args:
+            batched_inputs: see `forward`.
+            vocabulary: K classes; None reads them from the inputs.
+
+        Yields:
+            One prediction per image.
+        """
+        if vocabulary is None:
+            vocabulary = self.find_vocabulary(batched_inputs)
+        for encoding in self.encode(batched_inputs):
+            yield self.decode(encoding, vocabulary)
+
     def losses(
-        self, batch: ImageBatch, batched_inputs: Inputs, vocabulary: Vocabulary
+        self, batched_inputs: Inputs, vocabulary: Vocabulary | None = None
     ) -> dict[str, Tensor]:
         """Computes the weighted training losses, by name.
 
         Args:
-            batch: the images.
-            batched_inputs: the inputs, for their ground truth.
-            vocabulary: K classes.
+            batched_inputs: with their ground truth.
+            vocabulary: K classes; None where the inputs name them or no loss needs any.
 
         Returns:
             Scalars; their sum is minimised.
@@ -132,18 +141,12 @@ class Segmentor(nn.Module, ABC):
             In training a dict of weighted losses, else per image {"labels": (H, W) int64} or
             {"sem_seg": (K, H, W) float32}, as `output` says.
         """
-        if vocabulary is None:
-            vocabulary = self.find_vocabulary(batched_inputs)
-        batch = self.prepare(batched_inputs)
         if self.training:
-            return self.losses(batch, batched_inputs, vocabulary)
-        with torch.no_grad():
-            return [
-                {self.output: prediction.labels()}
-                if self.output == "labels"
-                else {self.output: prediction.sem_seg()}
-                for prediction in self.predict(batch, vocabulary)
-            ]
+            return self.losses(batched_inputs, vocabulary)
+        return [
+            {self.output: prediction.labels() if self.output == "labels" else prediction.sem_seg()}
+            for prediction in self.predict(batched_inputs, vocabulary)
+        ]
 
     def bind(self, vocabulary: Vocabulary) -> BoundSegmentor:
         """Returns the model as a module of one argument, the inputs.
@@ -155,6 +158,135 @@ class Segmentor(nn.Module, ABC):
             A module that shares this one's parameters.
         """
         return BoundSegmentor(self, vocabulary)
+
+
+class BoundSegmentor(nn.Module):
+    """A segmentor together with a vocabulary.
+
+    Args:
+        model: the segmentor.
+        vocabulary: used in every call.
+    """
+
+    def __init__(self, model: Segmentor, vocabulary: Vocabulary) -> None:
+        super().__init__()
+        self.model = model
+        self.vocabulary = vocabulary
+        self.training = model.training
+
+    def forward(self, batched_inputs: Inputs) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """Calls the segmentor with the vocabulary; see `Segmentor.forward`."""
+        return self.model(batched_inputs, self.vocabulary)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageBatch:
+    """Images of a batch in the forms that methods need.
+
+    Args:
+        images: per image (3, h, w) float32 RGB 0-255.
+        padded: the images normalised and zero-padded at the bottom and right to one size.
+        output_sizes: per image the requested (H, W).
+        image_ids: per image its name in its data set, "" where it has none.
+        offsets: per image the (top, left) of its first pixel in the picture it is a tile of, at
+            the network's input size; (0, 0) for a whole picture.
+    """
+
+    images: list[Tensor]
+    padded: ImageList
+    output_sizes: list[tuple[int, int]]
+    image_ids: list[str]
+    offsets: list[tuple[int, int]]
+
+
+class SegmentationModel(Segmentor):
+    """Base class of methods: normalises and pads images, finds vocabularies, loads weights.
+
+    Args:
+        pixel_mean: RGB mean, 0-255.
+        pixel_std: RGB standard deviation, 0-255.
+        size_divisibility: padded sides are multiples of this.
+        templates: prompt templates of vocabularies that are made from bare class names.
+        output: "labels" or "sem_seg", the entry of each result.
+        synonyms: what stands for a class of a data set, see `Vocabulary.from_classes`.
+
+    Raises:
+        ValueError: `output` or `synonyms` is none of these.
+    """
+
+    # False: the model is complete once it is built, and there is no checkpoint to load into it.
+    has_own_weights: ClassVar[bool] = True
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self,
+        *,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        size_divisibility: int = 1,
+        templates: str | Sequence[str] = "vild",
+        output: str = "labels",
+        synonyms: str = "list",
+    ) -> None:
+        super().__init__()
+        if output not in OUTPUTS:
+            raise ValueError(f"TEST.OUTPUT: expected one of {OUTPUTS}, got {output!r}.")
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+        self.size_divisibility = size_divisibility
+        self.templates = templates
+        self.output = output
+        self.synonyms = check_synonyms(synonyms)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Reads what every method has: normalisation, prompts, TEST.OUTPUT."""
+        adapter = cfg.MODEL.CLIP_ADAPTER
+        predefined = adapter.TEXT_TEMPLATES == "predefined"
+        return {
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "templates": (
+                tuple(adapter.PREDEFINED_PROMPT_TEMPLATES) if predefined else adapter.TEXT_TEMPLATES
+            ),
+            "output": cfg.TEST.OUTPUT,
+            "synonyms": adapter.SYNONYMS,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.pixel_mean.device
+
+    def protocol(self) -> dict[str, str | int | float | bool]:
+        """States the choices of inference; see `Segmentor.protocol`."""
+        named = isinstance(self.templates, str)
+        return {"templates": str(self.templates) if named else "predefined"}
+
+    def load_weights(
+        self,
+        state_or_path: Mapping[str, Tensor] | str | Path,
+        *,
+        to_train: bool = False,
+        allow_pickle: bool = False,
+    ) -> None:
+        """Loads a checkpoint strictly.
+
+        Args:
+            state_or_path: a state dict, with or without a {"model": ...} around it, or a file.
+            to_train: training starts from it, so a part of the model may be enough.
+            allow_pickle: read plain pickles, too; see `read_state_dict`.
+
+        Raises:
+            WeightsError: the file cannot be read, or names or shapes do not fit; the message lists
+                them.
+        """
+        if isinstance(state_or_path, (str, Path)):
+            state = read_state_dict(state_or_path, allow_pickle=allow_pickle)
+        else:
+            state = unwrap(state_or_path, source="the state dict")
+        load_strict(self, state)
 
     def find_vocabulary(self, batched_inputs: Inputs) -> Vocabulary:
         """Reads the vocabulary that the inputs name.
@@ -193,19 +325,19 @@ class Segmentor(nn.Module, ABC):
                 f"Expected the metadata of {datasets[0]!r} to have stuff_classes or a vocabulary, "
                 "got neither; register the data set or pass a vocabulary."
             )
-        separator = None if self.synonyms in SYNONYM_RULES else self.synonyms
-        vocabulary = Vocabulary.make(names, templates=self.templates, synonyms=separator)
-        listed = getattr(metadata, "class_synonyms", None)
-        if self.synonyms == "list" and listed is not None:
-            prompts = tuple(tuple(text.strip() for text in texts) for texts in listed)
-            vocabulary = replace(vocabulary, prompts=prompts)
-        return replace(vocabulary, background=getattr(metadata, "background_class", None))
+        return Vocabulary.from_classes(
+            names,
+            listed=getattr(metadata, "class_synonyms", None),
+            templates=self.templates,
+            synonyms=self.synonyms,
+            background=getattr(metadata, "background_class", None),
+        )
 
     def prepare(self, batched_inputs: Inputs) -> ImageBatch:
         """Normalises and pads a batch.
 
         Args:
-            batched_inputs: see `forward`.
+            batched_inputs: see `forward`; image_id and offset (top, left) are passed on.
 
         Returns:
             The batch on the model's device.
@@ -230,23 +362,6 @@ class Segmentor(nn.Module, ABC):
                 (int(x.get("height", image.shape[1])), int(x.get("width", image.shape[2])))
                 for x, image in zip(batched_inputs, images, strict=True)
             ],
+            image_ids=[str(x.get("image_id", "")) for x in batched_inputs],
+            offsets=[tuple(x.get("offset", (0, 0))) for x in batched_inputs],
         )
-
-
-class BoundSegmentor(nn.Module):
-    """A segmentor together with a vocabulary.
-
-    Args:
-        model: the segmentor.
-        vocabulary: used in every call.
-    """
-
-    def __init__(self, model: Segmentor, vocabulary: Vocabulary) -> None:
-        super().__init__()
-        self.model = model
-        self.vocabulary = vocabulary
-        self.training = model.training
-
-    def forward(self, batched_inputs: Inputs) -> dict[str, Tensor] | list[dict[str, Tensor]]:
-        """Calls the segmentor with the vocabulary; see `Segmentor.forward`."""
-        return self.model(batched_inputs, self.vocabulary)

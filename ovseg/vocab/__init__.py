@@ -5,13 +5,14 @@ from __future__ import annotations
 from ovseg.vocab.classes import ClassList, class_list, class_list_names
 from ovseg.vocab.templates import TEMPLATE_NAMES, templates_by_name
 from ovseg.vocab.text_bank import TextBank
-from ovseg.vocab.vocabulary import Vocabulary
+from ovseg.vocab.vocabulary import Vocabulary, check_synonyms
 
 __all__ = [
     "TEMPLATE_NAMES",
     "ClassList",
     "TextBank",
     "Vocabulary",
+    "check_synonyms",
     "class_list",
     "class_list_names",
     "templates_by_name",

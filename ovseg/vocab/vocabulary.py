@@ -11,6 +11,8 @@ from functools import cached_property
 from ovseg.vocab.classes import class_list
 from ovseg.vocab.templates import check_templates, templates_by_name
 
+SYNONYM_RULES = ("list", "none")
+
 
 @dataclass(frozen=True)
 class Vocabulary:
@@ -101,20 +103,45 @@ class Vocabulary:
         )
 
     @classmethod
-    def benchmark(
+    def from_classes(
         cls,
-        name: str,
+        names: Sequence[str],
         *,
+        listed: Sequence[Sequence[str]] | None = None,
         templates: str | Sequence[str] = "vild",
-        synonyms: str | None = None,
+        synonyms: str = "list",
+        background: int | None = None,
+    ) -> Vocabulary:
+        """Make the vocabulary of a data set's classes.
+
+        Args:
+            names: K class names; they are stripped.
+            listed: the strings that the class list gives each class, if it gives any.
+            templates: the name of a template list or the templates themselves.
+            synonyms: what stands for a class: "list" (the listed strings, else its name), "none"
+                (its name), or a separator at which names are split.
+            background: index of the class that means "none of the others", if there is one.
+
+        Returns:
+            The vocabulary, in the order of the names.
+        """
+        separator = None if check_synonyms(synonyms) in SYNONYM_RULES else synonyms
+        prompts = tuple(_split(name.strip(), separator) for name in names)
+        if synonyms == "list" and listed is not None:
+            prompts = tuple(tuple(text.strip() for text in texts) for texts in listed)
+        stripped = tuple(name.strip() for name in names)
+        return cls(stripped, prompts, _resolve(templates), background)
+
+    @classmethod
+    def benchmark(
+        cls, name: str, *, templates: str | Sequence[str] = "vild", synonyms: str = "list"
     ) -> Vocabulary:
         """Make the vocabulary of a benchmark from the class lists that the package ships.
 
         Args:
             name: such as "ade20k_150"; see `class_list_names`.
             templates: the name of a template list or the templates themselves.
-            synonyms: separator at which names are split, as in `make`. A class for which the list
-                itself gives synonyms (the background of "voc21") uses those.
+            synonyms: see `from_classes`.
 
         Returns:
             The vocabulary, in the order of the benchmark's label ids.
@@ -123,12 +150,27 @@ class Vocabulary:
             ValueError: if there is no such list.
         """
         classes = class_list(name)
-        names = tuple(class_name.strip() for class_name in classes.names)
-        prompts = tuple(
-            _split(class_name, synonyms) if given == (class_name,) else given
-            for class_name, given in zip(names, _stripped(classes.synonyms), strict=True)
+        return cls.from_classes(
+            classes.names,
+            listed=classes.synonyms,
+            templates=templates,
+            synonyms=synonyms,
+            background=classes.background,
         )
-        return cls(names, prompts, _resolve(templates), classes.background)
+
+
+def check_synonyms(synonyms: str) -> str:
+    """Return the rule if it is "list", "none" or a separator; see `Vocabulary.from_classes`.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if synonyms not in SYNONYM_RULES and (not synonyms or synonyms[0].isalnum()):
+        raise ValueError(
+            f"MODEL.CLIP_ADAPTER.SYNONYMS: expected one of {SYNONYM_RULES} or a separator such "
+            f"as ',', got {synonyms!r}."
+        )
+    return synonyms
 
 
 def _resolve(templates: str | Sequence[str]) -> tuple[str, ...]:
@@ -142,10 +184,6 @@ def _split(name: str, separator: str | None) -> tuple[str, ...]:
         return (name,)
     parts = (part.strip() for part in name.split(separator))
     return tuple(dict.fromkeys(part for part in parts if part)) or (name,)
-
-
-def _stripped(groups: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
-    return tuple(tuple(text.strip() for text in group) for group in groups)
 
 
 def _check_names(names: Sequence[str]) -> None:

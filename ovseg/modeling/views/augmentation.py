@@ -6,59 +6,60 @@ are brought to the original resolution, un-flipped and averaged.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ovseg.d2.config import CfgNode
-from ovseg.data.transforms import resize_shortest_edge
-from ovseg.utils.images import read_image
+from ovseg.modeling.prediction import DensePrediction
+from ovseg.modeling.segmentor import Encoding, Inputs, Segmentor
+from ovseg.modeling.views.view import View, ViewEncoding, original_image
+from ovseg.utils.resizing import resize_shortest_edge
+from ovseg.vocab import Vocabulary
 
 __all__ = ["AugmentedSegmentor"]
 
 
-class AugmentedSegmentor(nn.Module):
-    """A segmentor that averages `sem_seg` over views of each image.
-
-    Views are cut from the file where the input names one, so that large scales are not made from an
-    image that was already shrunk; else from the input's image.
+@dataclass(eq=False)
+class AugmentedEncoding(ViewEncoding):
+    """Encodings of the scales and mirror images of one picture.
 
     Args:
-        model: a segmentor whose `output` can be set to "sem_seg".
-        window: segments a view tile by tile with `model`; None segments it in one piece.
+        flipped: whether each part is a mirror image.
+    """
+
+    flipped: list[bool]
+
+
+class AugmentedSegmentor(View):
+    """A segmentor that averages `sem_seg` over views of each image.
+
+    Views are cut from the original picture where the input has it or names its file, so that large
+    scales are not made from an image that was already shrunk; else from the input's image.
+
+    Args:
+        model: the segmentor.
         short_sides: length of the shorter side of each view.
         max_size: longest side of a view.
         flip: add the mirror image of each view.
-        output: "sem_seg" for averaged scores, "labels" for their argmax.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        *,
-        short_sides: Sequence[int],
-        max_size: int,
-        flip: bool = True,
-        window: nn.Module | None = None,
-        output: str = "sem_seg",
+        self, model: Segmentor, *, short_sides: Sequence[int], max_size: int, flip: bool = True
     ) -> None:
-        super().__init__()
+        super().__init__(model)
         if not short_sides:
             raise ValueError("TEST.AUG.MIN_SIZES: expected at least one scale, got none")
-        self.model = model
-        self.segment = window or model
         self.short_sides = tuple(short_sides)
         self.max_size = max_size
         self.flip = flip
-        self.output = output
 
     @classmethod
-    def from_config(
-        cls, cfg: CfgNode, model: nn.Module, *, window: nn.Module | None = None
-    ) -> AugmentedSegmentor:
+    def from_config(cls, cfg: CfgNode, model: Segmentor) -> AugmentedSegmentor:
         """Read `cfg.TEST.AUG`."""
         augment = cfg.TEST.AUG
         return cls(
@@ -66,42 +67,42 @@ class AugmentedSegmentor(nn.Module):
             short_sides=augment.MIN_SIZES,
             max_size=augment.MAX_SIZE,
             flip=augment.FLIP,
-            window=window,
-            output=cfg.TEST.OUTPUT,
         )
 
-    def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Tensor]]:
-        """Segment each image of the batch, view by view.
+    def encode(self, batched_inputs: Inputs) -> Iterable[AugmentedEncoding]:
+        """Encodes the views of each image; see `Segmentor.encode`."""
+        for inputs in batched_inputs:
+            parts: list[Encoding] = []
+            flipped = []
+            for view, mirrored in self._views(inputs):
+                parts += self.model.encode([view])
+                flipped.append(mirrored)
+            yield AugmentedEncoding(parts, parts[0].output_size, flipped)
 
-        Args:
-            batched_inputs: as the model takes them.
+    def decode(self, encoding: Encoding, vocabulary: Vocabulary) -> DensePrediction:
+        """Averages the views' scores; see `Segmentor.decode`.
 
-        Returns:
-            `{"sem_seg": (K, H, W) float32}` or `{"labels": (H, W) int64}` per image.
+        The prediction abstains where all views do.
         """
-        previous = self.model.output
-        self.model.output = "sem_seg"  # type: ignore[assignment]  # a plain attribute
-        try:
-            scores = [self._mean_scores(inputs) for inputs in batched_inputs]
-        finally:
-            self.model.output = previous
-        if self.output == "labels":
-            return [{"labels": score.argmax(0)} for score in scores]
-        return [{"sem_seg": score} for score in scores]
-
-    def _mean_scores(self, inputs: Mapping[str, Any]) -> Tensor:
+        assert isinstance(encoding, AugmentedEncoding)
         total: Tensor | None = None
-        count = 0
-        for view, flipped in self._views(inputs):
-            score = self.segment([view])[0]["sem_seg"]  # (K, H, W)
+        named = torch.zeros(encoding.output_size, dtype=torch.bool, device=self.device)
+        for part, flipped in zip(encoding.parts, encoding.flipped, strict=True):
+            prediction = self.model.decode(part, vocabulary)
+            score, abstention = prediction.sem_seg(), prediction.abstention()  # (K, H, W), (H, W)
             score = score.flip(-1) if flipped else score
             total = score if total is None else total + score
-            count += 1
+            if abstention is None:
+                named.fill_(True)
+            else:
+                named |= ~(abstention.flip(-1) if flipped else abstention)
+            part.forget()
         assert total is not None
-        return total / count
+        blank = None if bool(named.all()) else ~named
+        return DensePrediction(total / len(encoding.parts), encoding.output_size, blank)
 
     def _views(self, inputs: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], bool]]:
-        source = _source_image(inputs)
+        source = original_image(inputs)
         # Sizes are the requested output's, whatever the size of a view.
         size = {
             "height": inputs.get("height", source.shape[0]),
@@ -113,10 +114,3 @@ class AugmentedSegmentor(nn.Module):
             yield {**inputs, **size, "image": image}, False
             if self.flip:
                 yield {**inputs, **size, "image": image.flip(-1)}, True
-
-
-def _source_image(inputs: Mapping[str, Any]) -> np.ndarray:
-    """The image at its best resolution: `(H, W, 3)` uint8 RGB."""
-    if "file_name" in inputs:
-        return read_image(inputs["file_name"])
-    return inputs["image"].round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()

@@ -7,18 +7,18 @@ Potentials" (NeurIPS 2011), with the settings of OVSeg's released code. The infe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ovseg.utils.images import read_image
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from ovseg.modeling.prediction import DensePrediction
+from ovseg.modeling.segmentor import Encoding, Inputs, Segmentor
+from ovseg.modeling.views.view import View, ViewEncoding, original_image
+from ovseg.vocab import Vocabulary
 
 __all__ = ["DenseCRF", "refine_scores", "require_dense_crf"]
 
@@ -83,67 +83,43 @@ def refine_scores(image: np.ndarray, scores: Tensor) -> Tensor:
     return torch.from_numpy(found.reshape(classes, height, width))
 
 
-class DenseCRF(nn.Module):
+@dataclass(eq=False)
+class RefinedEncoding(ViewEncoding):
+    """An encoding together with the picture.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, at the requested size.
+    """
+
+    image: np.ndarray
+
+
+class DenseCRF(View):
     """A segmentor whose scores a CRF refines on the original picture.
 
     Args:
-        segmentor: takes a batch, gives `sem_seg`; may wrap `model` for windows or augmentation.
-        model: what holds `output`, the entry of its results; None: the segmentor itself.
-        output: "sem_seg" for the refined scores, "labels" for their argmax.
+        model: the segmentor; may be a view for windows or augmentation.
 
     Raises:
         ImportError: the extra `crf` is not installed.
     """
 
-    def __init__(
-        self, segmentor: nn.Module, *, model: nn.Module | None = None, output: str = "labels"
-    ) -> None:
-        super().__init__()
+    def __init__(self, model: Segmentor) -> None:
+        super().__init__(model)
         require_dense_crf()
-        self.segmentor = segmentor
-        self.model = model or segmentor
-        self.output = output
-        self.training = segmentor.training
 
-    @torch.no_grad()
-    def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Tensor]]:
-        """Segment a batch and refine it.
+    def encode(self, batched_inputs: Inputs) -> Iterable[RefinedEncoding]:
+        """Encodes each image and keeps its picture; see `Segmentor.encode`."""
+        encodings = self.model.encode(batched_inputs)
+        for inputs, encoding in zip(batched_inputs, encodings, strict=True):
+            yield RefinedEncoding([encoding], encoding.output_size, original_image(inputs))
 
-        Args:
-            batched_inputs: as the segmentor takes them; the picture is read from `file_name`, or
-                is `image` where no file is named.
+    def decode(self, encoding: Encoding, vocabulary: Vocabulary) -> DensePrediction:
+        """Refines the model's scores; see `Segmentor.decode`.
 
-        Returns:
-            `{"sem_seg": (K, H, W) float32}` or `{"labels": (H, W) int64}` per image.
+        The scores become probabilities; the prediction abstains where the model does.
         """
-        with ExitStack() as stack:
-            for module in (self.segmentor, self.model):
-                stack.enter_context(_scores_wanted(module))
-            results = self.segmentor(batched_inputs)
-        refined = []
-        for inputs, result in zip(batched_inputs, results, strict=True):
-            scores = refine_scores(_picture(inputs), result["sem_seg"])
-            refined.append(
-                {"labels": scores.argmax(0)} if self.output == "labels" else {"sem_seg": scores}
-            )
-        return refined
-
-
-@contextmanager
-def _scores_wanted(module: nn.Module) -> Iterator[None]:
-    if not hasattr(module, "output"):  # a window passes on what its model puts out
-        yield
-        return
-    previous = module.output
-    module.output = "sem_seg"  # type: ignore[assignment]  # a plain attribute
-    try:
-        yield
-    finally:
-        module.output = previous
-
-
-def _picture(inputs: Mapping[str, Any]) -> np.ndarray:
-    """The picture at its own size: (H, W, 3) uint8 RGB."""
-    if "file_name" in inputs:
-        return read_image(inputs["file_name"])
-    return inputs["image"].round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+        assert isinstance(encoding, RefinedEncoding)
+        prediction = self.model.decode(encoding.parts[0], vocabulary)
+        scores = refine_scores(encoding.image, prediction.sem_seg()).to(self.device)
+        return DensePrediction(scores, encoding.output_size, prediction.abstention())

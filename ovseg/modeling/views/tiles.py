@@ -6,18 +6,24 @@ Each tile is segmented on its own; scores are averaged where tiles overlap.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ovseg.d2.config import CfgNode
 from ovseg.modeling.prediction import DensePrediction
-from ovseg.modeling.segmentor import Inputs, Segmentor
+from ovseg.modeling.segmentor import Encoding, Inputs, Segmentor
+from ovseg.modeling.views.view import View, ViewEncoding, output_size_of
 from ovseg.vocab import Vocabulary
+
+__all__ = ["SlidingWindow", "tile_starts"]
 
 # Tile side by the image's shorter side, where the tile size is left open (0 or less).
 AUTOMATIC_TILES = {256: 224, 512: 256, 768: 512, 896: 512}
+
+Window = tuple[slice, slice]
 
 
 def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
@@ -37,7 +43,20 @@ def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
     return [*range(0, length - tile, stride), length - tile]
 
 
-class SlidingWindow(nn.Module):
+@dataclass(eq=False)
+class TileEncoding(ViewEncoding):
+    """Encodings of the tiles of one picture.
+
+    Args:
+        windows: rows and columns of each tile at the network's input size.
+        size: (h, w) of the picture at the network's input size.
+    """
+
+    windows: list[Window]
+    size: tuple[int, int]
+
+
+class SlidingWindow(View):
     """A segmentor applied to overlapping tiles.
 
     Args:
@@ -50,13 +69,11 @@ class SlidingWindow(nn.Module):
     """
 
     def __init__(self, model: Segmentor, *, tile: int = 224, overlap: float = 2 / 3) -> None:
-        super().__init__()
+        super().__init__(model)
         if not 0 <= overlap < 1:
             raise ValueError(f"TEST.SLIDING_OVERLAP: expected a number in [0, 1), got {overlap}.")
-        self.model = model
         self.tile = tile
         self.overlap = overlap
-        self.training = model.training
 
     @classmethod
     def from_config(cls, cfg: CfgNode, model: Segmentor) -> SlidingWindow:
@@ -71,33 +88,38 @@ class SlidingWindow(nn.Module):
         """
         return cls(model, tile=cfg.TEST.SLIDING_TILE_SIZE, overlap=cfg.TEST.SLIDING_OVERLAP)
 
-    def forward(
-        self, batched_inputs: Inputs, vocabulary: Vocabulary | None = None
-    ) -> list[dict[str, Tensor]]:
-        """Segments a batch; see `Segmentor.forward`.
-
-        Args:
-            batched_inputs: inputs of the segmentor.
-            vocabulary: K classes; None reads them from the inputs.
-
-        Returns:
-            Per image labels or sem_seg, as the segmentor's `output` says.
-        """
-        if vocabulary is None:
-            vocabulary = self.model.find_vocabulary(batched_inputs)
-        results = []
+    def encode(self, batched_inputs: Inputs) -> Iterable[TileEncoding]:
+        """Encodes the tiles of each image; see `Segmentor.encode`."""
         for x in batched_inputs:
             height, width = x["image"].shape[1:]
-            output_size = (int(x.get("height", height)), int(x.get("width", width)))
-            with torch.no_grad():
-                prediction = DensePrediction(self._scores(x["image"], vocabulary), output_size)
-                if self.model.output == "labels":
-                    results.append({"labels": prediction.labels()})
-                else:
-                    results.append({"sem_seg": prediction.sem_seg()})
-        return results
+            windows = list(self._windows(height, width))
+            about = {key: x[key] for key in ("image_id", "file_name") if key in x}
+            parts: list[Encoding] = []
+            for rows, columns in windows:
+                about["image"] = x["image"][:, rows, columns]
+                parts += self.model.encode([about | {"offset": (rows.start, columns.start)}])
+            yield TileEncoding(parts, output_size_of(x), windows, (height, width))
 
-    def _tiles(self, height: int, width: int) -> Iterator[tuple[slice, slice]]:
+    def decode(self, encoding: Encoding, vocabulary: Vocabulary) -> DensePrediction:
+        """Averages the tiles' scores; see `Segmentor.decode`.
+
+        The prediction abstains where all tiles of a pixel do.
+        """
+        assert isinstance(encoding, TileEncoding)
+        total = torch.zeros(len(vocabulary), *encoding.size, device=self.device)
+        count = torch.zeros(encoding.size, device=self.device)
+        named = torch.zeros(encoding.size, dtype=torch.bool, device=self.device)
+        for (rows, columns), part in zip(encoding.windows, encoding.parts, strict=True):
+            prediction = self.model.decode(part, vocabulary)
+            total[:, rows, columns] += prediction.sem_seg()
+            count[rows, columns] += 1
+            abstention = prediction.abstention()
+            named[rows, columns] |= True if abstention is None else ~abstention
+            part.forget()
+        blank = None if bool(named.all()) else ~_nearest(named, encoding.output_size)
+        return DensePrediction(total / count, encoding.output_size, blank)
+
+    def _windows(self, height: int, width: int) -> Iterator[Window]:
         """Yields the rows and columns of every tile."""
         tile = self.tile
         if tile <= 0:
@@ -112,14 +134,8 @@ class SlidingWindow(nn.Module):
             for left in tile_starts(width, tile, self.overlap):
                 yield slice(top, min(top + tile, height)), slice(left, min(left + tile, width))
 
-    def _scores(self, image: Tensor, vocabulary: Vocabulary) -> Tensor:
-        """Averages the tiles' scores, (K, h, w)."""
-        height, width = image.shape[1:]
-        total = torch.zeros(len(vocabulary), height, width, device=self.model.device)
-        count = torch.zeros(height, width, device=self.model.device)
-        for rows, columns in self._tiles(height, width):
-            batch = self.model.prepare([{"image": image[:, rows, columns]}])
-            for prediction in self.model.predict(batch, vocabulary):
-                total[:, rows, columns] += prediction.sem_seg()
-                count[rows, columns] += 1
-        return total / count
+
+def _nearest(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """A mask (h, w) bool at another size."""
+    resized = torch.nn.functional.interpolate(mask[None, None].float(), size, mode="nearest")
+    return resized[0, 0].bool()

@@ -1,0 +1,87 @@
+"""What MaskFormer and OVSeg know of a picture before they are asked for words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ovseg.modeling.segmentor import Encoding
+
+
+@dataclass(eq=False)
+class RegionFeatures:
+    """CLIP's features of the Q masks of a picture, as far as they were asked for.
+
+    Args:
+        features: (Q, D) float32, not normalised; only rows where `encoded` count.
+        encoded: (Q,) bool.
+        valid: (Q,) bool, the masks with a pixel above the threshold; CLIP sees no other.
+    """
+
+    features: Tensor
+    encoded: Tensor
+    valid: Tensor
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Returns the content by name; `RegionFeatures(**tensors)` is its inverse."""
+        return {"features": self.features, "encoded": self.encoded, "valid": self.valid}
+
+
+@dataclass(eq=False)
+class MaskEncoding(Encoding):
+    """Masks of one picture and their class embeddings, from one pass through the network.
+
+    Args:
+        mask_logits: (Q, h / 4, w / 4) float32 of the padded image.
+        class_embeddings: (Q, D) float32, what the head says of the classes.
+        size: (h, w) of the image at the network's input size, without padding.
+        padded_size: of the padded batch.
+        output_size: the requested (H, W).
+        image: (3, h, w) float32 RGB 0-255, from which regions are cut; None where all that are
+            needed are in `regions`.
+        regions: CLIP's features by the threshold that the masks were cut at, filled on demand.
+    """
+
+    mask_logits: Tensor
+    class_embeddings: Tensor
+    size: tuple[int, int]
+    padded_size: tuple[int, int]
+    output_size: tuple[int, int]
+    image: Tensor | None = None
+    regions: dict[float, RegionFeatures] = field(default_factory=dict)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Returns what the network found, by name; image and regions are stored apart."""
+        sizes = [self.output_size, self.size, self.padded_size]
+        return {
+            "embeddings": self.class_embeddings,
+            "mask_logits": self.mask_logits,
+            "sizes": torch.tensor([list(size) for size in sizes]),
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> MaskEncoding:
+        """Makes the encoding that `tensors` stored."""
+        output_size, size, padded_size = (tuple(pair) for pair in tensors["sizes"].tolist())
+        return cls(tensors["mask_logits"], tensors["embeddings"], size, padded_size, output_size)
+
+    def forget(self) -> None:
+        """Drops the masks at the network's input size; they follow from the logits."""
+        vars(self).pop("masks", None)
+
+    def input_logits(self) -> Tensor:
+        """Mask logits at the network's input size, (Q, h, w) float32."""
+        resized = F.interpolate(
+            self.mask_logits[None], size=self.padded_size, mode="bilinear", align_corners=False
+        )
+        return resized[0, :, : self.size[0], : self.size[1]]
+
+    @cached_property
+    def masks(self) -> Tensor:
+        """Masks at the network's input size, (Q, h, w) float32 in [0, 1]; kept once computed."""
+        return self.input_logits().sigmoid()
