@@ -31,11 +31,12 @@ from ovseg.modeling.ovseg import OVSeg, build_region_classifier
 from ovseg.modeling.proposer import MaskFormerProposer
 from ovseg.modeling.region_classifier import RegionClassifier
 from ovseg.proposals import FileProposer, GridProposer, InstanceProposer, RegionProposer
-from ovseg.training.weights import RANDOM, find_weights, load_for_evaluation
+from ovseg.training.weights import load_for_evaluation
 from ovseg.utils.files import sha256_of
 from ovseg.utils.resizing import resize_shortest_edge
 from ovseg.vocab import Vocabulary
 from ovseg.weights import catalogue
+from ovseg.weights.find import RANDOM, find_weights
 
 __all__ = [
     "EXPORTS",

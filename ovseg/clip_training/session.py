@@ -20,10 +20,10 @@ from ovseg.data.catalog import register_builtin
 from ovseg.data.pair_files import FolderPairDataset, TarPairDataset, TsvPairDataset
 from ovseg.data.pairs import PairDataset, RecordPairDataset
 from ovseg.mining.records import filter_records
-from ovseg.training.weights import find_weights
 from ovseg.utils.environment import write_environment
 from ovseg.vocab import Vocabulary, class_list
 from ovseg.weights.clip import MASK_EMBEDDING, load_clip_state
+from ovseg.weights.find import find_weights
 from ovseg.weights.load import load_strict
 
 __all__ = ["load_clip", "make_clip_parser", "make_evaluation", "open_pairs", "set_up"]

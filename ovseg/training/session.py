@@ -17,9 +17,9 @@ from ovseg.d2.config import CfgNode
 from ovseg.d2.engine import default_argument_parser
 from ovseg.d2.utils import comm, setup_logger
 from ovseg.training.distributed import share_from_main
-from ovseg.training.weights import find_clip_weights
 from ovseg.utils.environment import environment_record, write_environment
 from ovseg.utils.files import atomic_path
+from ovseg.weights.find import find_clip_weights
 
 __all__ = ["make_parser", "setup"]
 

@@ -65,6 +65,12 @@ def test_a_missing_seed_is_drawn_once_and_found_again_on_resume(tmp_path):
     assert first != started_over.SEED
 
 
+def test_an_evaluation_asks_for_no_clip_weights(tmp_path):
+    words = ["--config-file", "ovseg_swinB", "--eval-only", "OUTPUT_DIR", str(tmp_path)]
+    missing = ["MODEL.CLIP_ADAPTER.CLIP_WEIGHTS", "gone.safetensors"]
+    assert setup(make_parser().parse_args([*words, *missing])).MODEL.CLIP_ADAPTER.CLIP_WEIGHTS == ""
+
+
 def test_a_missing_config_is_an_error_that_says_what_to_give(tmp_path):
     with pytest.raises(ValueError, match=r"--config-file: .*ovseg_tiny"):
         setup(parse(tmp_path))

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 from ovseg.config import load_cfg
-from ovseg.training.session import make_parser, setup
-from ovseg.training.weights import find_clip_weights
+from ovseg.weights.find import find_clip_weights
 
 
 def test_training_starts_clip_from_the_released_weights_of_its_name(monkeypatch, tmp_path):
@@ -24,9 +23,3 @@ def test_clip_weights_random_or_unknown_mean_none(caplog):
     assert not caplog.records
     assert find_clip_weights(load_cfg("ovseg_tiny").MODEL.CLIP_ADAPTER) == ""
     assert "random weights" in caplog.text
-
-
-def test_an_evaluation_asks_for_no_clip_weights(tmp_path):
-    words = ["--config-file", "ovseg_swinB", "--eval-only", "OUTPUT_DIR", str(tmp_path)]
-    missing = ["MODEL.CLIP_ADAPTER.CLIP_WEIGHTS", "gone.safetensors"]
-    assert setup(make_parser().parse_args([*words, *missing])).MODEL.CLIP_ADAPTER.CLIP_WEIGHTS == ""
