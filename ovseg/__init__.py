@@ -19,15 +19,16 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
 
 
-def load(name_or_path: str = "ovseg_tiny", **kwargs: Any) -> Predictor:
+def load(name_or_path: str | None = None, **kwargs: Any) -> Predictor:
     """Load a trained segmenter by catalogue name or from a weights file.
 
     Args:
-        name_or_path: a name of `ovseg.weights.catalogue.entries()`, a local file or a URL.
+        name_or_path: a name of `ovseg.weights.catalogue.entries()`, a local file or a URL; None
+            for what the config names, and without a config for the bundled "ovseg_tiny".
         **kwargs: `config`, `device` and `opts`, see `ovseg.predictor.load`.
 
     Returns:
-        A `Predictor`, ready for `.segment(image, names)`.
+        A `Predictor`, ready for `.segment(image, names)` and `.set_image(image)`.
 
     Raises:
         FileNotFoundError: if neither a catalogue entry nor a file has that name.

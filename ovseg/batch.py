@@ -159,7 +159,7 @@ def segment_files(
             continue
         start = time.perf_counter()
         try:
-            result = predictor.segment(source.path, vocabulary)
+            result = predictor.segment(source.path, vocabulary, proposals=proposals)
             files = result.save(output, stem=stem, views=views, proposals=proposals)
         except (OSError, ValueError, RuntimeError, MemoryError) as error:
             _log.debug("%s failed", source.path, exc_info=True)

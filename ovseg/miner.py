@@ -13,10 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from ovseg.config import load_cfg
 from ovseg.d2.config import CfgNode
@@ -29,12 +26,11 @@ from ovseg.mining.records import filter_records, read_records
 from ovseg.mining.report import write_report
 from ovseg.modeling.ovseg import OVSeg, build_region_classifier
 from ovseg.modeling.proposer import MaskFormerProposer
-from ovseg.modeling.region_classifier import RegionClassifier
+from ovseg.modeling.region_scorer import ClipScorer
 from ovseg.proposals import FileProposer, GridProposer, InstanceProposer, RegionProposer
 from ovseg.training.weights import load_for_evaluation
 from ovseg.utils.files import sha256_of
 from ovseg.utils.resizing import resize_shortest_edge
-from ovseg.vocab import Vocabulary
 from ovseg.weights import catalogue
 from ovseg.weights.find import RANDOM, find_weights
 
@@ -42,7 +38,6 @@ __all__ = [
     "EXPORTS",
     "PRECISIONS",
     "PROPOSALS",
-    "ClipScorer",
     "ModelChoice",
     "after_mining",
     "load_parts",
@@ -53,107 +48,6 @@ PROPOSALS = ("model", "instances:FILE", "classes:FILE", "files:FOLDER", "grid:RO
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 EXPORTS = ("tsv", "colour-key", "webdataset", "coco")
 DEFAULT_CONFIG = "ovseg_tiny"
-
-
-class ClipScorer:
-    """Compares regions with nouns by CLIP on the masked crops, as OVSeg does at inference.
-
-    Args:
-        classifier: crops the regions and holds CLIP.
-        name: which CLIP it is; recorded with every pair.
-        templates: name of the templates that nouns are put into, or the templates.
-        dtype: compute the regions' features in this precision where torch's autocast allows;
-            None: as the weights are.
-    """
-
-    def __init__(
-        self,
-        *,
-        classifier: RegionClassifier,
-        name: str,
-        templates: str | Sequence[str] = "vild",
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        self.classifier = classifier.eval()
-        self.name = name
-        self.templates = templates
-        self.dtype = dtype
-
-    def __call__(self, image: np.ndarray, masks: np.ndarray, texts: Sequence[str]) -> np.ndarray:
-        """Score the regions of one picture; see `ovseg.mining.parts.RegionScorer`."""
-        return self.score_batch([image], [masks], [texts])[0]
-
-    @torch.no_grad()
-    def score_batch(
-        self,
-        images: Sequence[np.ndarray],
-        masks: Sequence[np.ndarray],
-        texts: Sequence[Sequence[str]],
-    ) -> list[np.ndarray]:
-        """Score the regions of several pictures; see `ovseg.mining.parts.BatchScorer`."""
-        regions = F.normalize(self._encode(images, masks), dim=-1)  # (sum of V, D)
-        parts = regions.split([len(one) for one in masks])
-        return [
-            (part @ self._text_features(names).T).cpu().numpy()
-            for part, names in zip(parts, texts, strict=True)
-        ]
-
-    def _encode(self, images: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> Tensor:
-        """Features of all regions, full batches across pictures: (sum of V, D)."""
-        adapter = self.classifier
-        encoded = [adapter.pixel_mean.new_empty(0, adapter.clip_model.embed_dim)]
-        waiting: list[tuple[Tensor, Tensor]] = []
-        count = 0
-        for crops in self._crops(images, masks):
-            waiting.append(crops)
-            count += len(crops[0])
-            while count >= adapter.chunk_size:
-                batch, waiting = _take(waiting, adapter.chunk_size)
-                count -= adapter.chunk_size
-                encoded.append(self._forward(*batch))
-        if count:
-            encoded.append(self._forward(*_take(waiting, count)[0]))
-        return torch.cat(encoded)
-
-    def _crops(
-        self, images: Sequence[np.ndarray], masks: Sequence[np.ndarray]
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Regions (n, 3, S, S) and masks (n, 1, S, S), at most a batch at a time."""
-        adapter = self.classifier
-        device, step = adapter.pixel_mean.device, adapter.chunk_size
-        for image, found in zip(images, masks, strict=True):
-            pixels = torch.from_numpy(image).to(device).permute(2, 0, 1).float()  # (3, H, W)
-            normalised = (pixels - adapter.pixel_mean[0]) / adapter.pixel_std[0]
-            regions = torch.from_numpy(found).to(device)  # (V, H, W) bool
-            if adapter.matting:
-                regions = regions.float()
-            valid, boxes = adapter.locate(regions)
-            if not bool(valid.all()):
-                raise ValueError("expected regions that are not empty, got an empty one")
-            for start in range(0, len(boxes), step):
-                chunk = slice(start, start + step)
-                yield adapter.crop_regions(normalised, list(regions[chunk]), boxes[chunk])
-
-    def _forward(self, regions: Tensor, prompts: Tensor) -> Tensor:
-        adapter = self.classifier
-        with torch.autocast(regions.device.type, dtype=self.dtype, enabled=self.dtype is not None):
-            features = adapter.clip_model.visual(regions, prompts if adapter.mask_prompt else None)
-        return features.float()
-
-    def _text_features(self, texts: Sequence[str]) -> Tensor:
-        """Unit rows (N, D). Each noun is encoded alone: its row depends on no other noun."""
-        bank = self.classifier.text_bank
-        rows = [bank.features(Vocabulary.make([text], templates=self.templates)) for text in texts]
-        return torch.cat([self.classifier.pixel_mean.new_empty(0, rows[0].shape[1]), *rows])
-
-
-def _take(
-    waiting: list[tuple[Tensor, Tensor]], count: int
-) -> tuple[tuple[Tensor, Tensor], list[tuple[Tensor, Tensor]]]:
-    """Split crops into the first `count` and the rest."""
-    regions, prompts = (torch.cat(tensors) for tensors in zip(*waiting, strict=True))
-    rest = [(regions[count:], prompts[count:])] if len(regions) > count else []
-    return (regions[:count], prompts[:count]), rest
 
 
 @dataclasses.dataclass(frozen=True)

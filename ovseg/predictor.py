@@ -7,11 +7,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,31 +20,26 @@ import ovseg
 from ovseg import d2
 from ovseg.config import load_cfg
 from ovseg.d2.modeling import build_model
-from ovseg.regions import list_proposals, region_scores
+from ovseg.modeling.segmentor import Encoding, SegmentationModel, Segmentor
+from ovseg.modeling.views import build_views
 from ovseg.segmentation import Segmentation
-from ovseg.tinyscapes import ALL_NAMES
-from ovseg.utils.files import sha256_of
 from ovseg.utils.images import pil_to_rgb, read_image
 from ovseg.utils.resizing import resize_shortest_edge
 from ovseg.visualization import BLANK
-from ovseg.vocab import Vocabulary, class_list_names
+from ovseg.vocab import Vocabulary
 from ovseg.weights import catalogue
-from ovseg.weights.ovseg import load_ovseg_weights
+from ovseg.weights.record import known_models, load_named
 
 if TYPE_CHECKING:
     from ovseg.d2.config import CfgNode
-    from ovseg.modeling import MaskFormer
 
 ImageLike = str | Path | Image.Image | np.ndarray
 
 DEFAULT_WEIGHTS = "ovseg_tiny"
-RANDOM_WEIGHTS = "random"
-
-_log = logging.getLogger(__name__)
 
 
 def load(
-    name_or_path: str | Path | None = DEFAULT_WEIGHTS,
+    name_or_path: str | Path | None = None,
     *,
     config: str | Path | None = None,
     device: str | None = None,
@@ -56,7 +50,8 @@ def load(
     Args:
         name_or_path: name in ``ovseg.weights.catalogue.entries()``, path or address of a
             checkpoint; "random" for a model with random weights, to try out a
-            configuration; None for the config's own ``MODEL.WEIGHTS``.
+            configuration; None for the config's own ``MODEL.WEIGHTS``, and without a config for
+            the bundled "ovseg_tiny".
         config: config file or shipped name such as "ovseg_swinB"; by default the one that the
             catalogue gives for the weights.
         device: "cpu", "cuda", "cuda:1"; by default the GPU if there is one.
@@ -74,15 +69,14 @@ def load(
     config = _config_for(name_or_path) if config is None else config
     cfg = load_cfg(config, ["MODEL.DEVICE", _pick_device(device), *opts])
     wanted = str(name_or_path) if name_or_path is not None else cfg.MODEL.WEIGHTS
-    if not wanted:
-        raise ValueError(
-            f"{config}: MODEL.WEIGHTS is empty; name the weights to load, one of "
-            f"{_known_weights()}, a path or an address"
-        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # "random" weights, too, are the same every time
-        model = cast("MaskFormer", build_model(cfg))
-    weights = _load_weights(model, wanted)
+        model = build_model(cfg)
+    if not isinstance(model, SegmentationModel):
+        raise ValueError(
+            f"MODEL.META_ARCHITECTURE: expected a SegmentationModel, got {type(model).__name__}"
+        )
+    weights = load_named(model, wanted)
     return Predictor.from_config(cfg, model, provenance=_provenance(config, cfg, weights))
 
 
@@ -90,37 +84,40 @@ class Predictor:
     """Segments pictures with one model; the vocabulary is given with each picture.
 
     Args:
-        model: an OVSeg or MaskFormer; only its ``predict_masks(batched_inputs, vocabulary)`` is
-            called.
+        model: any segmentor.
         short_side: the picture's shorter side is scaled to this many pixels for the network.
         max_side: unless its longer side would then exceed this.
         templates: prompt templates for plain class names: a known list's name, or the strings.
-        mask_threshold: value above which a pixel belongs to a proposal (paper: 0.4).
+        synonyms: what stands for a class of a benchmark, see `Vocabulary.from_classes`.
         provenance: facts to be kept with each result.
     """
 
     def __init__(
         self,
         *,
-        model: MaskFormer,
+        model: Segmentor,
         short_side: int,
         max_side: int,
         templates: str | Sequence[str] = "vild",
-        mask_threshold: float = 0.4,
+        synonyms: str = "list",
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model.eval()
         self.short_side = short_side
         self.max_side = max_side
         self.templates = templates
-        self.mask_threshold = mask_threshold
+        self.synonyms = synonyms
         self.provenance = dict(provenance or {})
 
     @classmethod
     def from_config(
-        cls, cfg: CfgNode, model: MaskFormer, *, provenance: Mapping[str, Any] | None = None
+        cls,
+        cfg: CfgNode,
+        model: SegmentationModel,
+        *,
+        provenance: Mapping[str, Any] | None = None,
     ) -> Predictor:
-        """Wrap a built model as its config says.
+        """Wrap a built model as its config says, in the views of `cfg.TEST`, too.
 
         Args:
             cfg: the config that the model was built from.
@@ -130,16 +127,12 @@ class Predictor:
         Returns:
             The predictor.
         """
-        adapter = cfg.MODEL.CLIP_ADAPTER
-        predefined = adapter.TEXT_TEMPLATES == "predefined"
         return cls(
-            model=model,
+            model=build_views(cfg, model),
             short_side=cfg.INPUT.MIN_SIZE_TEST,
             max_side=cfg.INPUT.MAX_SIZE_TEST,
-            templates=(
-                tuple(adapter.PREDEFINED_PROMPT_TEMPLATES) if predefined else adapter.TEXT_TEMPLATES
-            ),
-            mask_threshold=adapter.MASK_THR,
+            templates=model.templates,
+            synonyms=model.synonyms,
             provenance=provenance,
         )
 
@@ -182,12 +175,7 @@ class Predictor:
         Raises:
             ValueError: an unknown benchmark.
         """
-        if name == "tinyscapes":
-            return self.vocabulary(ALL_NAMES, background=background)
-        known = [*class_list_names(), "tinyscapes"]
-        if name not in known:
-            raise ValueError(f"vocabulary: expected one of {known}, got {name!r}")
-        made = Vocabulary.benchmark(name, templates=self.templates)
+        made = Vocabulary.benchmark(name, templates=self.templates, synonyms=self.synonyms)
         if background is None or made.background is not None:
             return made
         names, prompts = made.names, made.prompts
@@ -195,12 +183,32 @@ class Predictor:
             names, prompts = (*names, background), (*prompts, (background,))
         return replace(made, names=names, prompts=prompts, background=names.index(background))
 
+    def set_image(self, image: ImageLike) -> EncodedPicture:
+        """Do for a picture all that does not depend on words; ask it then any words.
+
+        Args:
+            image: a file, a PIL image, or an (H, W, 3) uint8 RGB array.
+
+        Returns:
+            The picture; its `segment` answers in the time of decoding. It holds what the model
+            found, some hundred megabytes for a full-size one, until it is dropped.
+
+        Raises:
+            ValueError: unusable image array.
+            OSError: the file cannot be read.
+        """
+        picture = self._encode(image)
+        with torch.no_grad():
+            self.model.prefetch(picture.encoding)
+        return picture
+
     def segment(
         self,
         image: ImageLike,
         names: Sequence[str] | Vocabulary,
         *,
         background: str | None = None,
+        proposals: bool = False,
     ) -> Segmentation:
         """Cut a picture into the regions of the classes named.
 
@@ -209,6 +217,7 @@ class Predictor:
             names: class names, or a vocabulary.
             background: a further class for everything else, such as "others". Without it, and in
                 the semantic inference mode, every pixel goes to one of ``names``.
+            proposals: also list the model's masks, where it has any.
 
         Returns:
             The segmentation, at the picture's own size.
@@ -217,27 +226,24 @@ class Predictor:
             ValueError: unusable image array or names.
             OSError: the file cannot be read.
         """
-        vocabulary = self.vocabulary(names, background=background)
+        vocabulary = self.vocabulary(names, background=background)  # a wrong one fails at once
+        return self._encode(image).segment(vocabulary, proposals=proposals)
+
+    @torch.no_grad()
+    def _encode(self, image: ImageLike) -> EncodedPicture:
         picture = to_rgb(image)  # (H, W, 3)
-        height, width = picture.shape[:2]
         small = resize_shortest_edge(picture, self.short_side, self.max_side)  # (h, w, 3)
-        tensor = torch.from_numpy(np.ascontiguousarray(small.transpose(2, 0, 1)))  # (3, h, w)
-        record = {"image": tensor, "height": height, "width": width}
-        with torch.no_grad():
-            [prediction] = self.model.predict_masks([record], vocabulary)
-            labels = prediction.labels(blank=BLANK).to("cpu", torch.int32).numpy()  # (H, W)
-            scores = region_scores(prediction, labels)
-            proposals = list_proposals(prediction, threshold=self.mask_threshold)
-        source = {"image": str(image)} if isinstance(image, str | Path) else {}
-        return Segmentation(
-            image=picture,
-            labels=labels,
-            names=vocabulary.names,
-            scores=scores,
-            proposals=proposals,
-            background=vocabulary.background,
-            provenance={**source, **self.provenance, "templates": len(vocabulary.templates)},
-        )
+        inputs: dict[str, Any] = {
+            "image": torch.from_numpy(np.ascontiguousarray(small.transpose(2, 0, 1))),  # (3, h, w)
+            "height": picture.shape[0],
+            "width": picture.shape[1],
+            "original": picture,
+        }
+        file = {}
+        if isinstance(image, str | Path):
+            file, inputs["image_id"] = {"image": str(image)}, Path(image).stem
+        [encoding] = self.model.encode([inputs])
+        return EncodedPicture(self, picture, encoding, file)
 
     def describe(self) -> str:
         """Say in plain text which weights and which software this is.
@@ -253,6 +259,67 @@ class Predictor:
             f"weights: {'  '.join(part for part in known if part)}\n"
             f"model:   {facts['config']} on {facts['device']}, "
             f"detectron2 backend: {facts['backend']}"
+        )
+
+
+class EncodedPicture:
+    """A picture that is ready to be asked for words; made by `Predictor.set_image`.
+
+    Args:
+        predictor: whose model encoded it.
+        image: (H, W, 3) uint8 RGB.
+        encoding: what the model found.
+        file: the picture's file as provenance, where it has one.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        image: np.ndarray,
+        encoding: Encoding,
+        file: Mapping[str, Any],
+    ) -> None:
+        self.predictor = predictor
+        self.image = image
+        self.encoding = encoding
+        self._file = file
+
+    @torch.no_grad()
+    def segment(
+        self,
+        names: Sequence[str] | Vocabulary,
+        *,
+        background: str | None = None,
+        proposals: bool = False,
+    ) -> Segmentation:
+        """Cut the picture into the regions of the classes named; see `Predictor.segment`.
+
+        Args:
+            names: class names, or a vocabulary.
+            background: a further class for everything else.
+            proposals: also list the model's masks, where it has any.
+
+        Returns:
+            The segmentation, at the picture's own size.
+
+        Raises:
+            ValueError: unusable names.
+        """
+        vocabulary = self.predictor.vocabulary(names, background=background)
+        prediction = self.predictor.model.decode(self.encoding, vocabulary)
+        labels = prediction.labels(blank=BLANK).to("cpu", torch.int32).numpy()  # (H, W)
+        return Segmentation(
+            image=self.image,
+            labels=labels,
+            names=vocabulary.names,
+            scores=prediction.region_scores(labels),
+            proposals=prediction.proposals() if proposals else None,
+            background=vocabulary.background,
+            provenance={
+                **self._file,
+                **self.predictor.provenance,
+                "templates": len(vocabulary.templates),
+            },
         )
 
 
@@ -289,11 +356,6 @@ def to_rgb(image: ImageLike) -> np.ndarray:
 # -- loading ---------------------------------------------------------------------------------
 
 
-def _known_weights() -> list[str]:
-    models = [name for name, entry in catalogue.entries().items() if entry.config]
-    return [*models, RANDOM_WEIGHTS]
-
-
 def _pick_device(device: str | None) -> str:
     if device is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -314,25 +376,8 @@ def _config_for(name_or_path: str | Path | None) -> str:
             return entry.config
     raise ValueError(
         f"config: expected the config that {wanted!r} was trained with, got none; "
-        f"give one such as 'ovseg_swinB', or weights from the catalogue: {_known_weights()}"
+        f"give one such as 'ovseg_swinB', or weights from the catalogue: {known_models()}"
     )
-
-
-def _load_weights(model: MaskFormer, wanted: str) -> dict[str, str]:
-    """Load weights strictly and say which they were: name, path, sha256, licence."""
-    if wanted == RANDOM_WEIGHTS:
-        _log.warning("random weights: the regions found mean nothing")
-        return {"name": RANDOM_WEIGHTS, "path": "", "sha256": "", "licence": "none"}
-    path = catalogue.resolve(wanted)
-    load_ovseg_weights(model, path)
-    entries = catalogue.entries().values()
-    entry = next((e for e in entries if wanted in (e.name, e.filename, e.url)), None)
-    return {
-        "name": entry.name if entry else path.stem,
-        "path": str(path),
-        "sha256": sha256_of(path),
-        "licence": entry.licence if entry else "unknown (not from the catalogue)",
-    }
 
 
 def _provenance(config: str | Path, cfg: CfgNode, weights: Mapping[str, str]) -> dict[str, Any]:

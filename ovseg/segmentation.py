@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ovseg import visualization
-from ovseg.regions import Proposal
+from ovseg.modeling.prediction import Proposal
 from ovseg.utils.files import atomic_path
 from ovseg.utils.images import write_png
 from ovseg.utils.masks import encode_rle
@@ -58,7 +58,8 @@ class Segmentation:
             over the class's pixels, each mask weighted by its value there: the confidence with
             which its pixels were named. A class without pixels has score 0. Scores rank regions;
             they are not calibrated probabilities.
-        proposals: the surviving masks with their top classes, best first.
+        proposals: the surviving masks with their top classes, best first; None where they were
+            not asked for (``segment(..., proposals=True)``).
         background: index of the explicit background class, or None.
         provenance: what produced this: weights, config, backend, versions.
     """
@@ -67,7 +68,7 @@ class Segmentation:
     labels: np.ndarray = field(repr=False)
     names: tuple[str, ...]
     scores: np.ndarray
-    proposals: tuple[Proposal, ...] = field(default=(), repr=False)
+    proposals: tuple[Proposal, ...] | None = field(default=None, repr=False)
     background: int | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
@@ -223,6 +224,9 @@ class Segmentation:
             ``blank_value`` (of the PNG label map), ``unlabelled_pixels``, ``classes`` (as
             :meth:`to_coco_rle`, plus ``share`` and ``color``), ``provenance``, and on request
             ``proposals``.
+
+        Raises:
+            ValueError: the masks are wanted and were not listed.
         """
         colors = visualization.palette(self.names, background=self.background)
         height, width = self.labels.shape
@@ -242,6 +246,11 @@ class Segmentation:
             "provenance": dict(self.provenance),
         }
         if proposals:
+            if self.proposals is None:
+                raise ValueError(
+                    "proposals: the model's masks were not listed; ask for them with "
+                    "segment(..., proposals=True)"
+                )
             described["proposals"] = [_describe(p, self.names) for p in self.proposals]
         return described
 
@@ -267,7 +276,7 @@ class Segmentation:
             (``<stem>_<view>.jpg|png``).
 
         Raises:
-            ValueError: an unknown view.
+            ValueError: an unknown view, or masks that were not listed.
         """
         check_views(views)
         folder = Path(directory)

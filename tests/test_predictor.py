@@ -9,23 +9,21 @@ import torch
 from PIL import Image
 
 import ovseg
-from ovseg.modeling import MaskPrediction
+from ovseg.modeling import Encoding, MaskPrediction
 from ovseg.predictor import Predictor, load, to_rgb
-from ovseg.regions import list_proposals, region_scores
 from ovseg.vocab import Vocabulary
+from tests.modeling.tiny import FixedScores
 
 
-class HalvesModel(torch.nn.Module):
+class HalvesModel(FixedScores):
     """Calls the left half class 0 and the right half class 1."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(torch.empty(0))
         self.seen: list[tuple[dict[str, Any], Vocabulary]] = []
 
-    def predict_masks(
-        self, batched_inputs: list[dict[str, Any]], vocabulary: Vocabulary
-    ) -> list[MaskPrediction]:
-        [record] = batched_inputs
+    def decode(self, encoding: Encoding, vocabulary: Vocabulary) -> MaskPrediction:
+        record = encoding.inputs
         self.seen.append((record, vocabulary))
         _, height, width = record["image"].shape
         masks = torch.zeros(3, height, width)
@@ -33,16 +31,14 @@ class HalvesModel(torch.nn.Module):
         masks[1, :, width // 2 :] = 0.5
         scores = torch.zeros(3, len(vocabulary))
         scores[0, 0], scores[1, 1] = 0.9, 0.6
-        return [
-            MaskPrediction(
-                masks=masks,
-                class_scores=scores,
-                proposal_scores=scores / 2,
-                clip_scores=scores / 3,
-                valid=torch.tensor([True, True, False]),
-                output_size=(record["height"], record["width"]),
-            )
-        ]
+        return MaskPrediction(
+            masks=masks,
+            class_scores=scores,
+            proposal_scores=scores / 2,
+            clip_scores=scores / 3,
+            valid=torch.tensor([True, True, False]),
+            output_size=encoding.output_size,
+        )
 
 
 @pytest.fixture
@@ -86,9 +82,9 @@ def test_scores_weigh_masks_by_their_values() -> None:
         valid=torch.ones(2, dtype=torch.bool),
         output_size=(1, 2),
     )
-    scores = region_scores(prediction, np.array([[0, 1]], np.int32))
+    scores = prediction.region_scores(np.array([[0, 1]], np.int32))
     assert scores.tolist() == pytest.approx([(0.8 + 0.25 * 0.4) / 1.25, 0.7])
-    assert region_scores(prediction, np.array([[-1, -1]])).tolist() == [0.0, 0.0]
+    assert prediction.region_scores(np.array([[-1, -1]])).tolist() == [0.0, 0.0]
 
 
 def test_score_of_a_region_below_the_network_grid_is_that_of_the_best_mask() -> None:
@@ -102,7 +98,7 @@ def test_score_of_a_region_below_the_network_grid_is_that_of_the_best_mask() -> 
     )
     labels = np.zeros((8, 8), np.int32)
     labels[7, 7] = 1
-    assert region_scores(prediction, labels).tolist() == pytest.approx([0.2, 0.7])
+    assert prediction.region_scores(labels).tolist() == pytest.approx([0.2, 0.7])
 
 
 def test_scores_without_any_mask() -> None:
@@ -114,12 +110,12 @@ def test_scores_without_any_mask() -> None:
         valid=torch.zeros(0, dtype=torch.bool),
         output_size=(4, 4),
     )
-    assert region_scores(prediction, np.zeros((4, 4), np.int32)).tolist() == [0.0, 0.0]
-    assert list_proposals(prediction, threshold=0.4) == ()
+    assert prediction.region_scores(np.zeros((4, 4), np.int32)).tolist() == [0.0, 0.0]
+    assert prediction.proposals() == ()
 
 
 def test_proposals_are_the_surviving_masks_best_first(predictor: Predictor) -> None:
-    proposals = predictor.segment(picture(), ["sky", "tree"]).proposals
+    proposals = predictor.segment(picture(), ["sky", "tree"], proposals=True).proposals
     assert [(p.label, p.score) for p in proposals] == [
         (0, pytest.approx(0.9)),
         (1, pytest.approx(0.6)),
@@ -157,7 +153,7 @@ def test_benchmark_with_a_background_of_its_own_choice(predictor: Predictor) -> 
 
 
 def test_unknown_benchmark_lists_the_known_ones(predictor: Predictor) -> None:
-    with pytest.raises(ValueError, match=r"'ade20k_150'.*'tinyscapes'.*got 'ade'"):
+    with pytest.raises(ValueError, match=r"got 'ade'; valid: ade20k_150, .*tinyscapes"):
         predictor.benchmark("ade")
 
 
@@ -186,7 +182,9 @@ def test_grey_and_turned_pictures_are_made_rgb_and_upright(tmp_path: Path) -> No
 
 
 def test_same_picture_twice_gives_the_same_result(predictor: Predictor) -> None:
-    first, second = (predictor.segment(picture(), ["sky", "tree"]) for _ in range(2))
+    first, second = (
+        predictor.segment(picture(), ["sky", "tree"], proposals=True) for _ in range(2)
+    )
     assert first.to_dict(proposals=True) == second.to_dict(proposals=True)
 
 
@@ -210,3 +208,47 @@ def test_random_weights_are_the_same_every_time_and_say_so() -> None:
     result = first.segment(picture(64, 80), ["sky", "tree"])
     assert result.labels.shape == (64, 80)
     assert 0.0 < result.scores.max() <= 1.0
+
+
+def test_proposals_are_listed_for_those_who_ask(predictor: Predictor) -> None:
+    result = predictor.segment(picture(), ["sky", "tree"])
+    assert result.proposals is None
+    with pytest.raises(ValueError, match=r"proposals: .*segment\(..., proposals=True\)"):
+        result.to_dict(proposals=True)
+
+
+def test_one_picture_answers_many_questions_from_one_encoding() -> None:
+    predictor = ovseg.load("ovseg_tiny", device="cpu")
+    pixels = picture(64, 80)
+    expected = [predictor.segment(pixels, names) for names in (["sky", "tree"], ["sea", "boat"])]
+    encoded = predictor.set_image(pixels)
+    model = predictor.model
+    for part in (model.backbone, model.sem_seg_head, model.clip_adapter.clip_model.visual):
+        part.forward = None  # nothing of the picture's side runs again
+    for names, wanted in ((["sky", "tree"], expected[0]), (["sea", "boat"], expected[1])):
+        found = encoded.segment(names)
+        assert found.names == tuple(names)
+        np.testing.assert_array_equal(found.labels, wanted.labels)
+        np.testing.assert_allclose(found.scores, wanted.scores, rtol=1e-6)
+
+
+def test_scales_and_flips_of_the_config_reach_the_predictor() -> None:
+    opts = ["TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(48, 64)"]
+    plain = ovseg.load("ovseg_tiny", device="cpu")
+    augmented = ovseg.load("ovseg_tiny", device="cpu", opts=opts)
+    pixels = picture(48, 60)
+    assert augmented.model.short_sides == (48, 64)
+    few = augmented.set_image(pixels).segment(["sky", "tree", "sea"])
+    np.testing.assert_array_equal(
+        few.labels, augmented.segment(pixels, ["sky", "tree", "sea"]).labels
+    )
+    assert (few.scores != plain.segment(pixels, ["sky", "tree", "sea"]).scores).any()
+    assert few.proposals is None and augmented.model.output == "labels"
+
+
+def test_a_benchmarks_synonyms_follow_the_config() -> None:
+    listed = ovseg.load("random", config="ovseg_tiny", device="cpu")
+    key = "MODEL.CLIP_ADAPTER.SYNONYMS"
+    named = ovseg.load("random", config="ovseg_tiny", device="cpu", opts=[key, "none"])
+    many, one = (each.benchmark("pascal_voc_21").prompts[0] for each in (listed, named))
+    assert len(many) > 1 and one == ("background",)

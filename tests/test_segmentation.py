@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from ovseg.regions import Proposal
+from ovseg.modeling.prediction import Proposal
 from ovseg.segmentation import Segmentation
 
 

@@ -75,7 +75,7 @@ def main(args: argparse.Namespace) -> dict[str, object]:
     prompts = [template.format(name) for name, *_ in vocabulary.prompts[: args.texts]]
     out_height, out_width = args.output_size or args.size
     inputs = [{"image": image, "height": out_height, "width": out_width}]
-    [prediction] = model.predict_masks(inputs, vocabulary)
+    [prediction] = model.predict(inputs, vocabulary)
     maps = compare_label_maps(
         prediction, repeats=args.repeats, limit_bytes=round(args.limit_gib * 2**30)
     )

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where it is not installed
 
+from ovseg.d2.config import CfgNode
 from ovseg.d2.modeling import build_model
 from ovseg.data.catalog import register_builtin
 from ovseg.data.loaders import build_train_loader
-from ovseg.evaluation.evaluate import evaluate
+from ovseg.evaluation.evaluate import Results, evaluate
+from ovseg.modeling.segmentor import Segmentor
+from ovseg.modeling.views import build_views
 from ovseg.training.distributed import run_distributed
 from ovseg.training.loop import train
 from ovseg.training.session import make_parser, setup
@@ -26,15 +30,19 @@ def main(args: argparse.Namespace) -> None:
     if args.eval_only:
         run_directory = Path(cfg.OUTPUT_DIR) if args.resume else None
         loaded = load_for_evaluation(model, cfg.MODEL.WEIGHTS, run_directory=run_directory)
-        evaluate(cfg, model, weights=loaded)
+        evaluate(cfg, build_views(cfg, model), weights=loaded)
         return
+
+    def evaluate_in_views(cfg: CfgNode, model: Segmentor) -> Mapping[str, Results]:
+        return evaluate(cfg, build_views(cfg, model))
+
     train(
         cfg,
         model,
         resume=args.resume,
         make_loader=build_train_loader,
         initialise=lambda: load_for_training(model, cfg.MODEL.WEIGHTS),
-        evaluate=evaluate if cfg.DATASETS.TEST else None,
+        evaluate=evaluate_in_views if cfg.DATASETS.TEST else None,
     )
 
 

@@ -21,7 +21,7 @@ from ovseg.data.dataset_yaml import resolve_dataset
 from ovseg.data.splits import TEST_SPLIT_FLAG, SplitError, require_tunable
 from ovseg.evaluation.manifest import make_manifest
 from ovseg.training.weights import load_for_evaluation
-from ovseg.tuning.cache import ScoreCache
+from ovseg.tuning.cache import EncodingCache
 from ovseg.tuning.report import text_tables, write_tuning
 from ovseg.tuning.sweep import CLIP_ONLY, MASK_CLASSIFIER_ONLY, Setting
 from ovseg.tuning.tune import Grid, Tuning, template_vocabularies, tune
@@ -87,7 +87,7 @@ def main(args: argparse.Namespace) -> Tuning:
         cfg,
         model,
         dataset,
-        cache=ScoreCache.from_config(cfg, model, args.cache or folder / "cache"),
+        cache=EncodingCache.from_config(cfg, model, args.cache or folder / "cache"),
         grid=grid,
         metric=args.metric,
         images=args.images,

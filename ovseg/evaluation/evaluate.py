@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
@@ -28,22 +28,31 @@ from ovseg.evaluation.journal import Journal, JournalError
 from ovseg.evaluation.manifest import evaluation_key, make_manifest
 from ovseg.evaluation.protocol import check_protocol, report_protocol
 from ovseg.evaluation.results import load_result, write_json
-from ovseg.modeling.segmentor import Segmentor
-from ovseg.modeling.views.augmentation import AugmentedSegmentor
-from ovseg.modeling.views.dense_crf import DenseCRF
-from ovseg.modeling.views.tiles import SlidingWindow
 from ovseg.vocab import Vocabulary
 
-__all__ = ["evaluate", "wrap_for_testing"]
+__all__ = ["Results", "evaluate"]
 
 logger = logging.getLogger(__name__)
 
 Results = Mapping[str, Mapping[str, float]]
 
 
+@runtime_checkable
+class OpenVocabulary(Protocol):
+    """What an evaluation asks of a model besides its answers; see `ovseg.modeling.Segmentor`."""
+
+    def find_vocabulary(self, batched_inputs: Sequence[Mapping[str, Any]]) -> Vocabulary:
+        """Find the vocabulary that the inputs name."""
+        ...
+
+    def protocol(self) -> Mapping[str, str | int | float | bool]:
+        """State the choices of inference that papers leave out of their tables."""
+        ...
+
+
 def evaluate(
     cfg: CfgNode,
-    model: Segmentor,
+    model: nn.Module,
     *,
     weights: Mapping[str, str] | None = None,
     make_loader: Callable[..., Any] = build_test_loader,
@@ -58,8 +67,9 @@ def evaluate(
     settings; with others it is refused.
 
     Args:
-        cfg: the full config; names the data sets and, with TEST.AUG.ENABLED, the scales.
-        model: on its device, not wrapped.
+        cfg: the full config; names the data sets.
+        model: on its device, in the views that `cfg.TEST` asks for
+            (`ovseg.modeling.build_views`).
         weights: what the model runs with (name, file, sha256), kept in the manifest.
         make_loader: makes the loader of one data set from config and name; `done`, names of files
             to leave out, comes only where an evaluation is continued.
@@ -81,7 +91,6 @@ def evaluate(
     names = [resolve_dataset(entry) for entry in cfg.DATASETS.TEST]
     for name in names:
         check_protocol(cfg, name)
-    subject = wrap_for_testing(cfg, model)
     results: OrderedDict[str, Results] = OrderedDict()
     journals = []
     for name in names:
@@ -99,7 +108,7 @@ def evaluate(
             loader = make_loader(cfg, name, **done)
             evaluator = SemSegEvaluator(name, output_dir=folder, journal=journal, restored=restored)
             journals.append(journal)
-        results[name] = inference_on_dataset(subject, loader, evaluator)
+        results[name] = inference_on_dataset(model, loader, evaluator)
         if comm.is_main_process():
             logger.info("Results on %s:", name)
             print_csv_format(results[name])
@@ -109,7 +118,7 @@ def evaluate(
                 "seconds": round(time.perf_counter() - began, 2),
                 "images_of_interrupted_runs": len(restored),
             }
-            _leave_manifest(cfg, name, folder, weights, vocabulary, run)
+            _leave_manifest(cfg, name, folder, weights, vocabulary, _protocol(model), run)
     if comm.is_main_process():
         _leave_reports(cfg)
         for journal in journals:
@@ -120,25 +129,14 @@ def evaluate(
     return results
 
 
-def wrap_for_testing(cfg: CfgNode, model: Segmentor) -> nn.Module:
-    """Wrap a model for the sliding window, the augmentation and the CRF that `cfg.TEST` asks for.
-
-    Raises:
-        ImportError: for TEST.DENSE_CRF without the extra `crf`.
-    """
-    window = SlidingWindow.from_config(cfg, model) if cfg.TEST.SLIDING_WINDOW else None
-    subject: nn.Module = window or model
-    if cfg.TEST.AUG.ENABLED:
-        subject = AugmentedSegmentor.from_config(cfg, model, window=window)
-    if cfg.TEST.DENSE_CRF:
-        return DenseCRF(subject, model=model, output=cfg.TEST.OUTPUT)
-    return subject
-
-
 def _vocabulary(model: nn.Module, dataset_name: str) -> Vocabulary | None:
-    if not isinstance(model, Segmentor):
+    if not isinstance(model, OpenVocabulary):
         return None
     return model.find_vocabulary([{"meta": {"dataset_name": dataset_name}}])
+
+
+def _protocol(model: nn.Module) -> dict[str, Any]:
+    return dict(model.protocol()) if isinstance(model, OpenVocabulary) else {}
 
 
 def _journal(
@@ -188,6 +186,7 @@ def _leave_manifest(
     folder: Path,
     weights: Mapping[str, str] | None,
     vocabulary: Vocabulary | None,
+    protocol: Mapping[str, Any],
     run: Mapping[str, Any],
 ) -> None:
     written = (folder / "metrics.json").is_file()
@@ -197,6 +196,7 @@ def _leave_manifest(
         metrics=load_result(folder).metrics if written else {},
         weights=weights,
         vocabulary=vocabulary,
+        protocol=protocol,
         run=run,
         remarks=[cfg.TEST.TUNED_ON] if cfg.TEST.TUNED_ON else [],
     )

@@ -91,6 +91,7 @@ def make_manifest(
     metrics: Mapping[str, Any],
     weights: Mapping[str, str] | None,
     vocabulary: Vocabulary | None = None,
+    protocol: Mapping[str, Any] | None = None,
     run: Mapping[str, Any] | None = None,
     remarks: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -102,6 +103,7 @@ def make_manifest(
         metrics: content of `metrics.json`, empty where the evaluator wrote none.
         weights: name, path and sha256; None where only the config knows.
         vocabulary: what the model was asked for.
+        protocol: the method's own choices of inference, see `ovseg.modeling.Segmentor.protocol`.
         run: of this run and without effect on the numbers: processes, seconds.
         remarks: sentences that belong to the numbers, such as how a setting was chosen.
 
@@ -123,7 +125,7 @@ def make_manifest(
         "dataset": dataset_name,
         "weights": dict(weights or {"name": cfg.MODEL.WEIGHTS}),
         "backend": backend(),
-        "protocol": _protocol(cfg, dataset_name, vocabulary),
+        "protocol": _protocol(cfg, dataset_name, vocabulary, protocol or {}),
         "hashes": hashes,
         "remarks": list(remarks),
         **(run or {}),
@@ -133,19 +135,19 @@ def make_manifest(
 
 
 def _protocol(
-    cfg: CfgNode, dataset_name: str, vocabulary: Vocabulary | None
+    cfg: CfgNode,
+    dataset_name: str,
+    vocabulary: Vocabulary | None,
+    of_method: Mapping[str, str | int | float | bool],
 ) -> dict[str, str | int | float | bool]:
     """State in plain words what papers leave out of their tables."""
-    test, clip = cfg.TEST, cfg.MODEL.CLIP_ADAPTER
+    test = cfg.TEST
     found: dict[str, str | int | float | bool] = {
         "short_side": int(cfg.INPUT.MIN_SIZE_TEST),
         "longest_side": int(cfg.INPUT.MAX_SIZE_TEST),
         "ignore_label": int(MetadataCatalog.get(dataset_name).ignore_label),
-        "templates": str(clip.TEXT_TEMPLATES),
-        "ensemble": bool(clip.CLIP_ENSEMBLE),
-        "ensemble_weight": float(clip.CLIP_ENSEMBLE_WEIGHT),
-        "mask_threshold": float(clip.MASK_THR),
-        "mask_prompt": bool(clip.MASK_PROMPT_FWD),
+        "method": str(cfg.MODEL.META_ARCHITECTURE),
+        **of_method,
         "test_time_augmentation": bool(test.AUG.ENABLED),
         "sliding_window": bool(test.SLIDING_WINDOW),
         "dense_crf": bool(test.DENSE_CRF),

@@ -16,21 +16,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from ovseg.d2.config import CfgNode
 from ovseg.d2.data import MetadataCatalog
 from ovseg.data.loaders import get_records
 from ovseg.data.splits import TEST_SPLIT_FLAG, TUNABLE, Role, require_tunable
-from ovseg.evaluation.confusion import confusion_matrix, scores
-from ovseg.modeling import MaskPrediction, OVSeg
-from ovseg.tuning.cache import CachedPicture, ScoreCache
+from ovseg.evaluation.confusion import scores
+from ovseg.modeling import OVSeg
+from ovseg.tuning.cache import EncodingCache
 from ovseg.tuning.sweep import (
     CLIP_ONLY,
     MASK_CLASSIFIER_ONLY,
+    LabelledEncoding,
     Setting,
-    class_scores,
+    sweep,
 )
 from ovseg.utils.images import ImageError, read_label
 from ovseg.vocab import Vocabulary, templates_by_name
@@ -39,7 +39,6 @@ __all__ = [
     "Grid",
     "TunedSetting",
     "Tuning",
-    "named_masks",
     "template_vocabularies",
     "tune",
 ]
@@ -162,7 +161,7 @@ def tune(
     model: OVSeg,
     dataset_name: str,
     *,
-    cache: ScoreCache,
+    cache: EncodingCache,
     grid: Grid | None = None,
     metric: str = "mIoU",
     images: int | None = None,
@@ -217,29 +216,6 @@ def tune(
     return Tuning(*parts)
 
 
-def named_masks(
-    model: OVSeg, picture: CachedPicture, regions: tuple[Tensor, Tensor], text: Tensor
-) -> MaskPrediction:
-    """Scores of both classifiers for the masks of a picture.
-
-    Args:
-        model: an OVSeg.
-        picture: its masks and the head's embeddings.
-        regions: CLIP's features of the masks, see `CachedPicture.regions`.
-        text: (K + 1, D) text features.
-
-    Returns:
-        A prediction whose final scores are yet the mask classifier's.
-    """
-    adapter = model.clip_adapter
-    features, valid = regions
-    # no-object takes part in the softmax of the head's scores, but not of CLIP's.
-    proposal = adapter.similarity(picture.embeddings, text).softmax(-1)[:, :-1]  # (Q, K)
-    clip = torch.ones_like(proposal)
-    clip[valid] = adapter.similarity(features, text)[:, :-1].softmax(-1)
-    return MaskPrediction(picture.masks, proposal, proposal, clip, valid, picture.output_size)
-
-
 def template_vocabularies(
     cfg: CfgNode, model: OVSeg, dataset_name: str, names: Iterable[str]
 ) -> dict[str, Vocabulary]:
@@ -268,7 +244,7 @@ def _sweep(
     cfg: CfgNode,
     model: OVSeg,
     dataset_name: str,
-    cache: ScoreCache,
+    cache: EncodingCache,
     grid: Grid,
     images: int | None,
     progress: bool,
@@ -277,7 +253,8 @@ def _sweep(
     metadata = MetadataCatalog.get(dataset_name)
     size = len(metadata.stuff_classes)
     vocabularies = template_vocabularies(cfg, model, dataset_name, grid.templates)
-    texts = {name: cache.text_features(each) for name, each in vocabularies.items()}
+    for each in vocabularies.values():
+        cache.read_texts(each)
     totals = {setting: np.zeros((size + 1, size + 1), dtype=np.int64) for setting in grid}
     skipped: dict[str, str] = {}
     count = 0
@@ -285,22 +262,23 @@ def _sweep(
     for record in tqdm(records, desc=dataset_name, unit=" images", disable=not progress):
         try:
             truth = read_label(record["sem_seg_file_name"], classes=size)
-            picture = cache.picture(record)
-            picture.load()
+            picture = LabelledEncoding(cache.encoding(record, grid.thresholds), truth)
         except ImageError as error:
             logger.error("left out: %s", error)
             skipped[str(record["file_name"])] = str(error)
             continue
         count += 1
-        for threshold in grid.thresholds:
-            regions = picture.regions(threshold)
-            for templates, weight in product(grid.templates, grid.weights):
-                named = named_masks(model, picture, regions, texts[templates])
-                merged = replace(named, class_scores=class_scores(named, weight))
-                labels = merged.labels().cpu().numpy()
-                totals[templates, threshold, weight] += confusion_matrix(
-                    labels, truth, size, metadata.ignore_label
-                )
+        for threshold, templates in product(grid.thresholds, grid.templates):
+            counts = sweep(
+                model,
+                picture,
+                vocabularies[templates],
+                grid.weights,
+                threshold=threshold,
+                ignore_label=metadata.ignore_label,
+            )
+            for weight, matrix in counts.items():
+                totals[templates, threshold, weight] += matrix
     if not count:
         raise ValueError(
             f"expected pictures and label maps in {dataset_name!r}, none of {len(records)} could "

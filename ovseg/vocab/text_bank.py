@@ -37,6 +37,16 @@ class TextBank:
         """Forget all features."""
         self._rows.clear()
 
+    def remember(self, vocabulary: Vocabulary, rows: Tensor) -> None:
+        """Take the features of a vocabulary over from elsewhere.
+
+        Args:
+            vocabulary: K classes.
+            rows: (K, D), what `features` returned for them.
+        """
+        keys = [(prompts, vocabulary.templates) for prompts in vocabulary.prompts]
+        self._rows.update(zip(keys, rows, strict=True))
+
     @torch.no_grad()
     def features(self, vocabulary: Vocabulary) -> Tensor:
         """Encode the classes of a vocabulary (OVSeg, section 3.3).

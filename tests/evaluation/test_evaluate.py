@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 from ovseg.d2.data import DatasetCatalog, MetadataCatalog
-from ovseg.evaluation.evaluate import evaluate, wrap_for_testing
+from ovseg.evaluation.evaluate import evaluate
+from ovseg.modeling import DenseCRF, DensePrediction, build_views
 from ovseg.modeling.views.augmentation import AugmentedSegmentor
 from ovseg.modeling.views.tiles import SlidingWindow
 from ovseg.training.weights import load_for_evaluation, load_for_training
 from ovseg.utils.images import write_png
 from ovseg.weights.load import WeightsError, write_safetensors
-from tests.modeling.tiny import NAMES, tiny_cfg, tiny_model
+from tests.modeling.tiny import NAMES, FixedScores, tiny_cfg, tiny_model, vocabulary
 
 NAME = "engine_test_val"
 
@@ -43,26 +44,20 @@ def scenes(tmp_path_factory):
     MetadataCatalog.remove(NAME)
 
 
-class RedReader(nn.Module):
+class RedReader(FixedScores):
     """Scores class k by how close a pixel's red is to 100 k."""
 
-    def __init__(self, *, output="labels"):
-        super().__init__()
-        self.output = output
+    def __init__(self):
+        super().__init__(torch.empty(0))
         self.sizes = []
 
-    def forward(self, batched_inputs):
-        results = []
-        for inputs in batched_inputs:
-            red = inputs["image"][0].float()  # (h, w)
-            self.sizes.append(tuple(red.shape))
-            wanted = torch.arange(3)[:, None, None] * 100.0
-            scores = -(red - wanted).abs()[None]  # (1, 3, h, w)
-            size = (inputs["height"], inputs["width"])
-            scores = nn.functional.interpolate(scores, size=size, mode="nearest")[0]
-            found = scores if self.output == "sem_seg" else scores.argmax(0)
-            results.append({self.output: found})
-        return results
+    def decode(self, encoding, vocabulary):
+        red = encoding.inputs["image"][0].float()  # (h, w)
+        self.sizes.append(tuple(red.shape))
+        wanted = torch.arange(3)[:, None, None] * 100.0
+        scores = -(red - wanted).abs()[None]  # (1, 3, h, w)
+        scores = nn.functional.interpolate(scores, size=encoding.output_size, mode="nearest")[0]
+        return DensePrediction(scores, encoding.output_size)
 
 
 def eval_cfg(output, **overrides):
@@ -107,39 +102,50 @@ def test_augmentation_sees_every_scale_and_its_mirror_image_and_undoes_the_flip(
     cfg = eval_cfg(
         tmp_path, TEST__AUG__ENABLED=True, TEST__AUG__MIN_SIZES=(48, 96), TEST__AUG__MAX_SIZE=200
     )
-    results = evaluate(cfg, reader)
+    results = evaluate(cfg, build_views(cfg, reader))
     assert reader.sizes == 2 * [(48, 64), (48, 64), (96, 128), (96, 128)]
     # Bilinear enlarging blends colours along borders; a flip not undone would cost most pixels.
     assert results[NAME]["sem_seg"]["pACC"] > 90.0
-    assert reader.output == "labels"
 
 
 def test_augmented_scores_are_the_mean_over_views():
-    class Constant(nn.Module):
-        output = "labels"
-
-        def forward(self, batched_inputs):
-            [inputs] = batched_inputs
-            height, width = inputs["height"], inputs["width"]
+    class Ramp(FixedScores):
+        def decode(self, encoding, vocabulary):
+            height, width = encoding.output_size
             ramp = torch.linspace(0, 1, width).expand(2, height, width)
-            return [{"sem_seg": ramp * inputs["image"].shape[1]}]
+            return DensePrediction(ramp * encoding.inputs["image"].shape[1], encoding.output_size)
 
     image = torch.zeros(3, 10, 20, dtype=torch.uint8)
-    model = AugmentedSegmentor(Constant(), short_sides=(10, 20), max_size=100, flip=True)
-    [found] = model([{"image": image, "height": 4, "width": 5}])
+    inner = Ramp(torch.empty(0), output="sem_seg")
+    model = AugmentedSegmentor(inner, short_sides=(10, 20), max_size=100, flip=True)
+    [found] = model([{"image": image, "height": 4, "width": 5}], vocabulary("a", "b"))
     # ramp + its mirror image = 1 everywhere; heights 10 and 20 average to 15.
     torch.testing.assert_close(found["sem_seg"], torch.full((2, 4, 5), 7.5))
 
 
-def test_the_sliding_window_is_used_alone_and_inside_the_augmentation(tmp_path):
+def test_augmented_views_abstain_together_and_their_flips_are_undone():
+    blank = torch.zeros(4, 6, dtype=torch.bool)
+    blank[:, :2] = True
+    model = FixedScores(torch.rand(2, 4, 6), blank=blank)
+    views = AugmentedSegmentor(model, short_sides=(4,), max_size=10, flip=True)
+    inputs = [{"image": torch.zeros(3, 4, 6)}]
+    [prediction] = views.predict(inputs, vocabulary("a", "b"))
+    assert not (prediction.labels(blank=-1) == -1).any()  # a view and its mirror image disagree
+    blank[:, -2:] = True
+    [prediction] = views.predict(inputs, vocabulary("a", "b"))
+    assert torch.equal(prediction.labels(blank=-1) == -1, blank)
+
+
+def test_views_are_built_from_the_config_tiles_inside_the_crf_outside(tmp_path, monkeypatch):
+    monkeypatch.setattr("ovseg.modeling.views.dense_crf.require_dense_crf", lambda: None)
     model = tiny_model()
-    assert wrap_for_testing(eval_cfg(tmp_path), model) is model
-    window = wrap_for_testing(eval_cfg(tmp_path, TEST__SLIDING_WINDOW=True), model)
+    assert build_views(eval_cfg(tmp_path), model) is model
+    window = build_views(eval_cfg(tmp_path, TEST__SLIDING_WINDOW=True), model)
     assert isinstance(window, SlidingWindow)
-    both = {"TEST__SLIDING_WINDOW": True, "TEST__AUG__ENABLED": True}
-    augmented = wrap_for_testing(eval_cfg(tmp_path, **both), model)
-    assert isinstance(augmented, AugmentedSegmentor)
-    assert isinstance(augmented.segment, SlidingWindow) and augmented.model is model
+    every = ("TEST__SLIDING_WINDOW", "TEST__AUG__ENABLED", "TEST__DENSE_CRF")
+    refined = build_views(eval_cfg(tmp_path, **dict.fromkeys(every, True)), model)
+    assert isinstance(refined, DenseCRF) and isinstance(refined.model, AugmentedSegmentor)
+    assert isinstance(refined.model.model, SlidingWindow) and refined.model.model.model is model
 
 
 def test_the_crf_takes_scores_from_whatever_the_model_is_wrapped_in(tmp_path, monkeypatch):
@@ -152,15 +158,16 @@ def test_the_crf_takes_scores_from_whatever_the_model_is_wrapped_in(tmp_path, mo
     monkeypatch.setattr("ovseg.modeling.views.dense_crf.require_dense_crf", lambda: None)
     monkeypatch.setattr("ovseg.modeling.views.dense_crf.refine_scores", refine)
     model = RedReader()
-    plain = evaluate(eval_cfg(tmp_path / "plain", TEST__DENSE_CRF=True), model)
+    cfg = eval_cfg(tmp_path / "plain", TEST__DENSE_CRF=True)
+    plain = evaluate(cfg, build_views(cfg, model))
     both = {"TEST__DENSE_CRF": True, "TEST__AUG__ENABLED": True, "TEST__AUG__MIN_SIZES": [48, 96]}
-    augmented = evaluate(eval_cfg(tmp_path / "augmented", **both), model)
+    cfg = eval_cfg(tmp_path / "augmented", **both)
+    augmented = evaluate(cfg, build_views(cfg, model))
     assert seen == [((48, 64, 3), (3, 48, 64))] * 4
     # Classes 0 and 2 are swapped, class 1 is right: the refined scores are what counts.
     for results in (plain, augmented):
         assert results[NAME]["sem_seg"]["IoU-sky"] == pytest.approx(100.0)
         assert results[NAME]["sem_seg"]["IoU-cat"] == pytest.approx(0.0)
-    assert model.output == "labels"
     manifest = json.loads((tmp_path / "plain" / "inference" / NAME / "manifest.json").read_text())
     protocol = manifest["protocol"]
     assert protocol["dense_crf"] and not protocol["sliding_window"]

@@ -5,10 +5,10 @@ import sys
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from ovseg.modeling.views.dense_crf import DenseCRF, refine_scores
 from ovseg.utils.images import write_png
+from tests.modeling.tiny import FixedScores, vocabulary
 
 
 @pytest.fixture
@@ -80,36 +80,32 @@ def test_scores_of_another_size_are_refused(scene):
         refine_scores(image, scores[..., 1:])
 
 
-class Fixed(nn.Module):
-    def __init__(self, scores):
-        super().__init__()
-        self.scores = scores
-        self.output = "labels"
-
-    def forward(self, batched_inputs):
-        if self.output == "labels":
-            return [{"labels": self.scores.argmax(0)} for _ in batched_inputs]
-        return [{"sem_seg": self.scores} for _ in batched_inputs]
-
-
 @pytest.mark.parametrize("output", ["labels", "sem_seg"])
-def test_the_module_refines_on_the_file_and_leaves_the_model_as_it_was(
-    crf, scene, tmp_path, output
-):
+def test_the_view_refines_on_the_file(crf, scene, tmp_path, output):
     image, scores = scene
     write_png(tmp_path / "scene.png", image)
-    model = Fixed(scores)
-    refined = DenseCRF(model, output=output)
-    inputs = [{"image": torch.zeros(3, 12, 20), "file_name": str(tmp_path / "scene.png")}]
-    [result] = refined(inputs)
+    refined = DenseCRF(FixedScores(scores, output=output))
+    inputs = {"image": torch.zeros(3, 12, 20), "height": 24, "width": 40}
+    [result] = refined([inputs | {"file_name": str(tmp_path / "scene.png")}], vocabulary("a", "b"))
     expected = refine_scores(image, scores)
     torch.testing.assert_close(
         result[output], expected.argmax(0) if output == "labels" else expected
     )
-    assert model.output == "labels"
+
+
+def test_pixels_that_the_model_leaves_blank_stay_blank(monkeypatch, scene):
+    image, scores = scene
+    monkeypatch.setattr("ovseg.modeling.views.dense_crf.require_dense_crf", lambda: None)
+    monkeypatch.setattr("ovseg.modeling.views.dense_crf.refine_scores", lambda _, scores: scores)
+    blank = torch.zeros(24, 40, dtype=torch.bool)
+    blank[3:7] = True
+    refined = DenseCRF(FixedScores(scores, blank=blank))
+    picture = torch.from_numpy(image).permute(2, 0, 1)
+    [prediction] = refined.predict([{"image": picture}], vocabulary("a", "b"))
+    assert torch.equal(prediction.labels(blank=-1) == -1, blank)
 
 
 def test_without_the_package_the_error_names_the_extra(monkeypatch, scene):
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
     with pytest.raises(ImportError, match=r"ovseg\[crf\].*C\+\+ compiler"):
-        DenseCRF(Fixed(scene[1]))
+        DenseCRF(FixedScores(scene[1]))

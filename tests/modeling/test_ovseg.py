@@ -75,14 +75,16 @@ def test_images_of_a_batch_do_not_influence_each_other():
 def test_no_or_one_surviving_proposal_is_no_special_case(mode, weight, surviving):
     model = tiny_model(**mode, **{WEIGHT: weight})
     only_query_survives(model, surviving)
-    [prediction] = model.predict_masks([sample()], vocabulary())
+    [prediction] = model.predict([sample()], vocabulary())
     assert prediction.valid.tolist() == [index == surviving for index in range(QUERIES)]
     scores = prediction.sem_seg()
     assert scores.isfinite().all()
-    clip_alone = weight == 0 or mode
-    if clip_alone and surviving < 0:
+    if surviving < 0 and mode:
         assert scores.abs().sum() == 0
-    if clip_alone and surviving >= 0:
+        assert (prediction.labels(blank=-1) == -1).all()
+    if surviving < 0 and not mode:  # where CLIP saw nothing, the mask classifier decides
+        assert (scores.sum(0) > 0).all() and not prediction.may_abstain
+    if surviving >= 0 and (mode or weight == 0):
         used = prediction.class_scores.abs().sum(1) > 0
         assert used.nonzero().flatten().tolist() == [surviving]
 
@@ -90,21 +92,21 @@ def test_no_or_one_surviving_proposal_is_no_special_case(mode, weight, surviving
 def test_all_proposals_below_the_threshold_keep_the_proposals_ranking():
     model = tiny_model()
     shift_masks(model, -1.0)  # sigmoid far below the threshold
-    [prediction] = model.predict_masks([sample()], vocabulary())
+    [prediction] = model.predict([sample()], vocabulary())
     assert not prediction.valid.any()
     torch.testing.assert_close(prediction.class_scores, prediction.proposal_scores**0.3)
 
 
 def test_without_the_ensemble_clip_is_not_run():
     model = tiny_model(**{ENSEMBLE: False})
-    model.clip_adapter.classify = None
-    [prediction] = model.predict_masks([sample()], vocabulary())
+    model.clip_adapter.region_features = None
+    [prediction] = model.predict([sample()], vocabulary())
     assert prediction.clip_scores is None
     assert torch.equal(prediction.class_scores, prediction.proposal_scores)
 
 
 def test_proposal_scores_lack_the_share_of_no_object():
-    [prediction] = tiny_model().predict_masks([sample()], vocabulary())
+    [prediction] = tiny_model().predict([sample()], vocabulary())
     assert (prediction.proposal_scores.sum(1) < 1).all()
     torch.testing.assert_close(prediction.clip_scores.sum(1), torch.ones(QUERIES))
 
@@ -112,10 +114,10 @@ def test_proposal_scores_lack_the_share_of_no_object():
 @pytest.mark.parametrize("options", [{}, {WEIGHT: 0.7}, {ENSEMBLE: False}])
 def test_demo_keeps_one_binary_mask_per_class(options):
     model = tiny_model(**DEMO, **{WEIGHT: 0.0} | options)
-    [prediction] = model.predict_masks([sample()], vocabulary())
+    [prediction] = model.predict([sample()], vocabulary())
     used = (prediction.class_scores.abs().sum(1) > 0).sum()
     assert 1 <= used <= len(NAMES)
-    assert prediction.threshold == pytest.approx(0.4)
+    assert prediction.binary and prediction.mask_threshold == pytest.approx(0.4)
     full = prediction.class_scores.T @ (prediction.masks > 0.4).float().flatten(1)
     torch.testing.assert_close(prediction.sem_seg().flatten(1), full)
 
@@ -124,8 +126,8 @@ def test_demo_tells_a_single_class_from_others_without_telling_the_caller():
     model = tiny_model(**DEMO, **{WEIGHT: 0.0})
     only, pair = vocabulary("cat"), vocabulary("cat", background="others")
     names = ["cat"]
-    [single] = model.predict_masks([sample(class_names=names)])
-    [double] = model.predict_masks([sample()], pair)
+    [single] = model.predict([sample(class_names=names)])
+    [double] = model.predict([sample()], pair)
     assert names == ["cat"] and only.names == ("cat",)
     assert single.sem_seg().shape == (1, 50, 70)
     torch.testing.assert_close(single.sem_seg()[0], double.sem_seg()[0])
@@ -137,7 +139,7 @@ def test_demo_tells_a_single_class_from_others_without_telling_the_caller():
 
 def test_demo_leaves_the_background_of_two_classes_without_a_mask_of_its_own():
     model = tiny_model(**DEMO, **{WEIGHT: 0.0})
-    [prediction] = model.predict_masks([sample()], vocabulary("cat", background="others"))
+    [prediction] = model.predict([sample()], vocabulary("cat", background="others"))
     assert (prediction.class_scores.abs().sum(1) > 0).sum() == 1
 
 

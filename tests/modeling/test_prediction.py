@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,7 @@ def prediction(
 
 
 def reference(p: MaskPrediction) -> torch.Tensor:
-    masks = p.masks if p.threshold is None else (p.masks > p.threshold).float()
+    masks = (p.masks > p.mask_threshold).float() if p.binary else p.masks
     merged = torch.einsum("qk,qhw->khw", p.class_scores, masks)
     return F.interpolate(merged[None], size=p.output_size, mode="bilinear", align_corners=False)[0]
 
@@ -79,12 +80,12 @@ def test_masks_without_scores_take_no_part():
 
 
 def test_a_threshold_merges_binary_masks():
-    p = prediction(threshold=0.7)
+    p = prediction(mask_threshold=0.7, binary=True)
     torch.testing.assert_close(p.sem_seg(), reference(p), rtol=1e-4, atol=1e-5)
 
 
 def test_blank_marks_pixels_that_nothing_covers():
-    p = prediction((8, 8), (8, 8), threshold=0.9)
+    p = prediction((8, 8), (8, 8), mask_threshold=0.9, binary=True)
     uncovered = ~(p.masks > 0.9).any(0)
     assert 0 < uncovered.sum() < 64
     assert torch.equal(p.labels(blank=-1) == -1, uncovered)
@@ -113,3 +114,29 @@ def test_dense_scores_are_read_out_alike():
     expected = F.interpolate(scores[None], size=(23, 30), mode="bilinear", align_corners=False)[0]
     torch.testing.assert_close(p.sem_seg(), expected, rtol=1e-4, atol=1e-5)
     assert torch.equal(p.labels(), p.sem_seg().argmax(0))
+
+
+def test_negative_logits_are_no_abstention():
+    p = DensePrediction(-torch.rand(3, 4, 5) - 1, (4, 5))
+    assert not p.may_abstain and p.abstention() is None
+    assert torch.equal(p.labels(blank=-1), p.sem_seg().argmax(0))
+
+
+def test_a_dense_method_abstains_where_it_says_so():
+    blank = torch.zeros(8, 10, dtype=torch.bool)
+    blank[2:5, 3:] = True
+    p = DensePrediction(torch.randn(3, 4, 5), (8, 10), blank)
+    assert torch.equal(p.abstention(), blank)
+    assert torch.equal(p.labels(blank=-1) == -1, blank)
+    assert torch.equal(p.labels(), p.sem_seg().argmax(0))
+
+
+def test_the_confidence_of_a_dense_class_is_the_mean_probability_of_its_pixels():
+    scores = torch.tensor([[[0.9, 0.6, 0.2]], [[0.1, 0.4, 0.8]], [[0.0, 0.0, 0.0]]])
+    labels = np.array([[0, 0, -1]])
+    assert DensePrediction(scores, (1, 3)).region_scores(labels).tolist() == pytest.approx(
+        [0.75, 0, 0]
+    )
+    logits = DensePrediction(scores.log().clamp(min=-50) / 100, (1, 3), logit_scale=100.0)
+    assert logits.region_scores(labels).tolist() == pytest.approx([0.75, 0, 0], abs=1e-5)
+    assert DensePrediction(scores, (1, 3)).proposals() == ()

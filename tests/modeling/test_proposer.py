@@ -24,7 +24,7 @@ def proposer(**options) -> MaskFormerProposer:
 
 def masks_of_the_model(pixels: np.ndarray) -> torch.Tensor:
     tensor = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
-    [prediction] = MODEL.predict_masks([{"image": tensor}], vocabulary())
+    [prediction] = MODEL.predict([{"image": tensor}], vocabulary())
     return prediction.masks
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 from ovseg.config import load_cfg
 from ovseg.d2.config import CfgNode
 from ovseg.d2.modeling import build_model
+from ovseg.modeling import DensePrediction, Encoding, SegmentationModel
 from ovseg.modeling.ovseg import OVSeg
 from ovseg.vocab import Vocabulary
 
@@ -36,6 +39,33 @@ _OPTS: dict[str, Any] = {
     "MODEL.CLIP_ADAPTER.TEXT_TEMPLATES": "predefined",
     "TEST.OUTPUT": "sem_seg",
 }
+
+
+@dataclass(eq=False)
+class ScoresEncoding(Encoding):
+    """The input as it came."""
+
+    inputs: dict[str, Any]
+    output_size: tuple[int, int]
+
+
+class FixedScores(SegmentationModel):
+    """Answers every picture with the same scores (K, h, w), and with the same blank pixels."""
+
+    has_own_weights = False
+
+    def __init__(self, scores: Tensor, *, blank: Tensor | None = None, **options: Any) -> None:
+        super().__init__(pixel_mean=(0, 0, 0), pixel_std=(1, 1, 1), **options)
+        self.scores = scores
+        self.blank = blank
+        self.training = False
+
+    def encode(self, batched_inputs: Any) -> Iterator[ScoresEncoding]:
+        for x, size in zip(batched_inputs, self.prepare(batched_inputs).output_sizes, strict=True):
+            yield ScoresEncoding(dict(x), size)
+
+    def decode(self, encoding: Encoding, vocabulary: Vocabulary) -> DensePrediction:
+        return DensePrediction(self.scores, encoding.output_size, self.blank)
 
 
 def tiny_cfg(**overrides: Any) -> CfgNode:

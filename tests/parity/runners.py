@@ -22,6 +22,7 @@ from ovseg.config import load_cfg
 from ovseg.d2.config import CfgNode
 from ovseg.d2.modeling import build_backbone, build_model
 from ovseg.d2.structures import Instances
+from ovseg.modeling.encoding import RegionFeatures
 from ovseg.modeling.matcher import HungarianMatcher
 from ovseg.modeling.ovseg import OVSeg
 from ovseg.vocab import TEMPLATE_NAMES, Vocabulary
@@ -87,18 +88,25 @@ def spy(model: OVSeg) -> dict[str, Any]:
     model.backbone.register_forward_hook(lambda _m, _i, out: seen.update(features=out))
     model.sem_seg_head.register_forward_hook(lambda _m, _i, out: seen.update(outputs=dict(out)))
     adapter = model.clip_adapter
-    classify, crop_regions = adapter.classify, adapter.crop_regions
+    region_features, crop_regions = adapter.region_features, adapter.crop_regions
+    similarity = adapter.similarity
 
-    def spying_classify(*args: Any) -> tuple[Tensor, Tensor]:
-        seen["logits"], seen["valid"] = classify(*args)
-        return seen["logits"], seen["valid"]
+    def spying_features(*args: Any, **options: Any) -> RegionFeatures:
+        regions = region_features(*args, **options)
+        seen["valid"] = regions.valid
+        return regions
 
-    def spying_crop(*args: Any) -> tuple[Tensor, Tensor]:
-        regions, masks = crop_regions(*args)
+    def spying_similarity(embeddings: Tensor, text: Tensor) -> Tensor:
+        seen["logits"] = similarity(embeddings, text)  # CLIP's come after the mask classifier's
+        return seen["logits"]
+
+    def spying_crop(*args: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        regions, masks = crop_regions(*args, **options)
         seen.setdefault("region", regions[0])
         return regions, masks
 
-    adapter.classify, adapter.crop_regions = spying_classify, spying_crop
+    adapter.region_features, adapter.similarity = spying_features, spying_similarity
+    adapter.crop_regions = spying_crop
     return seen
 
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -9,13 +7,12 @@ import torch
 from ovseg.config import load_cfg
 from ovseg.d2.modeling import build_model
 from ovseg.evaluation.confusion import confusion_matrix
+from ovseg.modeling import EnsembleSettings
 from ovseg.tuning.sweep import (
     CLIP_ONLY,
     MASK_CLASSIFIER_ONLY,
-    class_scores,
+    encode_all,
     grouped_scores,
-    name_masks,
-    propose,
     sweep,
 )
 from ovseg.utils.images import write_png
@@ -45,40 +42,42 @@ def loader(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("setting", "ensemble", "weight"),
-    [(0.7, True, 0.7), (0.4, True, 0.4), (CLIP_ONLY, True, 0.0), (MASK_CLASSIFIER_ONLY, False, 1)],
+    ("setting", "ensemble"),
+    [
+        (0.7, EnsembleSettings(weight=0.7)),
+        (0.4, EnsembleSettings(weight=0.4)),
+        (CLIP_ONLY, EnsembleSettings(weight=0.0)),
+        (MASK_CLASSIFIER_ONLY, EnsembleSettings(use_clip=False)),
+    ],
 )
 def test_a_swept_setting_counts_what_the_model_set_so_predicts(
-    model, loader, setting, ensemble, weight
+    model, loader, monkeypatch, setting, ensemble
 ):
-    pictures = list(propose(model, loader, VOCABULARY))
-    swept = sweep(name_masks(model, pictures, VOCABULARY), 3, [0.9, setting])
-    model.clip_ensemble, model.clip_ensemble_weight = ensemble, float(weight)
-    try:
-        expected = np.zeros((4, 4), dtype=np.int64)
-        for batch, picture in zip(loader, propose(model, loader, VOCABULARY), strict=True):
-            labels = model.predict_masks(batch, VOCABULARY)[0].labels().numpy()
-            expected += confusion_matrix(labels, picture.labels, 3, 255)
-    finally:
-        model.clip_ensemble, model.clip_ensemble_weight = True, 0.7
-    assert expected.sum() == 40 * 56 + 64 * 32
-    np.testing.assert_array_equal(swept[setting], expected)
+    pictures = list(encode_all(model, loader))
+    swept = [sweep(model, picture, VOCABULARY, [0.9, setting]) for picture in pictures]
+    monkeypatch.setattr(model, "ensemble", ensemble)
+    for counts, batch, picture in zip(swept, loader, pictures, strict=True):
+        [prediction] = model.predict(batch, VOCABULARY)
+        labels = prediction.labels().numpy()
+        expected = confusion_matrix(labels, picture.labels, 3, 255)
+        assert expected.sum() == labels.size
+        np.testing.assert_array_equal(counts[setting], expected)
 
 
-def test_proposing_leaves_the_model_as_it_was_and_naming_needs_its_clip(model, loader):
-    pictures = list(propose(model, loader, VOCABULARY))
-    assert model.clip_ensemble
-    [(_, prediction), _] = name_masks(model, pictures, VOCABULARY)
-    assert prediction.clip_scores is not None
-    torch.testing.assert_close(class_scores(prediction, 0.7), prediction.class_scores)
-    blind = replace(prediction, clip_scores=None)
-    torch.testing.assert_close(class_scores(blind, 0.7), prediction.proposal_scores)
-    model.clip_ensemble = False
-    try:
-        with pytest.raises(ValueError, match="CLIP_ENSEMBLE True"):
-            next(name_masks(model, pictures, VOCABULARY))
-    finally:
-        model.clip_ensemble = True
+def test_regions_are_encoded_once_for_all_settings_of_a_threshold(model, loader, monkeypatch):
+    picture = next(encode_all(model, loader))
+    assert not picture.encoding.regions  # nothing is encoded before it is asked for
+    calls = []
+    visual = model.clip_adapter.clip_model.visual
+    forward = visual.forward
+    monkeypatch.setattr(
+        visual, "forward", lambda *args: calls.append(len(args[0])) or forward(*args)
+    )
+    sweep(model, picture, VOCABULARY, [0.3, 0.7, CLIP_ONLY, MASK_CLASSIFIER_ONLY])
+    valid = int(picture.encoding.regions[model.ensemble.mask_threshold].valid.sum())
+    assert sum(calls) == valid > 0
+    sweep(model, picture, VOCABULARY, [0.7], threshold=0.6)
+    assert sum(calls) > valid and set(picture.encoding.regions) == {0.4, 0.6}
 
 
 def test_scores_are_reported_per_group():

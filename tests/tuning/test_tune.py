@@ -16,9 +16,10 @@ from ovseg.data.splits import SplitError
 from ovseg.evaluation.evaluate import evaluate
 from ovseg.tinyscapes import write_split
 from ovseg.training.weights import load_for_evaluation
-from ovseg.tuning.cache import ScoreCache
+from ovseg.tuning.cache import EncodingCache
 from ovseg.tuning.sweep import CLIP_ONLY, MASK_CLASSIFIER_ONLY
 from ovseg.tuning.tune import Grid, TunedSetting, tune
+from ovseg.utils.files import sha256_of
 
 VAL, TEST = "tinyscapes_val_sem_seg", "tinyscapes_test_sem_seg"
 GRID = Grid((MASK_CLASSIFIER_ONLY, 0.3, 0.7, CLIP_ONLY), (0.35, 0.6), ("vild", "predefined"))
@@ -62,7 +63,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def cache(world, model, folder):
-    return ScoreCache.from_config(config(), model, folder)
+    return EncodingCache.from_config(config(), model, folder)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,7 @@ def test_the_second_sweep_runs_no_network_and_finds_the_same(tuning, model, fold
     def fail(*_args, **_kwargs):
         raise AssertionError("the network ran")
 
-    cache = ScoreCache.from_config(config(), model, folder)
+    cache = EncodingCache.from_config(config(), model, folder)
     for part in (model.backbone, model.sem_seg_head, model.clip_adapter.clip_model.visual):
         monkeypatch.setattr(part, "forward", fail)
     monkeypatch.setattr(model.clip_adapter.clip_model, "encode_text", fail)
@@ -184,7 +185,7 @@ def test_clip_alone_is_written_as_configs_write_it():
 
 def test_weights_settings_and_pictures_key_the_cache(model, folder, tuning, cache):
     def place(*options):
-        return ScoreCache.from_config(config(*options), model, folder).folder
+        return EncodingCache.from_config(config(*options), model, folder).folder
 
     adapter = "MODEL.CLIP_ADAPTER."
     assert place() == place(f"{adapter}MASK_THR", 0.2, "TEST.OUTPUT", "sem_seg") == cache.folder
@@ -199,17 +200,17 @@ def test_weights_settings_and_pictures_key_the_cache(model, folder, tuning, cach
     different.add(place())
     entry[0] -= 1e-3
     assert len(different) == 5
-    names = {cache.picture(record)._name for record in get_records(VAL)}
+    names = {sha256_of(record["file_name"])[:24] for record in get_records(VAL)}
     assert len(names) == 3 and all((cache.folder / f"{n}.safetensors").is_file() for n in names)
 
 
 def test_a_damaged_file_of_the_cache_is_made_anew(model, tuning, folder):
-    cache = ScoreCache.from_config(config(), model, folder)
+    cache = EncodingCache.from_config(config(), model, folder)
     record = get_records(VAL)[0]
-    expected = cache.picture(record).regions(0.35)[0]
-    path = cache.folder / f"{cache.picture(record)._name}.thr-0.35.safetensors"
+    expected = cache.encoding(record, (0.35,)).regions[0.35].features
+    path = cache.folder / f"{sha256_of(record['file_name'])[:24]}.thr-0.35.safetensors"
     path.write_bytes(path.read_bytes()[:-7])
     for _ in range(2):
-        found = cache.picture(record).regions(0.35)[0]
+        found = cache.encoding(record, (0.35,)).regions[0.35].features
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
         assert cache.computed == 1

@@ -1,0 +1,107 @@
+"""Loading the weights that a run names, and the record of them that stays with its results."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ovseg.utils.files import sha256_of
+from ovseg.weights import catalogue
+from ovseg.weights.find import RANDOM, find_weights
+
+__all__ = ["NO_OWN_WEIGHTS", "describe_file", "known_models", "load_named", "state_digest"]
+
+logger = logging.getLogger(__name__)
+
+NO_OWN_WEIGHTS = "no weights of its own"
+
+
+def load_named(model: Any, wanted: str) -> dict[str, str]:
+    """Load the weights that a model is to answer with.
+
+    Args:
+        model: says by `has_own_weights` and `load_weights` how it is loaded, as an
+            `ovseg.modeling.SegmentationModel` does.
+        wanted: name in the catalogue, path or address; "random" keeps the initial weights; "" for
+            a model that has no weights of its own.
+
+    Returns:
+        What it answers with: name, path, sha256 (of the file; where there is none, of the weights
+        as the model holds them), licence.
+
+    Raises:
+        ValueError: no weights are named though the model needs some, or the other way round.
+        WeightsError: they do not fit.
+    """
+    if not model.has_own_weights:
+        if wanted not in ("", RANDOM):
+            raise ValueError(
+                f"MODEL.WEIGHTS: expected '', as {type(model).__name__} has no weights of its own, "
+                f"got {wanted!r}; its parts are named by the config"
+            )
+        return _describe_state(NO_OWN_WEIGHTS, model, "that of its parts")
+    if wanted == RANDOM:
+        logger.warning("random weights: the regions found mean nothing")
+        return _describe_state(RANDOM, model, "none")
+    if not wanted:
+        raise ValueError(
+            "MODEL.WEIGHTS: expected the weights to evaluate, got ''; give a file or one of "
+            f"{known_models()}; in train_net.py, --resume takes the newest checkpoint of OUTPUT_DIR"
+        )
+    path = find_weights(wanted)
+    model.load_weights(path)
+    return describe_file(wanted, path)
+
+
+def known_models() -> list[str]:
+    """Names of the catalogue's trained models, and "random"."""
+    models = [name for name, entry in catalogue.entries().items() if entry.config]
+    return [*models, RANDOM]
+
+
+def describe_file(wanted: str, path: Path) -> dict[str, str]:
+    """Say which file of weights was loaded.
+
+    Args:
+        wanted: what was asked for.
+        path: the file.
+
+    Returns:
+        name, path, sha256, licence.
+    """
+    entries = catalogue.entries().values()
+    entry = next((e for e in entries if wanted in (e.name, e.filename, e.url)), None)
+    digest = sha256_of(path)
+    logger.info("weights: %s (%s, sha256 %s)", wanted, path, digest)
+    return {
+        "name": entry.name if entry else wanted,
+        "path": str(path),
+        "sha256": digest,
+        "licence": entry.licence if entry else "unknown (not from the catalogue)",
+    }
+
+
+def state_digest(module: nn.Module) -> str:
+    """Hash the weights that a module runs with, wherever they came from.
+
+    Args:
+        module: any module.
+
+    Returns:
+        sha256 of names, shapes, types and values, hexadecimal.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        values = tensor.detach().cpu().contiguous().reshape(-1)  # (N,)
+        digest.update(values.view(torch.uint8).numpy().data if values.numel() else b"")
+    return digest.hexdigest()
+
+
+def _describe_state(name: str, model: nn.Module, licence: str) -> dict[str, str]:
+    return {"name": name, "path": "", "sha256": state_digest(model), "licence": licence}
