@@ -19,6 +19,7 @@ from ovseg.d2.data import DatasetCatalog, MetadataCatalog
 from ovseg.d2.utils import log_first_n
 from ovseg.data.benchmarks import BENCHMARKS, SemSegFolders
 from ovseg.vocab import class_list
+from ovseg.vocab.class_sets import ClassSets
 
 __all__ = [
     "BENCHMARKS",
@@ -108,7 +109,9 @@ def register_sem_seg(
 
     Raises:
         AssertionError: the name is taken.
+        ValueError: sets of classes cannot be scored, see `ovseg.vocab.class_sets`.
     """
+    ClassSets.make(metadata.get("evaluation_set"), metadata.get("class_groups"), len(stuff_classes))
 
     def load() -> list[dict[str, Any]]:
         if make_files is not None:

@@ -233,6 +233,15 @@ def test_own_datasets_register_with_their_groups(tmp_path) -> None:
     assert MetadataCatalog.get("mine").evaluation_set == {"seen": [0]}
     with pytest.raises(AssertionError, match="already registered"):
         register_sem_seg("mine", images=tmp_path, labels=tmp_path, stuff_classes=["cat"])
+    with pytest.raises(ValueError, match="name of its own, got 'gt'"):
+        register_sem_seg(
+            "other",
+            images=tmp_path,
+            labels=tmp_path,
+            stuff_classes=["cat"],
+            evaluation_set={"gt": [0]},
+        )
+    assert "other" not in DatasetCatalog.list()
 
 
 def test_tinyscapes_is_drawn_on_first_use(empty_catalogues, tmp_path, monkeypatch) -> None:
