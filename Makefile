@@ -1,6 +1,8 @@
 # make setup   environment in $(VENV) with everything the other targets need
 # make demo    segment the sample scenes with the bundled weights, pictures in output/demo
 # make test    tests that take seconds each (add ARGS="-k name" for some of them)
+# make test-detectron2 DETECTRON2=<checkout>   the same with the real Detectron2, compiled in an
+#              environment of its own, $(DETECTRON2_VENV) (docs/detectron2.md)
 # make check   lint, format, types, layering
 # make tiny    rebuild the bundled weights from nothing
 # make ablation  the paper's ablations in miniature, three seeds
@@ -12,7 +14,11 @@ ARGS ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.ovseg-installed
 
-.PHONY: setup demo test check tiny ablation
+DETECTRON2 ?=
+DETECTRON2_VENV ?= .venv-detectron2
+DETECTRON2_INSTALLED := $(DETECTRON2_VENV)/.detectron2-installed
+
+.PHONY: setup demo test test-detectron2 check tiny ablation
 
 setup: $(INSTALLED)
 
@@ -28,6 +34,19 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
+
+test-detectron2: $(DETECTRON2_INSTALLED)
+	OVSEG_D2=real $(DETECTRON2_VENV)/bin/python -m pytest -m 'not slow' $(ARGS)
+
+# Detectron2 looks at the installed torch while it is built, hence no isolation.
+$(DETECTRON2_INSTALLED): setup.py pyproject.toml
+	@test -d '$(DETECTRON2)/detectron2' || \
+	  { echo "expected a checkout of Detectron2; run: make test-detectron2 DETECTRON2=<checkout>"; exit 1; }
+	test -x $(DETECTRON2_VENV)/bin/python || $(PYTHON) -m venv $(DETECTRON2_VENV)
+	$(DETECTRON2_VENV)/bin/python -m pip install --quiet --disable-pip-version-check setuptools wheel ninja
+	$(DETECTRON2_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(DETECTRON2_VENV)/bin/python -m pip install --disable-pip-version-check --no-build-isolation '$(DETECTRON2)'
+	@touch $@
 
 check: setup
 	$(BIN)/python -m ruff check .

@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ovseg.tinyscapes import DEFAULT_COUNTS, world_version, write_split
+from ovseg.tinyscapes import DEFAULT_COUNTS, VERSION, write_split
 
 
 def _count(text: str) -> int:
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         count = getattr(options, split)
         if count:
             write_split(options.root, split, count, workers=options.workers, progress=True)
-    print(f"tinyscapes {world_version()} is in {options.root / 'tinyscapes'}")
+    print(f"tinyscapes, version {VERSION}, is in {options.root / 'tinyscapes'}")
     return 0
 
 

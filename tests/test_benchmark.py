@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import torch
 
 from ovseg.benchmark import (
     Comparison,
     Cost,
+    LabelMaps,
     _slabs,
     compare_label_maps,
     compare_text_towers,
@@ -12,7 +15,7 @@ from ovseg.benchmark import (
     measure_evaluation,
     stages,
 )
-from ovseg.modeling.prediction import DensePrediction, Prediction
+from ovseg.modeling.prediction import DensePrediction, MaskPrediction, Prediction
 from tests.modeling.tiny import image, tiny_model, vocabulary
 
 
@@ -36,19 +39,44 @@ def test_stages_add_up_and_the_model_is_left_as_it_was():
 
 
 def test_trimming_the_text_tower_changes_nothing_but_the_time():
-    compared = compare_text_towers(tiny_model(), ["a photo of a cat."] * 20, repeats=2)
+    model, lengths = tiny_model(), []
+    model.clip_adapter.clip_model.transformer.register_forward_pre_hook(
+        lambda _, inputs: lengths.append(inputs[0].shape[1])
+    )
+    compared = compare_text_towers(model, ["a photo of a cat."] * 20, repeats=2)
     assert compared.difference < 1e-5
-    assert compared.speedup > 1.5
+    assert lengths == [77, 8, 77, 77, 8, 8]  # once each to compare, then timed
 
 
-def test_bands_give_the_same_labels_in_less_memory():
-    scores = DensePrediction(torch.rand(200, 30, 40), (400, 600))
+def watch_bands(monkeypatch, kind: type[Prediction]) -> list[int]:
+    """Notes the bytes of each band of scores that predictions of a kind give from now on."""
+    held: list[int] = []
+    bands = kind.bands
+
+    def noted(self, height):
+        for rows, scores in bands(self, height):
+            held.append(scores.numel() * scores.element_size())
+            yield rows, scores
+
+    monkeypatch.setattr(kind, "bands", noted)
+    return held
+
+
+def test_bands_give_the_same_labels_as_all_scores_at_once(monkeypatch):
+    scores = DensePrediction(torch.rand(20, 30, 40), (400, 600))
+    monkeypatch.setattr("ovseg.benchmark.BAND_BYTES", 2**20)
+    monkeypatch.setattr("ovseg.modeling.prediction.BAND_BYTES", 2**20)
+    held = watch_bands(monkeypatch, DensePrediction)
     compared = compare_label_maps(scores, repeats=1)
-    assert compared.difference == 0
-    if compared.memory_ratio is not None:
-        # Linux adds up a process's pages in batches per core, so its figures lag by some 100 KiB.
-        assert compared.plain.peak_bytes > 200 * 400 * 600 * 4 - 2**20
-        assert compared.memory_ratio > 1.5
+    assert (compared.difference, compared.rows, compared.plain_rows) == (0, 400, 400)
+    assert compared.bytes_per_row == 20 * 600 * 4
+    assert max(held) <= 2**20 and sum(held) == 4 * 400 * compared.bytes_per_row
+
+
+def test_memory_of_rows_that_were_not_held_is_added_up():
+    costs = Cost(1.0, 1000), Cost(2.0, 10)
+    assert LabelMaps(*costs, 0.0, rows=10, plain_rows=4, bytes_per_row=30).whole_bytes == 1180
+    assert LabelMaps(*costs, 0.0, rows=4, plain_rows=4, bytes_per_row=30).whole_bytes == 1000
 
 
 def test_scores_that_do_not_fit_are_compared_slab_by_slab(monkeypatch):
@@ -77,20 +105,36 @@ def test_a_pixel_labelled_differently_is_counted(monkeypatch):
     assert compare_label_maps(scores, repeats=1, limit_bytes=4 * 5 * 8 * 3).difference == 1
 
 
-def test_evaluating_one_image_holds_no_map_of_all_scores():
+def test_evaluating_one_image_makes_no_map_of_all_scores(monkeypatch):
     model = tiny_model(TEST__OUTPUT="labels")
     names = vocabulary(*(f"thing {index}" for index in range(300)))
-    inputs = {"image": image(32, 48), "height": 400, "width": 500}
-    model([inputs], names)
-    cost = measure_evaluation(model, inputs, names)
-    assert cost.seconds > 0
-    if cost.peak_bytes is not None:
-        assert cost.peak_bytes < 300 * 400 * 500 * 4 / 2
+    inputs = {"image": image(32, 48), "height": 100, "width": 120}
+    monkeypatch.setattr("ovseg.modeling.prediction.BAND_BYTES", 2**20)
+    held = watch_bands(monkeypatch, MaskPrediction)
+    truths = []
+    monkeypatch.setattr(
+        "ovseg.benchmark.confusion_matrix", lambda labels, *_: truths.append(labels.shape)
+    )
+    measure_evaluation(model, inputs, names)
+    assert truths == [(100, 120)]
+    assert max(held) <= 2**20 and sum(held) >= 300 * 100 * 120 * 4
 
 
-def test_the_best_of_the_repeats_counts_and_unknown_memory_stays_unknown():
+def test_the_best_of_the_repeats_counts_and_the_first_run_does_not(monkeypatch):
+    readings = iter([10.0, 13.0, 20.0, 22.0, 30.0, 35.0])
+    monkeypatch.setattr("ovseg.benchmark.time", SimpleNamespace(perf_counter=readings.__next__))
+    monkeypatch.setattr("ovseg.benchmark._held", lambda device: 100)
+    monkeypatch.setattr("ovseg.benchmark._peak", lambda device: 140)
     calls = []
-    cost = measure(lambda: calls.append(torch.ones(10)), device=torch.device("cpu"), repeats=3)
-    assert len(calls) == 4 and cost.seconds < 0.1
+    cost = measure(lambda: calls.append(1), device=torch.device("cpu"), repeats=3)
+    assert (len(calls), cost) == (4, Cost(2.0, 40))
+    monkeypatch.setattr("ovseg.benchmark._peak", lambda device: None)
+    readings = iter([0.0, 1.0])
+    monkeypatch.setattr("ovseg.benchmark.time", SimpleNamespace(perf_counter=readings.__next__))
+    assert measure(lambda: None, device=torch.device("cpu"), repeats=1) == Cost(1.0, None)
+
+
+def test_ratios_are_those_of_the_costs_and_unknown_memory_stays_unknown():
     assert Comparison(Cost(2.0, None), Cost(0.5, 10), 0.0).memory_ratio is None
+    assert Comparison(Cost(2.0, 40), Cost(0.5, 10), 0.0).memory_ratio == 4.0
     assert Comparison(Cost(2.0, 40), Cost(0.5, 10), 0.0).speedup == 4.0

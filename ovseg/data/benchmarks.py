@@ -6,8 +6,13 @@ Folder layouts are those that users of Detectron2-based open-vocabulary projects
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+from ovseg.vocab import class_list
 
 __all__ = ["BENCHMARKS", "SemSegFolders"]
+
+Role = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,12 @@ class SemSegFolders:
         partial: label maps of nothing but ignored pixels are left out, so that a picture without
             one is no mistake.
         script: what makes the label maps.
+        split: what the pictures are for; nothing is tuned on "test".
+        seen_only: the label maps show the seen classes of the list only.
+        maker: module, function and further argument of a data set that can make its own files:
+            `function(root, argument)` is called before they are listed. In words, because such a
+            data set is built on top of this package.
+        counted_in: JSON file that says under `images` how many pictures were made.
     """
 
     name: str
@@ -43,6 +54,21 @@ class SemSegFolders:
     listings: tuple[str, ...] = ()
     partial: bool = False
     script: str = ""
+    split: Role = "test"
+    seen_only: bool = False
+    maker: tuple[str, str, str] | None = None
+    counted_in: str | None = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in the label maps, in the order of the labels."""
+        classes = class_list(self.classes)
+        return tuple(classes.names[i] for i in classes.seen) if self.seen_only else classes.names
+
+
+def _role(split: str) -> Role:
+    """The "val" of most benchmarks is what papers report: their test labels are not public."""
+    return "train" if split == "train" else "test"
 
 
 def _coco() -> list[SemSegFolders]:
@@ -59,6 +85,7 @@ def _coco() -> list[SemSegFolders]:
             count=count,
             partial=True,
             script="datasets/prepare_coco_stuff.py",
+            split=_role(split),
         )
         for name, split, count in (
             ("coco_2017_train_stuff_sem_seg", "train", 118287),
@@ -72,6 +99,7 @@ def _coco() -> list[SemSegFolders]:
             images=f"coco/coco_stuff_10k/images_detectron2/{split}",
             labels=f"coco/coco_stuff_10k/annotations_detectron2/{split}",
             script="datasets/prepare_coco_stuff_10k.py",
+            split=_role(split),
         )
         for split in ("train", "test")
     ]
@@ -95,6 +123,7 @@ def _ade20k() -> list[SemSegFolders]:
             labels=f"ADEChallengeData2016/annotations_detectron2/{folder}",
             count=count,
             script="datasets/prepare_ade20k.py",
+            split=_role(split),
         )
         for split, folder, count in (("train", "training", 20210), ("val", "validation", 2000))
     ]
@@ -124,6 +153,7 @@ def _pascal_voc() -> list[SemSegFolders]:
             count=count,
             partial=classes == 20,
             script="datasets/prepare_voc.py",
+            split=_role(split),
         )
         for classes, prefix in ((20, ""), (21, "voc21_"))
         for split, count in (("train", 1464), ("val", 1449))
@@ -145,6 +175,7 @@ def _pascal_context() -> list[SemSegFolders]:
                 f"{base}/ImageSets/SegmentationContext/{split}.txt",
             ),
             script="datasets/prepare_pascal_context.py",
+            split=_role(split),
         )
         for classes in (59, 60, 459)
         for split in ("train", "val")
@@ -163,6 +194,7 @@ def _cityscapes() -> list[SemSegFolders]:
             label_suffix="_gtFine_labelTrainIds.png",
             count=count,
             script="datasets/prepare_cityscapes.py",
+            split=_role(split),
         )
         for split, count in (("train", 2975), ("val", 500))
     ]
@@ -179,6 +211,7 @@ def _aerial() -> list[SemSegFolders]:
             count=count,
             partial=True,
             script="datasets/prepare_loveda.py",
+            split=_role(split),
         )
         for split, count in (("train", 2522), ("val", 1669))
     ]
@@ -191,10 +224,30 @@ def _aerial() -> list[SemSegFolders]:
             image_suffix="png",
             count=count,
             script="datasets/prepare_vaihingen.py",
+            split=_role(split),
         )
         for split, count in (("train", 344), ("val", 398))
     ]
     return [*loveda, *vaihingen]
+
+
+def _tinyscapes() -> list[SemSegFolders]:
+    """The miniature world, which has a test split beside the one that settings are tuned on."""
+    roles: dict[str, Role] = {"train": "train", "val": "validation", "test": "test"}
+    return [
+        SemSegFolders(
+            name=f"tinyscapes_{split}_sem_seg",
+            classes="tinyscapes",
+            images=f"tinyscapes/{split}2017",
+            labels=f"tinyscapes/stuffthingmaps/{split}2017",
+            script="datasets/prepare_tinyscapes.py",
+            split=role,
+            seen_only=split == "train",
+            maker=("ovseg.tinyscapes", "ensure_split", split),
+            counted_in=f"tinyscapes/version_{split}.json",
+        )
+        for split, role in roles.items()
+    ]
 
 
 BENCHMARKS = (
@@ -204,5 +257,6 @@ BENCHMARKS = (
     *_pascal_context(),
     *_cityscapes(),
     *_aerial(),
+    *_tinyscapes(),
 )
 """All data sets with folders of label maps; `ovseg.data.catalog` registers them."""

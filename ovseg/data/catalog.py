@@ -6,9 +6,11 @@ projects already have on disk. Nothing is read from disk before a dataset is use
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,8 @@ from typing import Any
 from ovseg.d2.data import DatasetCatalog, MetadataCatalog
 from ovseg.d2.utils import log_first_n
 from ovseg.data.benchmarks import BENCHMARKS, SemSegFolders
-from ovseg.tinyscapes import (
-    ALL_NAMES,
-    IGNORE_LABEL,
-    SEEN_NAMES,
-    ensure_split,
-    scene_groups,
-)
 from ovseg.vocab import class_list
+from ovseg.vocab.class_sets import ClassSets
 
 __all__ = [
     "BENCHMARKS",
@@ -68,17 +64,20 @@ def dataset_root(root: str | PathLike[str] | None = None) -> Path:
 def register_builtin(root: str | PathLike[str] | None = None) -> None:
     """Register the benchmarks and the tinyscapes sets; calling it again does no harm.
 
-    A name that Detectron2 has registered keeps its loader and gains what is missing in its
-    metadata. With another root than before, the sets registered here move to the new one.
+    Afterwards these names mean the files and classes that are described here, below this root,
+    whoever had registered them before. Detectron2 has registered some of them when it was
+    imported, with the root of that moment; its other names are left alone.
 
     Args:
         root: folder that holds all datasets; None takes it from the environment.
     """
     base = dataset_root(root)
-    for folders in BENCHMARKS:
-        _register_benchmark(folders, base)
-    for split in ("train", "val", "test"):
-        _register_tinyscapes(split, base)
+    replaced = [folders.name for folders in BENCHMARKS if _register_benchmark(folders, base)]
+    if replaced:
+        _logger.info(
+            "ovseg's own registration now stands for %s, which were registered elsewhere",
+            ", ".join(replaced),
+        )
 
 
 def register_sem_seg(
@@ -91,6 +90,7 @@ def register_sem_seg(
     label_suffix: str | None = "png",
     ignore_label: int = 255,
     hint: str = "",
+    make_files: Callable[[], object] | None = None,
     **metadata: Any,
 ) -> None:
     """Register a dataset of pictures and label maps of the same names.
@@ -104,13 +104,18 @@ def register_sem_seg(
         label_suffix: ending of the label maps; likewise.
         ignore_label: label of pixels without a class.
         hint: what to do when the files are missing, for the error message.
+        make_files: called before the files are listed.
         **metadata: further metadata, such as `evaluation_set` or `class_groups`.
 
     Raises:
         AssertionError: the name is taken.
+        ValueError: sets of classes cannot be scored, see `ovseg.vocab.class_sets`.
     """
+    ClassSets.make(metadata.get("evaluation_set"), metadata.get("class_groups"), len(stuff_classes))
 
     def load() -> list[dict[str, Any]]:
+        if make_files is not None:
+            make_files()
         return load_sem_seg(
             labels,
             images,
@@ -290,105 +295,45 @@ def _star(suffix: str) -> str:
     return f"*{suffix}" if "." in suffix else f"*.{suffix}"
 
 
-def _register_benchmark(folders: SemSegFolders, base: Path) -> None:
+def _register_benchmark(folders: SemSegFolders, base: Path) -> bool:
+    """Register one of them; tells whether another registration made way for it."""
+    name = folders.name
+    taken, known = name in DatasetCatalog.list(), name in MetadataCatalog.list()
+    ours = MetadataCatalog.get(name).get(_MARK) if known else None
+    if taken and ours == str(base):
+        return False
+    if taken:
+        DatasetCatalog.remove(name)
+    if known:  # what metadata say cannot be changed, only said anew
+        MetadataCatalog.remove(name)
     classes = class_list(folders.classes)
-    metadata: dict[str, Any] = {}
+    metadata = class_metadata(folders.classes)
     if folders.classes == "coco_stuff_171" and classes.ids is not None:
         metadata["stuff_dataset_id_to_contiguous_id"] = {
             raw: index for index, raw in enumerate(classes.ids)
         }
     if folders.classes == "ade20k_847":
         metadata["thing_classes"] = list(classes.names)
-    metadata |= class_metadata(folders.classes)
-    if not _claim(folders.name, base):
-        _complete_metadata(folders, base, classes.names, metadata)
-        return
+    if classes.unseen and not folders.seen_only:
+        metadata["evaluation_set"] = {"seen": list(classes.seen)}
+        metadata["class_groups"] = {group: list(ids) for group, ids in classes.groups.items()}
     register_sem_seg(
-        folders.name,
+        name,
         images=base / folders.images,
         labels=base / folders.labels,
-        stuff_classes=classes.names,
+        stuff_classes=folders.class_names,
         image_suffix=folders.image_suffix,
         label_suffix=folders.label_suffix,
         ignore_label=folders.ignore_label,
         hint=_tree_hint(folders, base),
+        make_files=partial(_make_files, folders.maker, base) if folders.maker else None,
+        split=folders.split,
         **metadata,
         **{_MARK: str(base)},
     )
+    return taken and ours is None
 
 
-def _claim(name: str, base: Path) -> bool:
-    """Tell whether to register a name: it is free, or ours and of another root."""
-    if name not in DatasetCatalog.list():
-        return True
-    if MetadataCatalog.get(name).get(_MARK) in (None, str(base)):
-        return False
-    DatasetCatalog.remove(name)
-    MetadataCatalog.remove(name)
-    return True
-
-
-def _complete_metadata(
-    folders: SemSegFolders, base: Path, names: Sequence[str], extra: Mapping[str, Any]
-) -> None:
-    """Add what another registration of a benchmark left out; check what it has."""
-    metadata = MetadataCatalog.get(folders.name)
-    if metadata.get(_MARK) is not None:
-        return
-    wanted = {
-        "stuff_classes": list(names),
-        "evaluator_type": "sem_seg",
-        "ignore_label": folders.ignore_label,
-        "image_root": str(base / folders.images),
-        "sem_seg_root": str(base / folders.labels),
-        **extra,
-    }
-    differing = []
-    for key, value in wanted.items():
-        present = metadata.get(key)
-        if present is None:
-            metadata.set(**{key: value})
-        elif not _same(present, value):
-            differing.append(key)
-    if differing:
-        _logger.warning(
-            "dataset %s was registered elsewhere with another %s than here; that one is used",
-            *(folders.name, " and ".join(differing)),
-        )
-
-
-def _same(present: Any, wanted: Any) -> bool:
-    if isinstance(wanted, list):
-        return list(present) == wanted
-    if isinstance(wanted, str):
-        return Path(present) == Path(wanted)  # "./datasets" is "datasets"
-    return bool(present == wanted)
-
-
-def _register_tinyscapes(split: str, base: Path) -> None:
-    name = f"tinyscapes_{split}_sem_seg"
-    if not _claim(name, base):
-        return
-    folder = base / "tinyscapes"
-    images, labels = folder / f"{split}2017", folder / "stuffthingmaps" / f"{split}2017"
-
-    def load() -> list[dict[str, Any]]:
-        ensure_split(base, split)
-        return load_sem_seg(labels, images, name=name)
-
-    metadata: dict[str, Any] = {"stuff_classes": list(SEEN_NAMES)}
-    if split != "train":
-        metadata = {
-            "stuff_classes": list(ALL_NAMES),
-            "evaluation_set": {"seen": list(range(len(SEEN_NAMES)))},
-            "class_groups": scene_groups(),
-        }
-    DatasetCatalog.register(name, load)
-    MetadataCatalog.get(name).set(
-        image_root=str(images),
-        sem_seg_root=str(labels),
-        evaluator_type="sem_seg",
-        ignore_label=IGNORE_LABEL,
-        **metadata,
-        **{_MARK: str(base)},
-    )
+def _make_files(maker: tuple[str, str, str], base: Path) -> None:
+    module, function, argument = maker
+    getattr(importlib.import_module(module), function)(base, argument)

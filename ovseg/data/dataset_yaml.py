@@ -31,6 +31,7 @@ from ovseg.d2.data import DatasetCatalog, MetadataCatalog
 from ovseg.data.catalog import class_metadata, load_sem_seg
 from ovseg.data.coco_labels import CocoFile, coco_records
 from ovseg.vocab import class_list, class_list_names
+from ovseg.vocab.class_sets import ClassSets
 
 __all__ = ["DatasetYaml", "register_yaml", "resolve_dataset"]
 
@@ -300,4 +301,9 @@ def _groups(file: Path, value: Any, classes: Sequence[str]) -> dict[str, list[in
     unknown = sorted({str(n) for names in value.values() for n in names if n not in classes})
     if unknown:
         raise ValueError(f"{file}: evaluation_set: expected names of classes, got {unknown}")
-    return {str(key): [classes.index(name) for name in names] for key, names in value.items()}
+    groups = {str(key): [classes.index(name) for name in names] for key, names in value.items()}
+    try:
+        ClassSets.make(groups, None, len(classes))
+    except ValueError as error:
+        raise ValueError(f"{file}: evaluation_set: {error}") from error
+    return groups

@@ -23,9 +23,9 @@ class SplitError(ValueError):
 def split_role(dataset_name: str) -> Role:
     """Tell what a split is for.
 
-    The data set's metadata say so where they have a `split`; else its name does. The "val" of most
-    benchmarks is what papers report, because the test labels are not public: it counts as a test
-    split unless the data set has a test split of its own beside it, as tinyscapes does.
+    The data set's metadata say so where they have a `split`; else its name does. A "val" is often
+    what papers report, because the test labels are not public: it counts as a test split unless
+    there is a test split beside it.
 
     Args:
         dataset_name: a registered data set.

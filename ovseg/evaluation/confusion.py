@@ -19,6 +19,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from ovseg.vocab.class_sets import ClassSets
+
 __all__ = [
     "CONVENTIONS",
     "Convention",
@@ -85,8 +87,9 @@ def scores(
         matrix: (K + 1, K + 1) counts as `confusion_matrix` gives them.
         class_names: K names, in the order of the ids.
         evaluation_set: name of a set of classes -> its ids. For a set `seen` come `mIoU-seen`,
-            `pAcc-seen`, the same for its complement as `unseen`, and `hIoU-seen`, the harmonic
-            mean of the two; under the other convention `mIoU-gt-seen` and so on.
+            `pAcc-seen`, the same for its counterpart `unseen` (see `ClassSets.make`), and
+            `hIoU-seen`, the harmonic mean of the two; under the other convention
+            `mIoU-gt-seen` and so on.
         class_groups: name -> ids of groups to score without their complement.
 
     Returns:
@@ -94,8 +97,9 @@ def scores(
         `ACC-<name>`.
 
     Raises:
-        ValueError: matrix, names and groups do not fit together.
+        ValueError: matrix, names and groups do not fit together, or a group has a reserved name.
     """
+    sets = ClassSets.make(evaluation_set, class_groups, len(class_names))
     ovseg = scores_in_convention(matrix, class_names, evaluation_set, convention="ovseg")
     other = scores_in_convention(matrix, class_names, evaluation_set, convention="detectron2")
     result = {"mIoU": ovseg["mIoU"], "mIoU-gt": other["mIoU"]}
@@ -107,8 +111,8 @@ def scores(
         elif key.startswith("pAcc-"):
             result[key] = value
     counts = _Counts(matrix, len(class_names))
-    for name, ids in (class_groups or {}).items():
-        chosen = _selection(name, ids, len(class_names))
+    for name, ids in sets.groups.items():
+        chosen = _selection(ids, len(class_names))
         result[f"mIoU-{name}"] = counts.mean_iou(chosen, "ovseg")
         result[f"mIoU-gt-{name}"] = counts.mean_iou(chosen, "detectron2")
         result[f"pAcc-{name}"] = counts.pixel_accuracy(chosen)
@@ -135,7 +139,8 @@ def scores_in_convention(
         Percentages by name.
 
     Raises:
-        ValueError: unknown convention; matrix, names and sets do not fit together.
+        ValueError: unknown convention; matrix, names and sets do not fit together, or a set has a
+            reserved name.
     """
     if convention not in get_args(Convention):
         raise ValueError(f"expected a convention of {get_args(Convention)}, got {convention!r}")
@@ -151,12 +156,13 @@ def scores_in_convention(
     }
     result.update({f"IoU-{n}": float(v) for n, v in zip(names, counts.iou, strict=True)})
     result.update({f"ACC-{n}": float(v) for n, v in zip(names, counts.accuracy, strict=True)})
-    for name, ids in (evaluation_set or {}).items():
-        inside = _selection(name, ids, num_classes)
-        for key, chosen in ((name, inside), (f"un{name}", ~inside)):
-            result[f"mIoU-{key}"] = counts.mean_iou(chosen, convention)
-            result[f"pAcc-{key}"] = counts.pixel_accuracy(chosen)
-        result[f"hIoU-{name}"] = _harmonic_mean(result[f"mIoU-{name}"], result[f"mIoU-un{name}"])
+    sets = ClassSets.make(evaluation_set, None, num_classes)
+    for name, ids in sets.compared.items():
+        chosen = _selection(ids, num_classes)
+        result[f"mIoU-{name}"] = counts.mean_iou(chosen, convention)
+        result[f"pAcc-{name}"] = counts.pixel_accuracy(chosen)
+    for name, other in sets.pairs:
+        result[f"hIoU-{name}"] = _harmonic_mean(result[f"mIoU-{name}"], result[f"mIoU-{other}"])
     return result
 
 
@@ -227,14 +233,9 @@ def _harmonic_mean(a: float, b: float) -> float:
     return 2 * a * b / (a + b) if a + b else 0.0
 
 
-def _selection(name: str, ids: Sequence[int], num_classes: int) -> np.ndarray:
+def _selection(ids: Sequence[int], num_classes: int) -> np.ndarray:
     chosen = np.zeros(num_classes, dtype=bool)
-    for index in ids:
-        if not 0 <= index < num_classes:
-            raise ValueError(
-                f"expected class ids in 0..{num_classes - 1} in the set {name!r}, got {index}"
-            )
-        chosen[index] = True
+    chosen[list(ids)] = True
     return chosen
 
 

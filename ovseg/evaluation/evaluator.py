@@ -29,6 +29,7 @@ from ovseg.evaluation.report import class_table
 from ovseg.evaluation.results import EXAMPLES_FOLDER, Measured, write_json, write_result
 from ovseg.utils.images import ImageError, read_image, read_label
 from ovseg.utils.masks import encode_rle
+from ovseg.vocab.class_sets import ClassSets
 
 __all__ = ["SemSegEvaluator"]
 
@@ -85,6 +86,8 @@ class SemSegEvaluator(DatasetEvaluator):
         self._ignore_label: int = metadata.ignore_label
         self._evaluation_set: Mapping[str, Sequence[int]] = metadata.get("evaluation_set") or {}
         self._class_groups: Mapping[str, Sequence[int]] = metadata.get("class_groups") or {}
+        # What cannot be scored is refused before anything is predicted.
+        ClassSets.make(self._evaluation_set, self._class_groups, len(self._class_names))
         raw_ids = metadata.get("stuff_dataset_id_to_contiguous_id") or {}
         self._raw_ids = {index: raw for raw, index in raw_ids.items()}
         self.reset()

@@ -13,6 +13,7 @@ from ovseg.evaluation.confusion import CONVENTIONS
 from ovseg.evaluation.html_examples import EXAMPLES_STYLE, example_cards
 from ovseg.evaluation.results import DatasetResult
 from ovseg.utils.html import Html, element, histogram, join, page, table, write_page
+from ovseg.vocab.class_sets import ClassSets
 
 __all__ = ["write_report"]
 
@@ -121,10 +122,10 @@ def _scores(result: DatasetResult) -> Html:
         accuracy = "pACC" if not suffix else f"pAcc{suffix}"
         keys = (f"mIoU{suffix}", f"mIoU-gt{suffix}", accuracy)
         rows.append([name, float(count), *(_score(result, key) for key in keys)])
-    for name in groups:
+    for name, other in ClassSets.make(groups, None, result.metrics["num_classes"]).pairs:
         if f"hIoU-{name}" in result.scores:
             pair = (_score(result, f"hIoU-{name}"), _score(result, f"hIoU-gt-{name}"))
-            rows.append([f"harmonic mean ({name}, un{name})", "", *pair, ""])
+            rows.append([f"harmonic mean ({name}, {other})", "", *pair, ""])
     parts = [
         element("h3", "Scores"),
         table(("", "classes", "mIoU", "mIoU-gt", "pixel accuracy"), rows),

@@ -20,6 +20,7 @@ from ovseg.evaluation.counts import (
     mean_ious,
 )
 from ovseg.utils.files import atomic_path
+from ovseg.vocab.class_sets import ClassSets
 
 __all__ = [
     "ClassRow",
@@ -259,15 +260,14 @@ def write_csv(path: str | Path, rows: Sequence[Row], kind: type[Row]) -> None:
 def summary_table(
     scores: Mapping[str, float],
     num_classes: int,
-    evaluation_set: Mapping[str, Sequence[int]] | None = None,
-    class_groups: Mapping[str, Sequence[int]] | None = None,
+    sets: ClassSets | None = None,
 ) -> str:
     """Set the overall and group scores as a text table that names both conventions.
 
     Args:
         scores: what `scores` computed.
         num_classes: number of classes.
-        evaluation_set, class_groups: as given to `scores`.
+        sets: those of which there are scores.
 
     Returns:
         Several lines without a final newline.
@@ -279,13 +279,14 @@ def summary_table(
         lines.append(_line(title, str(count), *map(_percent, numbers)))
 
     add("all", num_classes, "", "pACC")
-    for name, ids in (evaluation_set or {}).items():
-        add(name, len(set(ids)), f"-{name}", f"pAcc-{name}")
-        add(f"un{name}", num_classes - len(set(ids)), f"-un{name}", f"pAcc-un{name}")
+    sets = sets or ClassSets()
+    for name, ids in sets.compared.items():
+        add(name, len(ids), f"-{name}", f"pAcc-{name}")
+    for name, other in sets.pairs:
         harmonic = (_percent(scores[f"hIoU-{name}"]), _percent(scores[f"hIoU-gt-{name}"]))
-        lines.append(_line(f"harmonic mean ({name}, un{name})", "", *harmonic, ""))
-    for name, ids in (class_groups or {}).items():
-        add(name, len(set(ids)), f"-{name}", f"pAcc-{name}")
+        lines.append(_line(f"harmonic mean ({name}, {other})", "", *harmonic, ""))
+    for name, ids in sets.groups.items():
+        add(name, len(ids), f"-{name}", f"pAcc-{name}")
     lines.append(f"fwIoU {_percent(scores['fwIoU'])}   mACC {_percent(scores['mACC'])}")
     lines += [f"{name} = {meaning}" for name, meaning in CONVENTIONS.items()]
     return "\n".join(lines)

@@ -42,6 +42,7 @@ from ovseg.evaluation.report import (
 )
 from ovseg.utils.environment import environment_record
 from ovseg.utils.files import atomic_path
+from ovseg.vocab.class_sets import ClassSets
 
 __all__ = [
     "EXAMPLES_FOLDER",
@@ -108,17 +109,13 @@ class Measured:
         return class_counts(self.images, len(self.class_names))
 
     @cached_property
-    def groups(self) -> dict[str, Sequence[int]]:
-        """Ids of all groups, complements of evaluation sets included."""
-        groups: dict[str, Sequence[int]] = {}
-        for name, ids in self.evaluation_set.items():
-            groups[name] = ids
-            groups[f"un{name}"] = [i for i in range(len(self.class_names)) if i not in set(ids)]
-        return {**groups, **self.class_groups}
+    def sets(self) -> ClassSets:
+        """All sets of classes with scores of their own, counterparts included."""
+        return ClassSets.make(self.evaluation_set, self.class_groups, len(self.class_names))
 
     @cached_property
     def _resampled(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        return resampled_scores(self.counts, self.bootstrap, self.groups)
+        return resampled_scores(self.counts, self.bootstrap, self.sets.all)
 
     @cached_property
     def intervals(self) -> dict[str, tuple[float, float]]:
@@ -140,16 +137,14 @@ class Measured:
             for index in np.flatnonzero(times >= FEWEST_IMAGES)
         }
         return class_rows(
-            *(self.matrix, self.class_names, self.scores, self.groups),
+            *(self.matrix, self.class_names, self.scores, self.sets.all),
             intervals=ranges,
             images=times.tolist(),
         )
 
     def summary(self) -> str:
         """Set the scores as a text table, the intervals of both mIoU below."""
-        table = summary_table(
-            self.scores, len(self.class_names), self.evaluation_set, self.class_groups
-        )
+        table = summary_table(self.scores, len(self.class_names), self.sets)
         ranges = [
             f"{key} {self.intervals[key][0]:.2f} to {self.intervals[key][1]:.2f}"
             for key in ("mIoU", "mIoU-gt")
@@ -185,7 +180,7 @@ def write_result(
         "class_names_sha256": class_names_hash(measured.class_names),
         "labels_hash": labels_hash(measured.files, measured.images),
         "ignore_label": measured.ignore_label,
-        "groups": {name: list(ids) for name, ids in measured.groups.items()},
+        "groups": {name: list(ids) for name, ids in measured.sets.all.items()},
         "examples": examples,
         "environment": environment_record(),
     }

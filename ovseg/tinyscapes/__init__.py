@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from .pairs import render_pair
 from .scenes import Scene, render_scene
-from .version import world_version
+from .version import VERSION
 from .world import ALL_NAMES, CLASSES, IGNORE_LABEL, SEEN_NAMES, SPLITS, TinyClass, scene_groups
 from .writer import DEFAULT_COUNTS, ensure_split, training_labels, write_split
 
-# VERSION is left out: a star import would read files for it.
 __all__ = [
     "ALL_NAMES",
     "CLASSES",
@@ -20,6 +19,7 @@ __all__ = [
     "IGNORE_LABEL",
     "SEEN_NAMES",
     "SPLITS",
+    "VERSION",
     "Scene",
     "TinyClass",
     "ensure_split",
@@ -27,13 +27,5 @@ __all__ = [
     "render_scene",
     "scene_groups",
     "training_labels",
-    "world_version",
     "write_split",
 ]
-
-
-def __getattr__(name: str) -> str:
-    # Importing must read no files, so the version is found when it is asked for.
-    if name == "VERSION":
-        return world_version()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

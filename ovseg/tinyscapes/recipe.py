@@ -15,7 +15,7 @@ from ovseg.clip_training.pretraining import BackboneTower, PretrainConfig, pretr
 from ovseg.clip_training.trainer import train_clip as train_clip_on_pairs
 from ovseg.config import load_cfg
 from ovseg.d2.modeling import build_backbone
-from ovseg.tinyscapes import render_pair, world_version
+from ovseg.tinyscapes import VERSION, render_pair
 from ovseg.tinyscapes.ablation_pairs import collect_pairs
 from ovseg.training.checkpoint import averaged_state, latest_checkpoint, read_checkpoint
 from ovseg.weights.clip import CLIP_IN_OVSEG
@@ -68,7 +68,7 @@ def train_clip(folder: Path, config: PretrainConfig) -> Path:
             output_dir=folder / "clip",
             evaluate=lambda: tiny_crop_accuracy(clip),
         )
-        write_safetensors(target, clip.state_dict(), metadata={"world": world_version()})
+        write_safetensors(target, clip.state_dict(), metadata={"world": VERSION})
     return target
 
 
@@ -97,7 +97,7 @@ def train_backbone(folder: Path, clip_file: Path, config: PretrainConfig) -> Pat
         )
         pretrain(towers, render_pair, config=config, output_dir=folder / "backbone")
         state = {f"backbone.{k}": v for k, v in towers.backbone.state_dict().items()}
-        write_safetensors(target, state, metadata={"world": world_version()})
+        write_safetensors(target, state, metadata={"world": VERSION})
     return target
 
 
@@ -131,7 +131,7 @@ def adapt_clip(folder: Path, base: Path, *, seed: int, size: AdaptationSize) -> 
             settings = {"steps": size.steps, "seed": seed, "workers": 0}
             config = load_clip_config(recipe, settings)
             train_clip_on_pairs(config, clip, pairs, output_dir=folder / recipe, resume=True)
-        metadata = {"world": world_version(), "seed": str(seed), "license": "Apache-2.0"}
+        metadata = {"world": VERSION, "seed": str(seed), "license": "Apache-2.0"}
         write_safetensors(target, replace_clip(state, clip.state_dict()).state, metadata=metadata)
     return target
 
@@ -152,5 +152,5 @@ def export_half(run: Path, target: Path, *, seed: int) -> None:
         raise FileNotFoundError(f"{run}: expected a checkpoint of the training run, found none")
     state = averaged_state(read_checkpoint(checkpoint))
     half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
-    metadata = {"world": world_version(), "seed": str(seed), "license": "Apache-2.0"}
+    metadata = {"world": VERSION, "seed": str(seed), "license": "Apache-2.0"}
     write_safetensors(target, half, metadata=metadata)

@@ -1,8 +1,14 @@
-"""What exists in tinyscapes: the classes, their names, their usual grounds and the colour words."""
+"""What exists in tinyscapes: its classes, their usual grounds, their nouns and the colour words.
+
+Which classes there are, what they are called and which of them training shows is said by the class
+list `tinyscapes`; here is what drawing and captions need besides.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from ovseg.vocab import class_list
 
 
 @dataclass(frozen=True)
@@ -31,72 +37,101 @@ class TinyClass:
         return (self.name, *self.synonyms)
 
 
-def _thing(
-    name: str, grounds: str, synonyms: str = "", *, seen: bool, floats: bool = False
-) -> TinyClass:
-    return TinyClass(name, tuple(synonyms.split()), "thing", seen, tuple(grounds.split()), floats)
+_CLASSES = class_list("tinyscapes")
 
+# The stuff that things usually stand on or in.
+_GROUNDS = {
+    "tree": "grass field",
+    "house": "grass snow",
+    "car": "road",
+    "boat": "sea",
+    "fish": "sea",
+    "bird": "sky",
+    "cactus": "sand",
+    "umbrella": "sand",
+    "flower": "grass field",
+    "mushroom": "grass",
+    "star": "sky",
+    "kite": "sky",
+    "chair": "floor carpet",
+    "cup": "floor carpet",
+    "lamp": "carpet floor",
+    "clock": "wall curtain",
+    "snowman": "snow",
+    "bus": "road",
+    "tent": "grass gravel",
+    "crab": "sand",
+    "plane": "sky",
+    "ladder": "wall fence",
+    "bottle": "floor gravel",
+    "snail": "gravel fence",
+    "balloon": "sky curtain",
+    "bicycle": "road fence",
+    "rocket": "sky lava",
+    "duck": "sea field",
+    "penguin": "snow",
+    "guitar": "carpet wall",
+    "windmill": "field",
+    "butterfly": "field curtain",
+    "castle": "gravel lava",
+    "moon": "sky",
+    "candle": "floor curtain",
+    "carrot": "field fence",
+}
 
-def _stuff(name: str, synonyms: str = "", *, seen: bool) -> TinyClass:
-    return TinyClass(name, tuple(synonyms.split()), "stuff", seen)
-
-
-# Seen classes come first, so that the contiguous ids of training are a prefix of all ids.
-CLASSES: tuple[TinyClass, ...] = (
-    _thing("tree", "grass field", "oak", seen=True),
-    _thing("house", "grass snow", "cottage home", seen=True),
-    _thing("car", "road", "automobile", seen=True),
-    _thing("boat", "sea", "ship sailboat", seen=True),
-    _thing("fish", "sea", seen=True, floats=True),
-    _thing("bird", "sky", "gull", seen=True, floats=True),
-    _thing("cactus", "sand", seen=True),
-    _thing("umbrella", "sand", "parasol", seen=True),
-    _thing("flower", "grass field", "blossom", seen=True),
-    _thing("mushroom", "grass", "toadstool", seen=True),
-    _thing("star", "sky", seen=True, floats=True),
-    _thing("kite", "sky", seen=True, floats=True),
-    _thing("chair", "floor carpet", "seat", seen=True),
-    _thing("cup", "floor carpet", "mug", seen=True),
-    _thing("lamp", "carpet floor", seen=True),
-    _thing("clock", "wall curtain", seen=True, floats=True),
-    _thing("snowman", "snow", seen=True),
-    _thing("bus", "road", "coach", seen=True),
-    _thing("tent", "grass gravel", seen=True),
-    _thing("crab", "sand", seen=True),
-    _thing("plane", "sky", "airplane jet", seen=True, floats=True),
-    _thing("ladder", "wall fence", seen=True),
-    _thing("bottle", "floor gravel", seen=True),
-    _thing("snail", "gravel fence", seen=True),
-    _stuff("sky", seen=True),
-    _stuff("sea", "ocean water", seen=True),
-    _stuff("grass", "lawn meadow", seen=True),
-    _stuff("sand", "beach desert", seen=True),
-    _stuff("road", "street asphalt", seen=True),
-    _stuff("wall", "bricks", seen=True),
-    _stuff("floor", "tiles", seen=True),
-    _thing("balloon", "sky curtain", seen=False, floats=True),
-    _thing("bicycle", "road fence", "bike", seen=False),
-    _thing("rocket", "sky lava", "spaceship", seen=False, floats=True),
-    _thing("duck", "sea field", "duckling", seen=False),
-    _thing("penguin", "snow", seen=False),
-    _thing("guitar", "carpet wall", seen=False),
-    _thing("windmill", "field", "mill", seen=False),
-    _thing("butterfly", "field curtain", "moth", seen=False, floats=True),
-    _thing("castle", "gravel lava", "fortress", seen=False),
-    _thing("moon", "sky", "crescent", seen=False, floats=True),
-    _thing("candle", "floor curtain", seen=False),
-    _thing("carrot", "field fence", seen=False),
-    _stuff("snow", seen=False),
-    _stuff("fence", seen=False),
-    _stuff("gravel", "pebbles stones", seen=False),
-    _stuff("field", "farmland", seen=False),
-    _stuff("lava", "magma", seen=False),
-    _stuff("curtain", "drapes", seen=False),
-    _stuff("carpet", "rug", seen=False),
+# For these the middle, not the foot, lies on the ground region.
+_FLOATING = frozenset(
+    ("fish", "bird", "star", "kite", "clock", "plane", "balloon", "rocket", "butterfly", "moon")
 )
 
-ALL_NAMES: tuple[str, ...] = tuple(c.name for c in CLASSES)
-SEEN_NAMES: tuple[str, ...] = tuple(c.name for c in CLASSES if c.seen)
+# Other nouns that captions use.
+_SYNONYMS = {
+    "tree": "oak",
+    "house": "cottage home",
+    "car": "automobile",
+    "boat": "ship sailboat",
+    "bird": "gull",
+    "umbrella": "parasol",
+    "flower": "blossom",
+    "mushroom": "toadstool",
+    "chair": "seat",
+    "cup": "mug",
+    "bus": "coach",
+    "plane": "airplane jet",
+    "bicycle": "bike",
+    "rocket": "spaceship",
+    "duck": "duckling",
+    "windmill": "mill",
+    "butterfly": "moth",
+    "castle": "fortress",
+    "moon": "crescent",
+    "sea": "ocean water",
+    "grass": "lawn meadow",
+    "sand": "beach desert",
+    "road": "street asphalt",
+    "wall": "bricks",
+    "floor": "tiles",
+    "gravel": "pebbles stones",
+    "field": "farmland",
+    "lava": "magma",
+    "curtain": "drapes",
+    "carpet": "rug",
+}
+
+CLASSES: tuple[TinyClass, ...] = tuple(
+    TinyClass(
+        name=name,
+        synonyms=tuple(_SYNONYMS.get(name, "").split()),
+        kind="stuff" if index in (_CLASSES.stuff or ()) else "thing",
+        seen=index not in _CLASSES.unseen,
+        grounds=tuple(_GROUNDS.get(name, "").split()),
+        floats=name in _FLOATING,
+    )
+    for index, name in enumerate(_CLASSES.names)
+)
+
+ALL_NAMES: tuple[str, ...] = _CLASSES.names
+SEEN_NAMES: tuple[str, ...] = tuple(ALL_NAMES[i] for i in _CLASSES.seen)
 CLASS_ID: dict[str, int] = {name: i for i, name in enumerate(ALL_NAMES)}
 THING_IDS: tuple[int, ...] = tuple(i for i, c in enumerate(CLASSES) if c.kind == "thing")
 STUFF_IDS: tuple[int, ...] = tuple(i for i, c in enumerate(CLASSES) if c.kind == "stuff")
@@ -144,10 +179,4 @@ def scene_groups() -> dict[str, list[int]]:
     Returns:
         "seen_things", "unseen_things", "seen_stuff", "unseen_stuff" -> ids in ascending order.
     """
-    return {
-        f"{word}_{plural}": [
-            i for i, c in enumerate(CLASSES) if c.kind == kind and c.seen == (word == "seen")
-        ]
-        for kind, plural in (("thing", "things"), ("stuff", "stuff"))
-        for word in ("seen", "unseen")
-    }
+    return {name: list(ids) for name, ids in _CLASSES.groups.items()}

@@ -14,6 +14,7 @@ from ovseg.data.catalog import (
     register_sem_seg,
 )
 from ovseg.tinyscapes import ALL_NAMES, SEEN_NAMES
+from tests.helpers import run_python
 
 
 @pytest.fixture(autouse=True)
@@ -107,20 +108,56 @@ def test_registering_again_does_no_harm_and_moves_to_a_new_root(empty_catalogues
     assert len(DatasetCatalog.get("pascalvoc20_sem_seg_val")) == 1
 
 
-def test_a_name_registered_elsewhere_keeps_its_loader_and_gains_metadata(
-    empty_catalogues, tmp_path, caplog
+def test_a_name_registered_elsewhere_becomes_ours_below_the_present_root(
+    empty_catalogues, tmp_path, caplog, monkeypatch
 ) -> None:
-    DatasetCatalog.register("ade20k_sem_seg_val", lambda: ["theirs"])
-    MetadataCatalog.get("ade20k_sem_seg_val").set(ignore_label=255, image_root="theirs")
-    with caplog.at_level(logging.WARNING, "ovseg"):
-        register_builtin(tmp_path)
-        register_builtin(tmp_path)
-    assert DatasetCatalog.get("ade20k_sem_seg_val") == ["theirs"]
-    metadata = MetadataCatalog.get("ade20k_sem_seg_val")
-    assert len(metadata.stuff_classes) == 150
-    assert metadata.evaluator_type == "sem_seg"
-    assert metadata.image_root == "theirs"
-    assert "ade20k_sem_seg_val was registered elsewhere with another image_root" in caplog.text
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    for name in ("cityscapes_fine_sem_seg_val", "cityscapes_fine_panoptic_val"):
+        DatasetCatalog.register(name, lambda: ["theirs"])
+        MetadataCatalog.get(name).set(ignore_label=0, gt_dir="theirs", evaluator_type="theirs")
+    with caplog.at_level(logging.INFO, "ovseg"):
+        register_builtin()
+        register_builtin()
+    city = tmp_path / "cityscapes"
+    touch(city / "leftImg8bit" / "val" / "ulm", "ulm_1_leftImg8bit.png")
+    touch(city / "gtFine" / "val" / "ulm", "ulm_1_gtFine_labelTrainIds.png")
+    (record,) = DatasetCatalog.get("cityscapes_fine_sem_seg_val")
+    assert record["sem_seg_file_name"].startswith(str(city))
+    metadata = MetadataCatalog.get("cityscapes_fine_sem_seg_val")
+    assert (metadata.ignore_label, metadata.evaluator_type) == (255, "sem_seg")
+    assert metadata.get("gt_dir") is None
+    said = [r.message for r in caplog.records if "registered elsewhere" in r.message]
+    assert len(said) == 1 and "stands for cityscapes_fine_sem_seg_val, which" in said[0]
+    assert DatasetCatalog.get("cityscapes_fine_panoptic_val") == ["theirs"]
+    assert MetadataCatalog.get("cityscapes_fine_panoptic_val").gt_dir == "theirs"
+
+
+def test_metadata_without_a_data_set_do_not_stand_in_the_way(empty_catalogues, tmp_path) -> None:
+    MetadataCatalog.get("ade20k_sem_seg_val").set(stuff_classes=["theirs"])
+    register_builtin(tmp_path)
+    assert len(MetadataCatalog.get("ade20k_sem_seg_val").stuff_classes) == 150
+
+
+@pytest.mark.real_d2
+def test_detectron2_has_its_other_names_and_we_have_ours_below_the_root_of_now(tmp_path) -> None:
+    code = (
+        "import os, detectron2.data\n"
+        f"os.environ['DETECTRON2_DATASETS'] = {str(tmp_path / 'now')!r}\n"
+        "theirs = dict(detectron2.data.DatasetCatalog.items())\n"
+        "from ovseg.data.catalog import BENCHMARKS, register_builtin; register_builtin()\n"
+        "data, known = detectron2.data.DatasetCatalog, detectron2.data.MetadataCatalog\n"
+        "ours = {folders.name for folders in BENCHMARKS}\n"
+        "print(sorted(theirs.keys() & ours))\n"
+        "print(all(data[n] is f for n, f in theirs.items() if n not in ours), len(theirs) > 50)\n"
+        "print(known.get('ade20k_sem_seg_val').image_root)"
+    )
+    done = run_python("-c", code, OVSEG_D2="real", DETECTRON2_DATASETS=str(tmp_path / "before"))
+    names, others_kept, place = done.stdout.splitlines()
+    assert names == str(
+        [f"{n}_sem_seg_{s}" for n in ("ade20k", "cityscapes_fine") for s in ("train", "val")]
+    )
+    assert others_kept == "True True"
+    assert place == str(tmp_path / "now/ADEChallengeData2016/images/validation")
 
 
 def test_the_root_comes_from_the_argument_then_the_environment(monkeypatch, tmp_path) -> None:
@@ -196,6 +233,15 @@ def test_own_datasets_register_with_their_groups(tmp_path) -> None:
     assert MetadataCatalog.get("mine").evaluation_set == {"seen": [0]}
     with pytest.raises(AssertionError, match="already registered"):
         register_sem_seg("mine", images=tmp_path, labels=tmp_path, stuff_classes=["cat"])
+    with pytest.raises(ValueError, match="name of its own, got 'gt'"):
+        register_sem_seg(
+            "other",
+            images=tmp_path,
+            labels=tmp_path,
+            stuff_classes=["cat"],
+            evaluation_set={"gt": [0]},
+        )
+    assert "other" not in DatasetCatalog.list()
 
 
 def test_tinyscapes_is_drawn_on_first_use(empty_catalogues, tmp_path, monkeypatch) -> None:
@@ -206,7 +252,7 @@ def test_tinyscapes_is_drawn_on_first_use(empty_catalogues, tmp_path, monkeypatc
         touch(tmp_path / "tinyscapes" / "val2017", "0.jpg")
         touch(tmp_path / "tinyscapes" / "stuffthingmaps" / "val2017", "0.png")
 
-    monkeypatch.setattr("ovseg.data.catalog.ensure_split", ensure_split)
+    monkeypatch.setattr("ovseg.tinyscapes.ensure_split", ensure_split)
     register_builtin(tmp_path)
     assert drawn == []
     records = DatasetCatalog.get("tinyscapes_val_sem_seg")

@@ -154,6 +154,7 @@ def test_a_shipped_list_brings_its_background_and_synonyms(tmp_path):
         ("labels: labels", "labels: labels\n    ignore_label: 2", r"no class, got 2, .*\(0-2\)"),
         ("validation", "val", r"split: expected one of train, validation, test, got 'val'"),
         ("[lawn, flower bed]", "[tree]", r"evaluation_set: expected names of classes.*'tree'"),
+        ("    green:", "    gt:", r"evaluation_set: .*got 'gt'; .*rename the set"),
         ("classes:", "classes: !!python/object/apply:os.getcwd []\n    #", r"plain YAML"),
     ],
 )

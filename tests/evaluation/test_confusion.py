@@ -118,6 +118,29 @@ def test_groups_have_no_complement() -> None:
     assert "mIoU-unthings" not in got
 
 
+def test_two_sets_that_are_each_others_rest_are_compared_once() -> None:
+    matrix = confusion_matrix(np.array([[0, 1, 1, 2]]), np.array([[0, 0, 1, 2]]), 3, 255)
+    one, both = {"seen": [0, 1]}, {"seen": [0, 1], "unseen": [2]}
+    assert scores(matrix, "abc", both) == scores(matrix, "abc", one)
+    named = scores(matrix, "abc", {"base": [0, 1], "novel": [2]})
+    assert {key for key in named if key.startswith(("mIoU-", "hIoU-"))} == {
+        *("mIoU-gt", "mIoU-base", "mIoU-novel", "hIoU-base"),
+        *("mIoU-gt-base", "mIoU-gt-novel", "hIoU-gt-base"),
+    }
+    assert (named["mIoU-base"], named["mIoU-novel"]) == (50.0, 100.0)
+    assert named["hIoU-base"] == pytest.approx(200 / 3)
+
+
+@pytest.mark.parametrize("name", ["gt", "gt-seen", ""])
+def test_a_set_must_not_be_called_what_the_other_convention_is_called(name: str) -> None:
+    matrix = confusion_matrix(np.array([[0, 1]]), np.array([[0, 1]]), 2, 255)
+    for sets in ({"evaluation_set": {name: [0]}}, {"class_groups": {name: [0]}}):
+        with pytest.raises(ValueError, match=rf"name of its own, got '{name}'.*rename the set"):
+            scores(matrix, "ab", **sets)
+    with pytest.raises(ValueError, match="name of its own"):
+        scores_in_convention(matrix, "ab", {name: [0]}, convention="ovseg")
+
+
 def test_harmonic_mean_of_a_failed_half_is_zero() -> None:
     matrix = confusion_matrix(np.array([[1, 0]]), np.array([[0, 1]]), 2, 255)
     assert scores(matrix, "ab", {"seen": [0]})["hIoU-seen"] == 0.0

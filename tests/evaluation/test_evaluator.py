@@ -223,3 +223,14 @@ def test_it_runs_in_the_evaluation_loop(world) -> None:
 def test_predictions_need_a_folder(world) -> None:
     with pytest.raises(ValueError, match="output_dir"):
         SemSegEvaluator(world[0], write_predictions=True)
+
+
+def test_sets_that_cannot_be_scored_are_refused_before_anything_is_predicted() -> None:
+    MetadataCatalog.get("badly_named").set(
+        stuff_classes=["a", "b"], ignore_label=255, evaluation_set={"gt": [0]}
+    )
+    try:
+        with pytest.raises(ValueError, match="name of its own, got 'gt'"):
+            SemSegEvaluator("badly_named")
+    finally:
+        MetadataCatalog.remove("badly_named")

@@ -70,7 +70,8 @@ def test_every_published_row_has_a_config_and_every_validation_set_one_of_the_sw
     assert {row for model, row in rows if model == "swinB"} == set(ROWS)
     assert {row for model, row in rows if model == "R101c"} == set(PUBLISHED["R101c"])
     shown = {ROWS[row][0] for _, row in rows}
-    assert shown == {f.name for f in BENCHMARKS if "val" in f.name.split("_")}
+    published = [f for f in BENCHMARKS if f.classes != "tinyscapes"]
+    assert shown == {f.name for f in published if "val" in f.name.split("_")}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -8,6 +8,7 @@ import pytest
 
 from ovseg.evaluation.confusion import confusion_matrix, scores
 from ovseg.evaluation.report import ClassRow, class_rows, class_table, summary_table, write_csv
+from ovseg.vocab.class_sets import ClassSets
 
 NAMES = ["sky", "red star", "tree"]
 SEEN = {"seen": [0]}
@@ -41,7 +42,8 @@ def test_csv_leaves_undefined_scores_empty(matrix, tmp_path) -> None:
 
 
 def test_summary_names_conventions_and_groups(matrix) -> None:
-    table = summary_table(scores(matrix, NAMES, SEEN, {"stars": [1]}), 3, SEEN, {"stars": [1]})
+    sets = ClassSets.make(SEEN, {"stars": [1]}, 3)
+    table = summary_table(scores(matrix, NAMES, SEEN, {"stars": [1]}), 3, sets)
     rows = {line[:30].strip(): line[30:].split() for line in table.splitlines()}
     assert rows[""] == ["classes", "mIoU", "mIoU-gt", "pAcc"]
     assert rows["all"] == ["3", "50.00", "50.00", "66.67"]

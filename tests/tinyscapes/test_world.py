@@ -23,6 +23,7 @@ from ovseg.tinyscapes.shapes import Outline, box, fill, part
 from ovseg.tinyscapes.textures import TILES_PER_CLASS, texture_tile
 from ovseg.tinyscapes.things import thing_outline
 from ovseg.tinyscapes.world import CONTEXT_BIAS, STUFF_IDS, THING_IDS
+from ovseg.vocab import Vocabulary
 
 
 def test_world_has_the_promised_number_of_classes_seen_ones_first() -> None:
@@ -32,6 +33,10 @@ def test_world_has_the_promised_number_of_classes_seen_ones_first() -> None:
     assert sorted(i for ids in groups.values() for i in ids) == list(range(len(CLASSES)))
     assert ALL_NAMES[: len(SEEN_NAMES)] == SEEN_NAMES
     assert max(groups["seen_things"] + groups["seen_stuff"]) == len(SEEN_NAMES) - 1
+
+
+def test_the_class_list_of_the_world_is_a_vocabulary_like_any_other() -> None:
+    assert Vocabulary.benchmark("tinyscapes") == Vocabulary.make(ALL_NAMES)
 
 
 def test_every_noun_names_one_class_only() -> None:

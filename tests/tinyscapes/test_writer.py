@@ -16,13 +16,14 @@ from ovseg.tinyscapes import (
     ALL_NAMES,
     CLASSES,
     SEEN_NAMES,
+    VERSION,
     ensure_split,
     render_scene,
     training_labels,
-    world_version,
     write_split,
     writer,
 )
+from ovseg.tinyscapes.version import SAME_CONTENT
 
 
 @pytest.fixture(autouse=True)
@@ -149,8 +150,19 @@ def test_other_version_is_drawn_anew(tmp_path: Path) -> None:
     (folder / ".parts_val_0123").mkdir()
     ensure_split(tmp_path, "val", 2)
     assert _bytes(folder) == fresh
-    assert json.loads(fresh["version_val.json"])["version"] == world_version() == tinyscapes.VERSION
+    assert json.loads(fresh["version_val.json"])["version"] == VERSION
     assert not (folder / ".parts_val_0123").exists()
+
+
+def test_an_older_stamp_of_the_same_content_is_not_drawn_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_split(tmp_path, "val", 2, workers=0)
+    stamp = {"version": SAME_CONTENT[0], "split": "val", "images": 2}
+    (folder / "version_val.json").write_text(json.dumps(stamp))
+    monkeypatch.setattr(writer, "render_scene", None)
+    ensure_split(tmp_path, "val", 2)
+    assert json.loads((folder / "version_val.json").read_text()) == stamp
 
 
 def test_damaged_version_file_counts_as_missing(tmp_path: Path) -> None:
@@ -185,7 +197,7 @@ def test_command_line_writes_the_chosen_splits(
     spec.loader.exec_module(module)
     counts = ["--train", "0", "--val", "2", "--test", "1"]
     assert module.main(["--root", str(tmp_path), "--workers", "1", *counts]) == 0
-    assert world_version() in capsys.readouterr().out
+    assert f"version {VERSION}," in capsys.readouterr().out
     folder = tmp_path / "tinyscapes"
     assert len(list((folder / "val2017").iterdir())) == 2
     assert len(list((folder / "test2017").iterdir())) == 1

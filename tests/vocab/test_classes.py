@@ -20,6 +20,7 @@ LISTS = {
     "pascal_context_60": (60, "a6d933eb23de"),
     "pascal_voc_20": (20, "960213e4b03a"),
     "pascal_voc_21": (21, "2e52d3eb8da9"),
+    "tinyscapes": (50, "35662e72159d"),
     "vaihingen": (6, "598eaa8c9ed3"),
 }
 
@@ -50,6 +51,20 @@ def test_known_facts_hold():
     assert set(coco.ids) == set(range(1, 183)) - unused
     assert "wall-concrete" in coco.names
     assert class_list("ade20k_847").ids[:2] == (2978, 312)
+
+
+def test_a_list_that_says_what_training_does_not_show_tells_four_groups_apart():
+    tiny = class_list("tinyscapes")
+    assert tiny.seen == tuple(range(31)) and tiny.unseen == tuple(range(31, 50))
+    assert {name: len(ids) for name, ids in tiny.groups.items()} == {
+        "seen_things": 24,
+        "unseen_things": 12,
+        "seen_stuff": 7,
+        "unseen_stuff": 7,
+    }
+    assert [tiny.names[i] for i in tiny.groups["unseen_stuff"][:2]] == ["snow", "fence"]
+    others = class_list("vaihingen")
+    assert others.seen == others.train_ids and others.groups == {} and others.stuff is None
 
 
 def test_benchmarks_become_vocabularies():

@@ -3,7 +3,7 @@
 `open_source` reads COCO captions, tables (TSV, CSV), folders with `.txt` beside the pictures,
 WebDataset tars and parquet. A source is cut into shards whose content depends on the source and
 the shard size alone. Whatever is wrong with a row, the row is delivered; reading its picture
-raises `ImageError`, so that the miner can set it aside with a reason.
+raises `ImageError`, so that a reader can set it aside with a reason.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _KIND_OF_ENDING = {
     ".parquet": "parquet",
 }
 _ENDINGS = {"webdataset": ".tar", "parquet": ".parquet"}
-Pathish = str | PathLike[str]
+StrPath = str | PathLike[str]
 
 
 class ImageReader:
@@ -51,7 +51,7 @@ class ImageReader:
         image_root: folder that relative addresses lie in, as the source's `image_root`.
     """
 
-    def __init__(self, image_root: Pathish = ".") -> None:
+    def __init__(self, image_root: StrPath = ".") -> None:
         self._store = ImageStore(Path(image_root))
 
     def __call__(self, row: ImageRow) -> np.ndarray:
@@ -87,7 +87,7 @@ class ImageReader:
 
 
 def open_source(
-    path: Pathish | Sequence[Pathish], kind: str = "auto", image_root: Pathish | None = None
+    path: StrPath | Sequence[StrPath], kind: str = "auto", image_root: StrPath | None = None
 ) -> Source:
     """Open pictures with captions.
 
@@ -130,7 +130,7 @@ def open_source(
     return Source(kind=kind, image_root=root, pieces=[make[kind](path, root) for path in paths])
 
 
-def _existing(patterns: Sequence[Pathish]) -> list[Path]:
+def _existing(patterns: Sequence[StrPath]) -> list[Path]:
     paths: list[Path] = []
     for pattern in patterns:
         if Path(pattern).exists():

@@ -12,8 +12,6 @@ from ovseg.d2.data import DatasetCatalog, MetadataCatalog
 from ovseg.data.benchmarks import BENCHMARKS, SemSegFolders
 from ovseg.data.catalog import dataset_root
 from ovseg.data.dataset_yaml import DatasetYaml
-from ovseg.tinyscapes import ALL_NAMES, IGNORE_LABEL, SEEN_NAMES, SPLITS
-from ovseg.vocab import class_list
 
 __all__ = ["Subject", "find_subject", "prepared_names"]
 
@@ -73,14 +71,11 @@ def find_subject(name: str, root: Path | None = None) -> Subject:
     for folders in BENCHMARKS:
         if folders.name == name:
             return _from_benchmark(folders, base)
-    for split in SPLITS:
-        if name == _tinyscapes(split):
-            return _from_tinyscapes(split, base)
     if name in DatasetCatalog.list():
         return _from_records(name)
     raise ValueError(
         f"expected the name of a data set or the path of a .yaml file, got {name!r}; valid: "
-        f"{', '.join([*(f.name for f in BENCHMARKS), *map(_tinyscapes, SPLITS)])}"
+        f"{', '.join(folders.name for folders in BENCHMARKS)}"
     )
 
 
@@ -91,9 +86,7 @@ def prepared_names(root: Path | None = None) -> list[str]:
         root: folder of all data sets; None takes it from the environment.
     """
     base = dataset_root(root)
-    names = [f.name for f in BENCHMARKS if (base / f.labels.split("*")[0]).is_dir()]
-    folder = base / "tinyscapes" / "stuffthingmaps"
-    return names + [_tinyscapes(s) for s in SPLITS if (folder / f"{s}2017").is_dir()]
+    return [f.name for f in BENCHMARKS if (base / f.labels.split("*")[0]).is_dir()]
 
 
 def _from_benchmark(folders: SemSegFolders, base: Path) -> Subject:
@@ -107,15 +100,17 @@ def _from_benchmark(folders: SemSegFolders, base: Path) -> Subject:
         name=folders.name,
         images=base / folders.images,
         labels=base / folders.labels,
-        classes=class_list(folders.classes).names,
+        classes=folders.class_names,
         ignore_label=folders.ignore_label,
         again=(
-            f"run python {folders.script} --root {base} --force (datasets/README.md says which raw "
-            "data it takes)"
+            f"remove {(base / folders.images).parent} and run python {folders.script} --root {base}"
+            if folders.maker
+            else f"run python {folders.script} --root {base} --force (datasets/README.md says "
+            "which raw data it takes)"
         ),
         image_suffix=folders.image_suffix,
         label_suffix=folders.label_suffix,
-        count=folders.count,
+        count=_images_in(base / folders.counted_in) if folders.counted_in else folders.count,
         listing=next((f for f in listings if f.is_file()), listings[0] if listings else None),
         partial=folders.partial,
         name_files=context if folders.classes.startswith("pascal_context") else (),
@@ -142,29 +137,10 @@ def _from_yaml(path: str) -> Subject:
     )
 
 
-def _tinyscapes(split: str) -> str:
-    return f"tinyscapes_{split}_sem_seg"
-
-
-def _from_tinyscapes(split: str, base: Path) -> Subject:
-    folder = base / "tinyscapes"
-    return Subject(
-        name=_tinyscapes(split),
-        images=folder / f"{split}2017",
-        labels=folder / "stuffthingmaps" / f"{split}2017",
-        classes=SEEN_NAMES if split == "train" else ALL_NAMES,
-        ignore_label=IGNORE_LABEL,
-        again=f"remove {folder} and run python datasets/prepare_tinyscapes.py --root {base}",
-        image_suffix="jpg",
-        label_suffix="png",
-        count=_drawn(folder / f"version_{split}.json"),
-    )
-
-
-def _drawn(version_file: Path) -> int | None:
-    """Number of pictures that were drawn; None where that is not known."""
+def _images_in(file: Path) -> int | None:
+    """Number of pictures that were made; None where that is not known."""
     try:
-        found = json.loads(version_file.read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
     count = found.get("images") if isinstance(found, dict) else None

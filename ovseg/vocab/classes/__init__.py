@@ -1,8 +1,9 @@
 """Class lists of the benchmarks: one JSON file per list, in the order of the label ids.
 
 A file has `names`, and where the benchmark has them `ids` (the raw ids of its annotation files),
-`synonyms` (per class the strings that stand for it) and `background` (an index). `about` says what
-the list is. The strings are exactly those of the released class lists, spaces included.
+`synonyms` (per class the strings that stand for it), `background` (an index), `unseen` (names of
+classes that training labels do not show) and `stuff` (names of uncountable classes). `about` says
+what the list is. The strings are exactly those of the released class lists, spaces included.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ class ClassList:
         synonyms: per class the strings that stand for it; `(name,)` where the list gives none.
         background: index of the class for "none of the others", if the benchmark has one.
         about: one sentence on what the list is.
+        unseen: ids of the classes that training labels do not show.
+        stuff: ids of the uncountable classes, or None where the list does not say.
     """
 
     names: tuple[str, ...]
@@ -32,9 +35,31 @@ class ClassList:
     synonyms: tuple[tuple[str, ...], ...]
     background: int | None
     about: str
+    unseen: tuple[int, ...] = ()
+    stuff: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def seen(self) -> tuple[int, ...]:
+        """Ids of the classes that training labels show."""
+        return tuple(index for index in self.train_ids if index not in self.unseen)
+
+    @property
+    def groups(self) -> dict[str, tuple[int, ...]]:
+        """Ids of seen and unseen things and stuff, by "seen_things" and so on.
+
+        Empty where the list does not tell them apart.
+        """
+        if self.stuff is None or not self.unseen:
+            return {}
+        things = tuple(index for index in self.train_ids if index not in self.stuff)
+        return {
+            f"{word}_{kind}": tuple(index for index in ids if index in of_kind)
+            for kind, of_kind in (("things", things), ("stuff", self.stuff))
+            for word, ids in (("seen", self.seen), ("unseen", self.unseen))
+        }
 
 
 def class_list_names() -> tuple[str, ...]:
@@ -72,4 +97,6 @@ def class_list(name: str) -> ClassList:
         synonyms=tuple(tuple(synonyms.get(class_name, [class_name])) for class_name in names),
         background=data.get("background"),
         about=data["about"],
+        unseen=tuple(names.index(class_name) for class_name in data.get("unseen", [])),
+        stuff=tuple(map(names.index, data["stuff"])) if "stuff" in data else None,
     )
