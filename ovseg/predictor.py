@@ -34,7 +34,7 @@ from ovseg.weights.ovseg import load_ovseg_weights
 
 if TYPE_CHECKING:
     from ovseg.d2.config import CfgNode
-    from ovseg.modeling import MaskFormer
+    from ovseg.modeling.mask_former import MaskFormer
 
 ImageLike = str | Path | Image.Image | np.ndarray
 

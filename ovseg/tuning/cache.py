@@ -33,8 +33,8 @@ import ovseg
 from ovseg.d2.config import CfgNode
 from ovseg.data.mappers import TestMapper
 from ovseg.evaluation.manifest import decisive_settings
-from ovseg.modeling import OVSeg
 from ovseg.modeling.mask_former import masks_from_logits
+from ovseg.modeling.ovseg import OVSeg
 from ovseg.utils.environment import environment_record
 from ovseg.utils.files import atomic_path, sha256_of
 from ovseg.vocab import Vocabulary

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from ovseg.evaluation.confusion import confusion_matrix, scores
-from ovseg.modeling import MaskPrediction, OVSeg
+from ovseg.modeling import MaskPrediction
 from ovseg.modeling.ensemble import ensemble_scores
+from ovseg.modeling.ovseg import OVSeg
 from ovseg.utils.images import read_label
 from ovseg.vocab import Vocabulary
 

@@ -24,7 +24,8 @@ from ovseg.d2.data import MetadataCatalog
 from ovseg.data.loaders import get_records
 from ovseg.data.splits import TEST_SPLIT_FLAG, TUNABLE, Role, require_tunable
 from ovseg.evaluation.confusion import confusion_matrix, scores
-from ovseg.modeling import MaskPrediction, OVSeg
+from ovseg.modeling import MaskPrediction
+from ovseg.modeling.ovseg import OVSeg
 from ovseg.tuning.cache import CachedPicture, ScoreCache
 from ovseg.tuning.sweep import (
     CLIP_ONLY,
