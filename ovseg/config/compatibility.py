@@ -7,6 +7,7 @@ released OVSeg's, so that their configs, and those that their runs write out in 
 
 from __future__ import annotations
 
+import copy
 import logging
 from typing import Any
 
@@ -86,7 +87,7 @@ def add_keys_without_effect(cfg: CfgNode) -> None:
         for section in sections:
             node = node.setdefault(section, CfgNode())
         if name not in node:
-            node[name] = CfgNode({name: default}).clone()[name]  # a list of its own
+            node[name] = copy.deepcopy(default)
 
 
 def warn_of_keys_without_effect(cfg: CfgNode) -> None:
