@@ -1,4 +1,8 @@
-"""Installs ovseg; the configs of the repository travel inside the package as `ovseg.configs`."""
+"""Installs ovseg; the repository's configs and projects travel inside the package.
+
+`configs/` becomes `ovseg.configs`, and a package `projects/NAME` becomes `ovseg.projects.NAME`,
+with the YAML files of its `configs/` and without its tests.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,17 @@ def read_long_description() -> str:
     return readme.read_text(encoding="utf-8") if readme.exists() else ""
 
 
+# Package -> its folder, where that is not the package's own path.
+CONFIGS = {
+    "ovseg.configs": "configs",
+    "ovseg.configs._base_": "configs/_base_",
+    "ovseg.configs.eval": "configs/eval",
+}
+PROJECTS = {
+    f"ovseg.projects.{name}": f"projects/{name.replace('.', '/')}"
+    for name in find_packages(str(ROOT / "projects"), exclude=["*.tests", "*.tests.*"])
+}
+
 setup(
     name="ovseg",
     version=read_version(),
@@ -32,25 +47,15 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.10",
-    packages=[
-        *find_packages(include=["ovseg", "ovseg.*"]),
-        "ovseg.configs",
-        "ovseg.configs._base_",
-        "ovseg.configs.eval",
-    ],
-    package_dir={
-        "ovseg.configs": "configs",
-        "ovseg.configs._base_": "configs/_base_",
-        "ovseg.configs.eval": "configs/eval",
-    },
+    packages=[*find_packages(include=["ovseg", "ovseg.*"]), *CONFIGS, *PROJECTS],
+    package_dir={**CONFIGS, **PROJECTS},
     package_data={
         "ovseg": ["assets/*", "py.typed"],
         "ovseg.clip": ["model_configs/*.json"],
         "ovseg.vocab": ["classes/*"],
-        "ovseg.data": ["classes/*"],
-        "ovseg.configs": ["*.yaml"],
-        "ovseg.configs._base_": ["*.yaml"],
-        "ovseg.configs.eval": ["*.yaml"],
+        "ovseg.utils": ["templates/*"],
+        **{name: ["*.yaml"] for name in CONFIGS},
+        **{name: ["configs/*.yaml", "configs/*/*.yaml"] for name in PROJECTS},
     },
     # Upper ends: the next major release after the one the tests run with. Lower ends: the oldest
     # release that documents what is used here; the tests themselves run with the newest.
@@ -75,23 +80,19 @@ setup(
         "termcolor>=2.3,<4",
         "tabulate>=0.9,<1",
         "tensorboard>=2.14,<3",
+        "jinja2>=3.1,<4",
     ],
     extras_require={
         "ray": ["ray>=2.9,<3"],
-        "web": ["gradio>=4.44,<7"],
         "supervision": ["supervision>=0.18,<1"],
         # Source only: takes a C++ compiler.
         "crf": ["pydensecrf2>=1.1,<2"],
-        "sam": ["sam2>=1.0,<2"],
-        "faiss": ["faiss-cpu>=1.7.4,<2"],
-        "transformers": ["transformers>=4.40,<6"],
         "wandb": ["wandb>=0.16,<1"],
-        # What open_clip's own training program needs; the range of webdataset is open_clip's.
-        "training": ["webdataset>=0.2.5,<0.2.87", "pandas>=2.0,<4"],
         "dev": [
             "pytest>=8.0,<10",
             "ruff>=0.5,<0.18",
             "mypy>=1.8,<3",
+            "setuptools>=69",
             "scikit-image>=0.22,<1",
             "scikit-learn>=1.3,<2",
         ],

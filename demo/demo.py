@@ -12,6 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where it is not installed
+
 import ovseg
 from ovseg.batch import find_images, read_class_file, segment_files, split_names
 from ovseg.segmentation import VIEWS, check_views

@@ -126,7 +126,7 @@ def test_random_weights_are_the_same_in_every_worker():
     image, masks = picture(0), regions(3)
 
     assert isinstance(first.proposer, GridProposer)
-    assert first.scorer.name .startswith("random@")
+    assert first.scorer.name.startswith("random@")
     assert np.array_equal(first.scorer(image, masks, TEXTS), second.scorer(image, masks, TEXTS))
 
 

@@ -19,6 +19,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where it is not installed
+
 from ovseg.clip.adapted import replace_clip
 from ovseg.weights import catalogue
 from ovseg.weights.backbones import Conversion, convert_resnet, convert_swin

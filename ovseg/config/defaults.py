@@ -1,13 +1,16 @@
-"""Default of every setting that this package adds to Detectron2's.
+"""Default and meaning of every setting that this package adds to Detectron2's.
 
 Key names and values follow OVSeg (Liang et al., CVPR 2023, arXiv 2210.04150) and the DeepLab
-settings it builds on; keys marked "ours" are this package's own.
+settings it builds on; keys marked "ours" are this package's own. Those of Detectron2 are explained
+in `ovseg/d2/_lite/defaults.py`, those without effect are listed in `ovseg/config/compatibility.py`;
+a method outside this package's core adds its own (see `ovseg.config.load`).
 """
 
 from __future__ import annotations
 
 import torch
 
+from ovseg.config.compatibility import add_keys_without_effect
 from ovseg.d2.config import CfgNode, get_cfg
 
 __all__ = ["get_default_cfg"]
@@ -20,7 +23,10 @@ def get_default_cfg() -> CfgNode:
         A mutable config node; `MODEL.DEVICE` is "cuda" where there is a GPU, else "cpu".
     """
     cfg = get_cfg()
+    # A GPU where there is one.
     cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+    # Which method; `ovseg.d2.methods` knows where each lives.
+    cfg.MODEL.META_ARCHITECTURE = "OVSeg"
     _add_deeplab(cfg)
     _add_input(cfg)
     _add_solver(cfg)
@@ -28,30 +34,22 @@ def get_default_cfg() -> CfgNode:
     _add_swin(cfg)
     _add_clip_adapter(cfg)
     _add_test(cfg)
+    add_keys_without_effect(cfg)
     return cfg
 
 
 def _add_deeplab(cfg: CfgNode) -> None:
-    """Settings of DeepLab that the R-101c backbone and the schedule read."""
+    """Settings of DeepLab that the R-101c backbone reads."""
     resnets = cfg.MODEL.RESNETS
-    resnets.RES4_DILATION = 1
+    resnets.RES4_DILATION = 1  # 2: res4 has the stride of res3 and is dilated instead
     resnets.RES5_MULTI_GRID = [1, 2, 4]  # dilation of the three blocks of res5
     resnets.STEM_TYPE = "deeplab"  # "basic": one 7x7 convolution; "deeplab": three 3x3
-
-    head = cfg.MODEL.SEM_SEG_HEAD
-    # Of DeepLab's own head; accepted in config files, read by nothing here.
-    head.LOSS_TYPE = "hard_pixel_mining"
-    head.PROJECT_FEATURES = ["res2"]
-    head.PROJECT_CHANNELS = [48]
-    head.ASPP_CHANNELS = 256
-    head.ASPP_DILATIONS = [6, 12, 18]
-    head.ASPP_DROPOUT = 0.1
-    head.USE_DEPTHWISE_SEPARABLE_CONV = False
 
 
 def _add_input(cfg: CfgNode) -> None:
     """Settings of what the model sees in training."""
-    # Which mapper turns a dataset entry into a training sample.
+    # What turns a dataset entry into a training sample: a name in the registry of
+    # `ovseg.data.mappers`, which a method's module may add to.
     cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_semantic"
     # Random brightness, contrast, saturation and hue as in SSD.
     cfg.INPUT.COLOR_AUG_SSD = False
@@ -59,9 +57,6 @@ def _add_input(cfg: CfgNode) -> None:
     cfg.INPUT.SIZE_DIVISIBILITY = -1
     # Redraw a crop while one class covers more than this share of it; 1.0 accepts any crop.
     cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
-    # Accepted for compatibility, unused.
-    cfg.DATASETS.SAMPLE_PER_CLASS = -1
-    cfg.DATASETS.SAMPLE_SEED = 0
 
 
 def _add_solver(cfg: CfgNode) -> None:
@@ -72,9 +67,9 @@ def _add_solver(cfg: CfgNode) -> None:
     # Learning rate of parameters whose module name contains "backbone", relative to BASE_LR.
     solver.BACKBONE_MULTIPLIER = 0.1
     solver.WEIGHT_DECAY_EMBED = 0.0  # of embeddings
-    solver.TEST_IMS_PER_BATCH = 1
-    solver.POLY_LR_POWER = 0.9
-    # The rate never falls below this share of BASE_LR.
+    solver.TEST_IMS_PER_BATCH = 1  # pictures per forward of an evaluation, in each process
+    solver.POLY_LR_POWER = 0.9  # WarmupPolyLR: the rate falls as (1 - iteration / MAX_ITER) to this
+    # WarmupPolyLR: the rate never falls below this share of BASE_LR.
     solver.POLY_LR_CONSTANT_ENDING = 0.0
     # Ours: parts that the images of one step are cut into, one forward and backward each; saves
     # memory, changes no gradient. IMS_PER_BATCH stays the number of images per step.
@@ -85,14 +80,16 @@ def _add_solver(cfg: CfgNode) -> None:
     solver.CHECKPOINTS_KEPT = 3
     # Ours: "float16" (scaled losses) or "bfloat16", where SOLVER.AMP.ENABLED.
     solver.AMP.DTYPE = "float16"
-    # Ours: exponential moving average of the weights, evaluated in their place.
     solver.EMA = CfgNode()
+    # Ours: keep an exponential moving average of the weights and evaluate it in their place.
     solver.EMA.ENABLED = False
+    # Ours: share of the average that stays after each iteration.
     solver.EMA.DECAY = 0.9998
 
     cfg.WANDB = CfgNode()
+    # Weights & Biases, where it is installed and WANDB_API_KEY or WANDB_MODE is set: its project.
     cfg.WANDB.PROJECT = "open_vocab_seg"
-    cfg.WANDB.NAME = None  # None lets W&B choose
+    cfg.WANDB.NAME = None  # of the run; None lets W&B choose
 
 
 def _add_mask_former(cfg: CfgNode) -> None:
@@ -102,73 +99,67 @@ def _add_mask_former(cfg: CfgNode) -> None:
 
     mask_former = cfg.MODEL.MASK_FORMER = CfgNode()
     mask_former.DEEP_SUPERVISION = True  # losses on every decoder layer
-    mask_former.NO_OBJECT_WEIGHT = 0.1
+    mask_former.NO_OBJECT_WEIGHT = 0.1  # of "no object" in the classification loss
     # Whether ignored pixels and padding count as negatives of every mask (upstream) or as nothing.
     mask_former.IGNORED_AS_NEGATIVE = True
-    mask_former.DICE_WEIGHT = 1.0
-    mask_former.MASK_WEIGHT = 20.0
-    mask_former.NHEADS = 8
-    mask_former.DROPOUT = 0.1
-    mask_former.DIM_FEEDFORWARD = 2048
-    mask_former.ENC_LAYERS = 0
-    mask_former.DEC_LAYERS = 6
-    mask_former.PRE_NORM = False
-    mask_former.HIDDEN_DIM = 256
-    mask_former.NUM_OBJECT_QUERIES = 100
-    mask_former.TRANSFORMER_IN_FEATURE = "res5"  # or "transformer_encoder"
-    mask_former.ENFORCE_INPUT_PROJ = False
+    mask_former.DICE_WEIGHT = 1.0  # of the dice loss of masks, in matching too
+    mask_former.MASK_WEIGHT = 20.0  # of the focal loss of masks, in matching too
+    mask_former.NHEADS = 8  # attention heads of the transformer
+    mask_former.DROPOUT = 0.1  # in the transformer, while training
+    mask_former.DIM_FEEDFORWARD = 2048  # width inside its feed-forward blocks
+    mask_former.ENC_LAYERS = 0  # its encoder layers over the input feature
+    mask_former.DEC_LAYERS = 6  # its decoder layers over the queries
+    mask_former.PRE_NORM = False  # normalise before each block instead of after
+    mask_former.HIDDEN_DIM = 256  # width of the transformer and of each query
+    mask_former.NUM_OBJECT_QUERIES = 100  # masks per picture
+    # What the queries look at: a feature of the backbone, or "transformer_encoder" for the
+    # transformer pixel decoder's.
+    mask_former.TRANSFORMER_IN_FEATURE = "res5"
+    mask_former.ENFORCE_INPUT_PROJ = False  # project the input even where its width fits
     # Images are padded to multiples of this; negative takes the backbone's need.
     mask_former.SIZE_DIVISIBILITY = 32
-    mask_former.TEST = CfgNode()
-    # Accepted for compatibility, unused: there is no panoptic inference.
-    mask_former.TEST.PANOPTIC_ON = False
-    mask_former.TEST.OBJECT_MASK_THRESHOLD = 0.0
-    mask_former.TEST.OVERLAP_THRESHOLD = 0.0
-    mask_former.TEST.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE = False
 
     head = cfg.MODEL.SEM_SEG_HEAD
-    head.MASK_DIM = 256
+    head.MASK_DIM = 256  # channels of the mask features that queries are compared with
     head.TRANSFORMER_ENC_LAYERS = 0  # of the transformer pixel decoder
     head.PIXEL_DECODER_NAME = "BasePixelDecoder"  # or "TransformerEncoderPixelDecoder"
     head.EMBEDDING_DIM = 512  # width of CLIP's joint space
-    head.EMBED_HIDDEN_DIM = 1024
-    head.EMBED_LAYERS = 2
+    head.EMBED_HIDDEN_DIM = 1024  # width inside the MLP that maps a query to that space
+    head.EMBED_LAYERS = 2  # linear layers of that MLP
 
 
 def _add_swin(cfg: CfgNode) -> None:
     """Settings of the Swin backbone; the defaults are Swin-T's."""
     swin = cfg.MODEL.SWIN = CfgNode()
     swin.PRETRAIN_IMG_SIZE = 224  # sizes the absolute position embedding, where APE
-    swin.PATCH_SIZE = 4
-    swin.EMBED_DIM = 96
-    swin.DEPTHS = [2, 2, 6, 2]
-    swin.NUM_HEADS = [3, 6, 12, 24]
-    swin.WINDOW_SIZE = 7
-    swin.MLP_RATIO = 4.0
-    swin.QKV_BIAS = True
+    swin.PATCH_SIZE = 4  # pixels on a side, of one input token
+    swin.EMBED_DIM = 96  # channels of the first stage; each further one has twice as many
+    swin.DEPTHS = [2, 2, 6, 2]  # blocks of each stage
+    swin.NUM_HEADS = [3, 6, 12, 24]  # attention heads of each stage
+    swin.WINDOW_SIZE = 7  # tokens on a side, of one attention window
+    swin.MLP_RATIO = 4.0  # width inside a block's MLP over the stage's channels
+    swin.QKV_BIAS = True  # whether queries, keys and values have a learned bias
     swin.QK_SCALE = None  # None: one over the square root of the head width
-    swin.DROP_RATE = 0.0
-    swin.ATTN_DROP_RATE = 0.0
-    swin.DROP_PATH_RATE = 0.3
-    swin.APE = False
-    swin.PATCH_NORM = True
-    swin.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
-    # Accepted for compatibility, unused.
-    swin.NORM_INDICES = None
-    swin.PROJECTION = False
-    swin.PROJECT_DIM = 256
+    swin.DROP_RATE = 0.0  # dropout of tokens and of the MLPs
+    swin.ATTN_DROP_RATE = 0.0  # dropout of attention weights
+    swin.DROP_PATH_RATE = 0.3  # stochastic depth: chance to skip the last block, less before
+    swin.APE = False  # an absolute position embedding on top of the relative biases
+    swin.PATCH_NORM = True  # normalise the input tokens
+    swin.OUT_FEATURES = ["res2", "res3", "res4", "res5"]  # stages whose features are given out
+    swin.NORM_INDICES = None  # anything else is refused: one LayerNorm per output, as released
+    swin.PROJECTION = False  # anything else is refused: outputs are not projected, as released
 
 
 def _add_clip_adapter(cfg: CfgNode) -> None:
     """Settings of the CLIP branch: prompts, regions, mask prompt, ensemble."""
     clip = cfg.MODEL.CLIP_ADAPTER = CfgNode()
     clip.TEXT_TEMPLATES = "vild"  # "vild" (14), "imagenet" (80) or "predefined"
+    # The templates of "predefined"; {} stands for a name.
     clip.PREDEFINED_PROMPT_TEMPLATES = ["a photo of a {}."]
     # Ours: what stands for a class in the templates. "list": the strings that its class list gives
     # it (some give the background several), else its name as it is, commas included, as the paper
     # does; "none": always the name; a separator such as ",": the parts of the name, averaged.
     clip.SYNONYMS = "list"
-    clip.PROMPT_CHECKPOINT = ""  # accepted for compatibility, unused
     # An OpenAI name ("ViT-L/14"), an open_clip name, a shipped name ("ovseg-tiny") or an
     # open_clip model config (.json).
     clip.CLIP_MODEL_NAME = "ViT-B/16"
@@ -181,10 +172,10 @@ def _add_clip_adapter(cfg: CfgNode) -> None:
     clip.MASK_EXPAND_RATIO = 1.0  # of a region's box; 1.0 is tight
     clip.MASK_THR = 0.4  # a pixel belongs to a region above this mask probability
     clip.MASK_MATTING = False  # soft masks instead of binary ones
-    clip.REGION_RESIZED = True
+    clip.REGION_RESIZED = True  # a region is resized to CLIP's input; False is refused
     clip.CLIP_ENSEMBLE = True  # False: the mask classifier alone
     clip.CLIP_ENSEMBLE_WEIGHT = 0.7  # share of CLIP; 0 means CLIP alone (as upstream)
-    clip.MASK_PROMPT_DEPTH = 3
+    clip.MASK_PROMPT_DEPTH = 3  # layers of the image tower that have a learned mask prompt
     clip.MASK_PROMPT_FWD = False  # whether masked patches are replaced by the learned prompt
 
 
@@ -193,17 +184,17 @@ def _add_test(cfg: CfgNode) -> None:
     test = cfg.TEST
     # Ours: "labels" (a label map made in bands, little memory) or "sem_seg" (all K score maps).
     test.OUTPUT = "labels"
-    test.SLIDING_WINDOW = False
-    test.SLIDING_TILE_SIZE = 224
-    test.SLIDING_OVERLAP = 2 / 3
-    test.DENSE_CRF = False
+    test.SLIDING_WINDOW = False  # segment in overlapping tiles and average their scores
+    test.SLIDING_TILE_SIZE = 224  # side in the resized picture; 0 chooses by its shorter side
+    test.SLIDING_OVERLAP = 2 / 3  # share of a tile that the next one covers again
+    test.DENSE_CRF = False  # sharpen the label map by a dense CRF (takes the extra "crf")
     # Ours: how the ensemble's settings were chosen, in words; stays with every result. What
     # tools/tune_ensemble.py prints.
     test.TUNED_ON = ""
     # Ours: the published row that an evaluation is held against, and what its protocol says. An
     # evaluation on a data set with another background rule or ignore value is refused.
     protocol = test.PROTOCOL = CfgNode()
-    protocol.ROW = ""  # such as "A-150"
+    protocol.ROW = ""  # name of the row, such as "A-150"
     # "none": every pixel that counts is of a named class; "class": one class is the background.
     protocol.BACKGROUND = ""
     protocol.IGNORE_VALUE = -1  # of the label maps

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 import ovseg
+from ovseg.config.compatibility import warn_of_keys_without_effect
 from ovseg.config.defaults import get_default_cfg
 from ovseg.d2.config import CfgNode
+from ovseg.d2.methods import import_method, method_module
 
 __all__ = ["config_path", "load_cfg"]
 
@@ -36,6 +38,10 @@ _DETECTOR_SECTIONS = (
 def load_cfg(path_or_name: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
     """Read a config file with its `_BASE_` files, override settings, freeze the result.
 
+    A method outside this package's core brings its own keys: the module that `ovseg.d2.methods`
+    names for the config's `MODEL.META_ARCHITECTURE` is imported, and where it has a function
+    `add_config(cfg)` that adds them with their defaults, this is called before anything is merged.
+
     Args:
         path_or_name: a YAML file, or the name of a shipped config such as "ovseg_swinB".
         opts: settings to override, as KEY, VALUE, KEY, VALUE, ...
@@ -47,12 +53,16 @@ def load_cfg(path_or_name: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
         FileNotFoundError: if there is no such file and no shipped config of that name.
         ValueError: if a file holds a Python tag, is not a mapping or its bases form a circle,
             or if `opts` are not pairs or hold an unusable value.
-        KeyError: if a key is unknown.
+        KeyError: if a key or the method is unknown.
+        ImportError: if the method's module cannot be imported.
     """
     path = config_path(path_or_name)
     values = _read_with_bases(path, ())
+    overrides = _pairs(opts)
     cfg = get_default_cfg()
     model = values.get("MODEL", {})
+    method = model.get("META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE)
+    _add_keys_of_method(cfg, dict(overrides).get("MODEL.META_ARCHITECTURE", method))
     for section in _DETECTOR_SECTIONS:
         if section not in cfg.MODEL:
             model.pop(section, None)
@@ -60,7 +70,8 @@ def load_cfg(path_or_name: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
         cfg.merge_from_other_cfg(CfgNode(values))
     except (KeyError, ValueError) as error:
         raise type(error)(f"{path}: {error.args[0]}") from error
-    _override(cfg, opts)
+    _override(cfg, overrides)
+    warn_of_keys_without_effect(cfg)
     cfg.freeze()
     return cfg
 
@@ -80,10 +91,10 @@ def config_path(path_or_name: str | Path) -> Path:
     path = Path(path_or_name).expanduser()
     if path.is_file():
         return path
-    folder = _config_folder()
     name = str(path_or_name).removesuffix(".yaml")
     shipped = {
         str(file.relative_to(folder).with_suffix("")): file
+        for folder in _config_folders()
         for file in sorted(folder.rglob("*.yaml"))
     }
     if name in shipped:
@@ -94,11 +105,20 @@ def config_path(path_or_name: str | Path) -> Path:
     )
 
 
-def _config_folder() -> Path:
+def _config_folders() -> list[Path]:
+    """The folder of this package's configs and those of the projects."""
     package = Path(ovseg.__file__).resolve().parent
     # Inside the package when installed from a wheel, beside it in a checkout.
-    inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"
+    root = package if (package / "configs").is_dir() else package.parent
+    return [root / "configs", *sorted(root.glob("projects/*/configs"))]
+
+
+def _add_keys_of_method(cfg: CfgNode, name: str) -> None:
+    # The keys of the package's own methods are in the defaults: no model is imported for them.
+    if not method_module(name).startswith("ovseg.modeling."):
+        add_config = getattr(import_method(name), "add_config", None)
+        if add_config is not None:
+            add_config(cfg)
 
 
 def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -169,14 +189,18 @@ def _literal_for(line: str) -> str:
     return str([int(x * step * size) for x in range(int(scales.group(3)), int(scales.group(4)))])
 
 
-def _override(cfg: CfgNode, opts: Sequence[Any]) -> None:
+def _pairs(opts: Sequence[Any]) -> list[tuple[Any, Any]]:
     # argparse.REMAINDER keeps a separating "--".
     items = [*opts[1:]] if opts and opts[0] == "--" else [*opts]
     if len(items) % 2:
         raise ValueError(
             f"settings to override come in pairs KEY VALUE, got an odd number: {items}"
         )
-    for key, value in zip(items[::2], items[1::2], strict=True):
+    return list(zip(items[::2], items[1::2], strict=True))
+
+
+def _override(cfg: CfgNode, overrides: Iterable[tuple[Any, Any]]) -> None:
+    for key, value in overrides:
         try:
             cfg.merge_from_list([key, value])
         except (AssertionError, KeyError, TypeError) as error:

@@ -1,8 +1,12 @@
-"""Registries of model parts, and building a model from a config."""
+"""Registries of model parts, and building a model from a config.
+
+The functions here import what a config names before they look it up (see `ovseg.d2.methods`).
+Detectron2's own `build_model(cfg)` knows registered classes only: a script of Detectron2's that
+calls it imports the method's module first, e.g. `import ovseg.modeling.ovseg`.
+"""
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -10,6 +14,7 @@ from torch import nn
 from ovseg.d2 import backend
 from ovseg.d2.config import CfgNode
 from ovseg.d2.layers import ShapeSpec
+from ovseg.d2.methods import import_method
 
 if TYPE_CHECKING or backend() == "lite":
     from ovseg.d2._lite import modeling as _backend
@@ -45,6 +50,8 @@ __all__ = [
 def build_model(cfg: CfgNode) -> nn.Module:
     """Build the model that `cfg.MODEL.META_ARCHITECTURE` names, on `cfg.MODEL.DEVICE`.
 
+    Imports the module of this one method, unless its class is registered already.
+
     Args:
         cfg: a full config, e.g. from `ovseg.config.load_cfg`.
 
@@ -52,9 +59,9 @@ def build_model(cfg: CfgNode) -> nn.Module:
         The model with fresh weights; `cfg.MODEL.WEIGHTS` is not read.
 
     Raises:
-        KeyError: if no such architecture is registered.
+        KeyError: if no such method is known, or its module registers no class of this name.
     """
-    _register_models()
+    _register(META_ARCH_REGISTRY, cfg.MODEL.META_ARCHITECTURE, cfg)
     return _backend.build_model(cfg)
 
 
@@ -69,9 +76,9 @@ def build_backbone(cfg: CfgNode, input_shape: ShapeSpec | None = None) -> Backbo
         A `Backbone`: a module that maps images (B, C, H, W) to a dict of feature maps.
 
     Raises:
-        KeyError: if no such backbone is registered.
+        KeyError: if neither a registered class nor the method's module has this name.
     """
-    _register_models()
+    _register(BACKBONE_REGISTRY, cfg.MODEL.BACKBONE.NAME, cfg)
     return _backend.build_backbone(cfg, input_shape)
 
 
@@ -86,13 +93,13 @@ def build_sem_seg_head(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.Mo
         The head.
 
     Raises:
-        KeyError: if no such head is registered.
+        KeyError: if neither a registered class nor the method's module has this name.
     """
-    _register_models()
+    _register(SEM_SEG_HEADS_REGISTRY, cfg.MODEL.SEM_SEG_HEAD.NAME, cfg)
     return _backend.build_sem_seg_head(cfg, input_shape)
 
 
-def _register_models() -> None:
-    # By name and at call time: the seam is the lowest layer and knows no model, yet a config
-    # must be enough to build one.
-    importlib.import_module("ovseg.modeling")
+def _register(registry: Registry, name: str, cfg: CfgNode) -> None:
+    """Import the config's method, which registers its parts, where `name` is not known yet."""
+    if name not in registry:
+        import_method(cfg.MODEL.META_ARCHITECTURE)

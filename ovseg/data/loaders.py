@@ -20,7 +20,7 @@ from ovseg.d2.config import CfgNode
 from ovseg.d2.data import DatasetCatalog, MetadataCatalog
 from ovseg.d2.utils import comm
 from ovseg.data.dataset_yaml import resolve_dataset
-from ovseg.data.mappers import TestMapper, TrainMapper
+from ovseg.data.mappers import TestMapper, build_train_mapper
 from ovseg.data.sampling import BatchPlan, SampleKey, sample_generator
 from ovseg.utils.images import ImageError, image_size
 
@@ -59,7 +59,7 @@ def build_train_loader(cfg: CfgNode, *, start_iteration: int = 0) -> TrainLoader
     )
     return TrainLoader(
         records=records,
-        mapper=TrainMapper(cfg),
+        mapper=build_train_mapper(cfg),
         plan=plan,
         start_iteration=start_iteration,
         rank=comm.get_rank(),

@@ -2,15 +2,19 @@
 
 A record is Detectron2's dict: `file_name`, `sem_seg_file_name`, optionally `height` and `width`,
 and `meta` with the `dataset_name`. A mapper adds `image` and, for training, `instances`.
+
+Training samples come from the mapper that `INPUT.DATASET_MAPPER_NAME` names: a function in
+`TRAIN_MAPPER_REGISTRY` that takes the config. A method's module can register its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from fvcore.common.registry import Registry
 
 from ovseg.d2.config import CfgNode, configurable
 from ovseg.d2.data import MetadataCatalog
@@ -20,7 +24,45 @@ from ovseg.data.transforms import ColorAugSSD, Labelled, TrainTransform
 from ovseg.utils.images import ImageError, read_image, read_label
 from ovseg.utils.resizing import resize_shortest_edge
 
-__all__ = ["TestMapper", "TrainMapper", "semantic_instances"]
+__all__ = [
+    "TRAIN_MAPPER_REGISTRY",
+    "TestMapper",
+    "TrainMapper",
+    "build_train_mapper",
+    "semantic_instances",
+]
+
+TRAIN_MAPPER_REGISTRY = Registry("TRAIN_MAPPER")
+
+
+def build_train_mapper(
+    cfg: CfgNode,
+) -> Callable[[Mapping[str, Any], np.random.Generator], dict[str, Any]]:
+    """Build the mapper that `cfg.INPUT.DATASET_MAPPER_NAME` names.
+
+    Args:
+        cfg: a full config.
+
+    Returns:
+        Callable from a dataset record and a random generator to a training sample.
+
+    Raises:
+        ValueError: if no mapper of that name is registered.
+    """
+    name = cfg.INPUT.DATASET_MAPPER_NAME
+    if name not in TRAIN_MAPPER_REGISTRY:
+        choices = sorted(known for known, _ in TRAIN_MAPPER_REGISTRY)
+        raise ValueError(
+            f"expected INPUT.DATASET_MAPPER_NAME to be one of {choices}, got {name!r}; a method's "
+            "module may register its own in ovseg.data.mappers.TRAIN_MAPPER_REGISTRY"
+        )
+    return TRAIN_MAPPER_REGISTRY.get(name)(cfg)
+
+
+@TRAIN_MAPPER_REGISTRY.register()
+def mask_former_semantic(cfg: CfgNode) -> TrainMapper:
+    """Build the mapper that upstream's configs name: one mask per class of the label map."""
+    return TrainMapper(cfg)
 
 
 class TrainMapper:
@@ -48,7 +90,6 @@ class TrainMapper:
             ignore_label = metadata.get("ignore_label", ignore_label)
         crop = cfg.INPUT.CROP
         _require("INPUT.FORMAT", cfg.INPUT.FORMAT, "RGB")
-        _require("INPUT.DATASET_MAPPER_NAME", cfg.INPUT.DATASET_MAPPER_NAME, "mask_former_semantic")
         _require("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, "horizontal", "none")
         if crop.ENABLED:
             _require("INPUT.CROP.TYPE", crop.TYPE, "absolute")

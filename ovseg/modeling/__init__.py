@@ -1,11 +1,9 @@
-"""Segmentation models: the contract, OVSeg and MaskFormer, and views of them."""
+"""Segmentation models: the contract and views of them. Each method is a module of its own."""
 
 from __future__ import annotations
 
 from ovseg.modeling.encoding import MaskEncoding, RegionFeatures
 from ovseg.modeling.ensemble import EnsembleSettings
-from ovseg.modeling.mask_former import MaskFormer
-from ovseg.modeling.ovseg import OVSeg, OVSegDEMO
 from ovseg.modeling.prediction import DensePrediction, MaskPrediction, Prediction, Proposal
 from ovseg.modeling.segmentor import (
     BoundSegmentor,
@@ -25,10 +23,7 @@ __all__ = [
     "EnsembleSettings",
     "ImageBatch",
     "MaskEncoding",
-    "MaskFormer",
     "MaskPrediction",
-    "OVSeg",
-    "OVSegDEMO",
     "Prediction",
     "Proposal",
     "RegionFeatures",

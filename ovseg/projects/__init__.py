@@ -1,6 +1,6 @@
 """Further methods built on the same stack; each lives in a folder of the repository's `projects/`.
 
-In a checkout `ovseg.projects.<name>` is `projects/<name>`.
+In a checkout `ovseg.projects.<name>` is `projects/<name>`; in an installed package it lies here.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from ovseg.clip_training.trainer import train_clip
 from ovseg.config import load_cfg
 from ovseg.d2.modeling import build_model
 from ovseg.data.loaders import build_test_loader
-from ovseg.modeling import OVSeg
+from ovseg.modeling.ovseg import OVSeg
 from ovseg.modeling.region_classifier import RegionClassifier
 from ovseg.tinyscapes import ALL_NAMES, render_scene, scene_groups
 from ovseg.tinyscapes.ablation_pairs import collect_pairs

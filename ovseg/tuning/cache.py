@@ -31,7 +31,8 @@ import ovseg
 from ovseg.d2.config import CfgNode
 from ovseg.data.mappers import TestMapper
 from ovseg.evaluation.manifest import decisive_settings
-from ovseg.modeling import MaskEncoding, OVSeg, RegionFeatures
+from ovseg.modeling import MaskEncoding, RegionFeatures
+from ovseg.modeling.ovseg import OVSeg
 from ovseg.utils.environment import environment_record
 from ovseg.utils.files import atomic_path, sha256_of
 from ovseg.vocab import Vocabulary

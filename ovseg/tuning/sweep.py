@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from ovseg.evaluation.confusion import confusion_matrix, scores
-from ovseg.modeling import EnsembleSettings, MaskEncoding, OVSeg
+from ovseg.modeling import EnsembleSettings, MaskEncoding
+from ovseg.modeling.ovseg import OVSeg
 from ovseg.utils.images import read_label
 from ovseg.vocab import Vocabulary
 

@@ -23,7 +23,7 @@ from ovseg.d2.data import MetadataCatalog
 from ovseg.data.loaders import get_records
 from ovseg.data.splits import TEST_SPLIT_FLAG, TUNABLE, Role, require_tunable
 from ovseg.evaluation.confusion import scores
-from ovseg.modeling import OVSeg
+from ovseg.modeling.ovseg import OVSeg
 from ovseg.tuning.cache import EncodingCache
 from ovseg.tuning.sweep import (
     CLIP_ONLY,

@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import ast
+import io
 import json
+import tokenize
 from pathlib import Path
 
 import torch
 
 from ovseg.config import get_default_cfg
-from ovseg.d2.config import CfgNode
+from ovseg.config.compatibility import WITHOUT_EFFECT
+from ovseg.d2._lite.defaults import DEFAULTS
+from ovseg.d2.config import CfgNode, get_cfg
+from tests.config.key_reads import leaves
+from tests.helpers import ROOT
 
 # Default of each key as the released code documents it (arXiv 2210.04150 and its repository).
 UPSTREAM = {
@@ -126,3 +133,81 @@ def test_a_key_that_users_may_set_to_a_number_accepts_integers_and_floats(tmp_pa
 
 def test_the_config_can_be_written_as_json():
     assert "MASK_FORMER" in json.dumps(get_default_cfg())
+
+
+DEFAULT_FILES = ("ovseg/config/defaults.py", "ovseg/d2/_lite/defaults.py")
+
+
+def _definitions(source: str) -> dict[str, list[range]]:
+    """Lines that give each key its default, as `cfg.A.KEY = value` or in a dict; no sections."""
+    found: dict[str, list[range]] = {}
+    for node in ast.walk(ast.parse(source)):
+        pairs: list[tuple[str, ast.expr, int]] = []
+        if isinstance(node, ast.Dict):
+            pairs = [
+                (key.value, value, key.lineno)
+                for key, value in zip(node.keys, node.values, strict=True)
+                if isinstance(key, ast.Constant) and not isinstance(value, ast.Dict | ast.Name)
+            ]
+        elif isinstance(node, ast.Assign) and not _is_section(node.value):
+            target = node.targets[-1]
+            if isinstance(target, ast.Attribute):
+                pairs = [(target.attr, node.value, node.lineno)]
+        for name, value, line in pairs:
+            found.setdefault(name, []).append(range(line, (value.end_lineno or line) + 1))
+    return found
+
+
+def _is_section(value: ast.expr) -> bool:
+    return isinstance(value, ast.Call) and getattr(value.func, "id", "") == "CfgNode"
+
+
+def _unexplained(source: str) -> list[str]:
+    """Keys without a comment of their own: on their lines, or on the lines right above."""
+    beside, alone = set(), set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            (alone if token.line.lstrip().startswith("#") else beside).add(token.start[0])
+    return sorted(
+        name
+        for name, places in _definitions(source).items()
+        for lines in places
+        if not beside.intersection(lines) and lines.start - 1 not in alone
+    )
+
+
+def test_every_key_is_explained_beside_its_default():
+    for file in DEFAULT_FILES:
+        assert _unexplained((ROOT / file).read_text(encoding="utf-8")) == []
+
+
+def test_the_explained_keys_are_all_keys_with_effect():
+    explained = [
+        name
+        for file in DEFAULT_FILES
+        for name, places in _definitions((ROOT / file).read_text(encoding="utf-8")).items()
+        for _ in places
+    ]
+    ours = {*leaves(get_default_cfg())} - {*leaves(get_cfg())}
+    keys = {*leaves(CfgNode(DEFAULTS)), *ours} - {tuple(key.split(".")) for key in WITHOUT_EFFECT}
+    again = ["DEVICE", "META_ARCHITECTURE"]  # Detectron2's, with another default here
+
+    assert sorted(explained) == sorted([*(key[-1] for key in keys), *again])
+
+
+def test_a_key_without_a_comment_of_its_own_is_found():
+    source = "\n".join(
+        (
+            "# of A",
+            "cfg.A = 1",
+            "cfg.B = 2",
+            "cfg.S = CfgNode()",
+            "cfg.S.C = [",
+            "    3,  # of C",
+            "]",
+            'D = {"E": 4, "F": {"G": 5}}  # of E and G',
+            'D = {"H": 6}',
+        )
+    )
+
+    assert _unexplained(source) == ["B", "H"]

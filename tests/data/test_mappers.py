@@ -5,8 +5,14 @@ import pytest
 import torch
 from PIL import Image
 
-from ovseg.data.loaders import get_records
-from ovseg.data.mappers import TestMapper, TrainMapper, semantic_instances
+from ovseg.data.loaders import build_train_loader, get_records
+from ovseg.data.mappers import (
+    TRAIN_MAPPER_REGISTRY,
+    TestMapper,
+    TrainMapper,
+    build_train_mapper,
+    semantic_instances,
+)
 from ovseg.data.transforms import TrainTransform
 from ovseg.utils.images import ImageError
 
@@ -92,10 +98,40 @@ def test_a_record_of_another_size_is_an_error(toy: str) -> None:
         ("INPUT.FORMAT", "BGR"),
         ("INPUT.RANDOM_FLIP", "vertical"),
         ("INPUT.CROP.TYPE", "relative_range"),
-        ("INPUT.DATASET_MAPPER_NAME", "panoptic"),
     ],
 )
 def test_unsupported_settings_are_named(toy_cfg, key: str, value: str) -> None:
     toy_cfg.merge_from_list([key, value])
     with pytest.raises(ValueError, match=rf"{key}.*{value}"):
         TrainMapper(toy_cfg)
+
+
+def test_upstreams_name_of_the_mapper_gives_the_same_samples(toy_cfg, toy: str) -> None:
+    assert toy_cfg.INPUT.DATASET_MAPPER_NAME == "mask_former_semantic"
+    record = get_records(toy)[0]
+    named, direct = (
+        mapper(record, np.random.default_rng(0))
+        for mapper in (build_train_mapper(toy_cfg), TrainMapper(toy_cfg))
+    )
+    assert torch.equal(named["image"], direct["image"])
+    assert torch.equal(named["instances"].gt_masks, direct["instances"].gt_masks)
+
+
+def test_an_unknown_mapper_is_refused_with_the_choices(toy_cfg) -> None:
+    toy_cfg.INPUT.DATASET_MAPPER_NAME = "panoptic"
+    with pytest.raises(ValueError, match=r"one of \['mask_former_semantic'\], got 'panoptic'"):
+        build_train_mapper(toy_cfg)
+
+
+def test_the_loader_takes_a_mapper_that_a_method_registered(toy_cfg, toy: str, monkeypatch) -> None:
+    monkeypatch.setattr(TRAIN_MAPPER_REGISTRY, "_obj_map", dict(TRAIN_MAPPER_REGISTRY))
+
+    @TRAIN_MAPPER_REGISTRY.register()
+    def width_only(cfg):
+        return lambda record, rng: {"width": cfg.INPUT.MAX_SIZE_TRAIN, "name": record["file_name"]}
+
+    toy_cfg.INPUT.DATASET_MAPPER_NAME = "width_only"
+    batch = next(build_train_loader(toy_cfg))
+
+    assert {sample["width"] for sample in batch} == {toy_cfg.INPUT.MAX_SIZE_TRAIN}
+    assert "image" not in batch[0]

@@ -342,7 +342,7 @@ _TRAINING = ("pandas", "webdataset")
 @pytest.mark.slow
 @pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in _TRAINING),
-    reason="needs open_clip's training packages: pip install 'ovseg[training]'",
+    reason="needs open_clip's training packages: pip install 'open_clip_torch[training]'",
 )
 @pytest.mark.parametrize("kind", ["csv", "colour-key", "webdataset"])
 def test_stock_open_clip_trains_an_epoch(tmp_path, kind):

@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ovseg.modeling import SlidingWindow
-from ovseg.modeling.views.tiles import tile_starts
+from ovseg.modeling.views.tiles import SlidingWindow, tile_starts
 from tests.modeling.tiny import NAMES, image, tiny_cfg, tiny_model, vocabulary
 
 
