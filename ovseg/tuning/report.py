@@ -13,7 +13,7 @@ from ovseg.data.splits import TEST_SPLIT_FLAG, TUNABLE
 from ovseg.evaluation.confusion import CONVENTIONS
 from ovseg.tuning.sweep import CLIP_ONLY, MASK_CLASSIFIER_ONLY, Setting
 from ovseg.tuning.tune import TunedSetting, Tuning
-from ovseg.utils.files import atomic_path
+from ovseg.utils.files import write_json
 from ovseg.utils.html import Html, element, page, table, write_page
 
 __all__ = ["text_tables", "tuning_record", "write_tuning"]
@@ -100,8 +100,7 @@ def write_tuning(folder: str | Path, tuning: Tuning, manifest: Mapping[str, Any]
         The page.
     """
     record = tuning_record(tuning, manifest)
-    with atomic_path(Path(folder) / "tuning.json") as partial:
-        partial.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(Path(folder) / "tuning.json", record)
     return write_page(Path(folder) / "tuning.html", _page(tuning, manifest))
 
 
