@@ -133,8 +133,8 @@ def test_a_target_folder_that_is_a_file_is_told(tmp_path, tasks) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-sys.path.insert(0, "tests/data")
-from test_preparation import Task, plus_one, prepare
+sys.path.insert(0, "tests/data/prepare")
+from test_pipeline import Task, plus_one, prepare
 
 replace, count = Path.replace, 0
 def dies(self, target):
