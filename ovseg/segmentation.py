@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from PIL import Image
 
 from ovseg import visualization
 from ovseg.modeling.prediction import Proposal
-from ovseg.utils.files import atomic_path
+from ovseg.utils.files import atomic_path, write_json
 from ovseg.utils.images import write_png
 from ovseg.utils.masks import encode_rle
 from ovseg.visualization import BLANK
@@ -286,9 +285,8 @@ class Segmentation:
         for view in views:
             paths[view] = folder / f"{stem}_{view}.{'png' if view == 'mask' else 'jpg'}"
             _write_picture(paths[view], self._view(view))
-        text = json.dumps(self.to_dict(proposals=proposals), ensure_ascii=False, indent=1)
-        with atomic_path(paths["json"]) as partial:  # last: it marks a whole result
-            partial.write_text(text + "\n", encoding="utf-8")
+        described = self.to_dict(proposals=proposals)
+        write_json(paths["json"], described, ensure_ascii=False)  # last: it marks a whole result
         return paths
 
     def table(self) -> str:

@@ -7,7 +7,6 @@ cost in one way only: masks that a trained model leaves empty cost CLIP nothing.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from ovseg.config import load_cfg
 from ovseg.d2.modeling import build_model
 from ovseg.training.weights import load_for_evaluation
 from ovseg.utils.environment import environment_record
-from ovseg.utils.files import atomic_path
+from ovseg.utils.files import write_json
 from ovseg.vocab import Vocabulary
 
 EXAMPLE = """
@@ -93,8 +92,7 @@ def main(args: argparse.Namespace) -> dict[str, object]:
         "environment": environment_record(),
     }
     if args.output is not None:
-        with atomic_path(args.output) as partial:
-            partial.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        write_json(args.output, figures)
     return figures
 
 

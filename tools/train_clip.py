@@ -20,7 +20,7 @@ from ovseg.clip_training.session import (
 from ovseg.clip_training.trainer import train_clip
 from ovseg.d2.utils import comm
 from ovseg.training.distributed import run_distributed
-from ovseg.utils.files import atomic_path
+from ovseg.utils.files import write_json
 
 
 def main(args: argparse.Namespace) -> None:
@@ -43,8 +43,7 @@ def main(args: argparse.Namespace) -> None:
         )
     if comm.is_main_process():
         name = "evaluation.json" if args.eval_only else "result.json"
-        with atomic_path(args.output / name) as partial:
-            partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_json(args.output / name, result)
         print(json.dumps(result, indent=1))
 
 

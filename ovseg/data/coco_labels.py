@@ -17,7 +17,7 @@ from pycocotools import mask as coco_mask
 
 from ovseg.data.catalog import DatasetFilesError
 from ovseg.data.prepare.pipeline import PreparationError, Task, prepare
-from ovseg.utils.files import atomic_path, sha256_of
+from ovseg.utils.files import sha256_of, write_json
 
 __all__ = ["CocoFile", "coco_records", "draw_labels"]
 
@@ -276,8 +276,7 @@ def _draw_all(content: CocoFile, tasks: Sequence[Task], drawing: _Drawing, folde
                 f"{content.path}: {len(report.failed)} label maps cannot be drawn, the first for "
                 f"{file}: {reason}; correct the annotations"
             )
-        with atomic_path(folder / _STAMP) as partial:
-            partial.write_text(json.dumps(stamp) + "\n", encoding="utf-8")
+        write_json(folder / _STAMP, stamp)
 
 
 def _read_stamp(path: Path) -> Any:

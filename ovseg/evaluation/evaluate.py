@@ -23,11 +23,12 @@ from ovseg.data.dataset_yaml import resolve_dataset
 from ovseg.data.loaders import build_test_loader, get_records
 from ovseg.evaluation import SemSegEvaluator
 from ovseg.evaluation.counts import ImageCounts
-from ovseg.evaluation.html_report import write_report
 from ovseg.evaluation.journal import Journal, JournalError
 from ovseg.evaluation.manifest import evaluation_key, make_manifest
+from ovseg.evaluation.page import write_report
 from ovseg.evaluation.protocol import check_protocol, report_protocol
-from ovseg.evaluation.results import load_result, write_json
+from ovseg.evaluation.results import load_result
+from ovseg.utils.files import write_json
 from ovseg.vocab import Vocabulary
 
 __all__ = ["Results", "evaluate"]

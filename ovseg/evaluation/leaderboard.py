@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ovseg.evaluation.confusion import CONVENTIONS
-from ovseg.evaluation.results import DatasetResult, ResultError, write_json
+from ovseg.evaluation.results import DatasetResult, ResultError
+from ovseg.utils.files import write_json
 
 __all__ = ["Entry", "leaderboard_page", "measured_file", "read_entries"]
 

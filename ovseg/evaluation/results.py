@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,7 +40,7 @@ from ovseg.evaluation.report import (
     write_csv,
 )
 from ovseg.utils.environment import environment_record
-from ovseg.utils.files import atomic_path
+from ovseg.utils.files import write_json
 from ovseg.vocab.class_sets import ClassSets
 
 __all__ = [
@@ -54,7 +53,6 @@ __all__ = [
     "find_results",
     "labels_hash",
     "load_result",
-    "write_json",
     "write_result",
 ]
 
@@ -311,23 +309,8 @@ def class_names_hash(class_names: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps(list(class_names)).encode()).hexdigest()
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically; NaN, which JSON does not have, becomes null."""
-    with atomic_path(path) as temporary:
-        text = json.dumps(_without_nan(value), indent=1, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
-
-
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ResultError(f"{path}: expected a JSON file, got: {error}") from error
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

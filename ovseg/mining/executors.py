@@ -25,7 +25,7 @@ import torch
 from ovseg.data.captions.sources import Shard, Source
 from ovseg.mining.finish import SUCCESS, finish
 from ovseg.mining.parts import MiningConfig, MiningError, MiningParts
-from ovseg.mining.progress import Progress
+from ovseg.mining.progress import watch
 from ovseg.mining.worker import Job, Worker, is_finished
 from ovseg.utils.processes import as_finished, leave_with_parent
 
@@ -88,7 +88,6 @@ def run_mining(
     pending = [shard for shard in own if not is_finished(job.output, shard.index)]
     if pending:
         (job.output / SUCCESS).unlink(missing_ok=True)
-    progress = Progress(own, pending)
     if executor == "torchrun":
         done = _here(job, pending, rank)
     elif executor == "ray":
@@ -97,8 +96,7 @@ def run_mining(
         done = _processes(job, pending, min(workers, len(pending)))
     else:
         done = _here(job, pending)
-    for counts in done:
-        progress.add(counts)
+    figures = watch(done, own, pending, show=rank == 0)
     if rank > 0:
         return None
     _wait_for_others(job, shards)
@@ -107,7 +105,7 @@ def run_mining(
         "workers": ranks if executor == "torchrun" else workers,
         # Here and not in the manifest: the records do not depend on where the pictures lie.
         "image_root": str(job.image_root.absolute()),
-        **progress.figures(),
+        **figures,
     }
     return finish(job.output, shards, run=run)
 

@@ -36,7 +36,7 @@ from ovseg.mining.crops import (
     iterate_rows,
     read_colour_key,
 )
-from ovseg.utils.files import atomic_path
+from ovseg.utils.files import atomic_path, write_json
 from ovseg.utils.masks import RunLength
 
 __all__ = ["export_coco", "export_tsv", "export_webdataset", "read_colour_key"]
@@ -176,7 +176,7 @@ def export_webdataset(
             sizes[target.name] = len(part)
             bar.update(len(part))
     index = folder / "sizes.json"
-    _write(index, json.dumps(sizes, indent=1).encode())
+    write_json(index, sizes)
     return index
 
 
@@ -246,7 +246,7 @@ def _claim(folder: Path, records: pa.Table, settings: dict[str, Any]) -> None:
     path = folder / _SETTINGS
     _remove(folder, *_HALF_WRITTEN)
     if not path.exists():
-        _write(path, json.dumps(claimed, indent=1).encode())
+        write_json(path, claimed)
         return
     found = json.loads(path.read_text("utf-8"))
     if found != claimed:

@@ -11,9 +11,9 @@ from typing import Any
 
 from ovseg.data.captions.sources import Shard
 from ovseg.mining.summary import merge_statistics, summarise
-from ovseg.mining.worker import MANIFEST, part_path, read_part, write_json
+from ovseg.mining.worker import MANIFEST, part_path, read_part
 from ovseg.utils.environment import environment_record
-from ovseg.utils.files import atomic_path
+from ovseg.utils.files import atomic_path, write_json
 
 __all__ = ["RUN", "SUCCESS", "finish", "image_root_of", "is_unfinished"]
 
@@ -52,13 +52,12 @@ def finish(output: Path, shards: Sequence[Shard], *, run: Mapping[str, Any]) -> 
     statistics = merge_statistics(parts())
     summary = {**{name: manifest[name] for name in made_with}, **summarise(statistics)}
     _remove_leftovers(output, shards)
-    write_json(output / "summary.json", summary)
-    write_json(output / RUN, _run_record(output / RUN, run))
+    write_json(output / "summary.json", summary, sort_keys=True)
+    write_json(output / RUN, _run_record(output / RUN, run), sort_keys=True)
     counts = {name: summary[name] for name in ("images_in", "pairs", "unique_nouns")}
     # Of the shards' checksums, in their order: one value stands for all pairs.
-    write_json(
-        output / SUCCESS, {**counts, "shards": len(shards), "sha256_of_parts": digest.hexdigest()}
-    )
+    done = {**counts, "shards": len(shards), "sha256_of_parts": digest.hexdigest()}
+    write_json(output / SUCCESS, done, sort_keys=True)
     logger.info(
         "%d images: %d with pairs, %d without, %d set aside; %d pairs of %d nouns in %s",
         summary["images_in"],

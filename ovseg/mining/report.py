@@ -15,17 +15,7 @@ import pyarrow.compute as pc
 
 from ovseg.data.captions.sources import ImageRow
 from ovseg.mining.crops import ReadImage, cut, record_mask
-from ovseg.utils.html import (
-    Html,
-    bar_chart,
-    element,
-    histogram,
-    inline_image,
-    join,
-    page,
-    table,
-    write_page,
-)
+from ovseg.utils.pages import Histogram, InlineImage, inline_image, make_histogram, write_page
 
 __all__ = ["Gallery", "choose_pairs", "write_report"]
 
@@ -35,17 +25,10 @@ _FILE = "report.html"
 _WHOLE_SIDE = 224
 _CROP_SIDE = 104
 _ENTRIES = 50
+_ENTRY = ("image_id", "uri", "kind", "reason")
 _MADE_WITH = ("proposal_model", "clip_model", "noun_tagger", "config_hash")
 _OUTLINE = (230, 20, 120)
-_STYLE = """
-.numbers, .charts { display: flex; flex-wrap: wrap; gap: 1rem 3rem; align-items: flex-start; }
-.pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(23rem, 1fr)); gap: 1rem; }
-.pair { border: 1px solid var(--line); border-radius: 6px; padding: .7rem; }
-.pair .pictures { display: flex; gap: .5rem; align-items: flex-start; }
-.pair .noun { font-weight: 600; color: var(--ink); font-size: 1.05rem; }
-.faults :nth-child(3) { overflow-wrap: normal; }
-mark { background: #ffe9a8; }
-"""
+_FREQUENT = 40
 
 
 @dataclass(frozen=True)
@@ -120,36 +103,42 @@ def write_report(
     path = Path(output)
     path = path if path.suffix == ".html" else path / _FILE
     chosen = choose_pairs(records, gallery)
-    rows = {index: records.slice(index, 1).to_pylist()[0] for index in _all_rows(chosen)}
-    counts = _noun_counts(records)
-    times = dict(counts)
+    times = {c["values"]: c["counts"] for c in pc.value_counts(records["noun"]).to_pylist()}
+    counts = _most_frequent(times)
+    once = sum(count == 1 for count in times.values())
 
-    def show(title: str, remark: str, indices: Sequence[int]) -> Html:
-        cards = [_card(rows[index], times, read_image) for index in indices]
-        grid = element("div", *cards, class_="pairs")
-        return element("section", element("h2", title), element("p", remark), grid)
+    def cards(indices: Sequence[int]) -> list[dict[str, Any]]:
+        rows = [records.slice(index, 1).to_pylist()[0] for index in indices]
+        return [{**row, "times": times[row["noun"]], **_pictures(row, read_image)} for row in rows]
 
-    once = sum(count == 1 for _, count in counts)
-    document = page(
-        "Mined noun-region pairs",
-        _numbers(records, counts, summary),
-        _set_aside(summary, quarantine),
-        _charts(records, counts),
-        show("Best pairs", "Highest CLIP scores, each noun once if there are enough.", chosen.best),
-        show("Median pairs", "Scores nearest to the median.", chosen.median),
-        show("Worst pairs", "Lowest CLIP scores.", chosen.worst),
-        show(
+    parts = [
+        ("Best pairs", "Highest CLIP scores, each noun once if there are enough.", chosen.best),
+        ("Median pairs", "Scores nearest to the median.", chosen.median),
+        ("Worst pairs", "Lowest CLIP scores.", chosen.worst),
+        (
             "Rarest nouns",
             f"{once:,} of {len(counts):,} nouns occur once. Of each, its best pair.",
             chosen.rarest,
         ),
-        style=_STYLE,
+    ]
+    shown = [[str(entry.get(name, "")) for name in _ENTRY] for entry in quarantine[:_ENTRIES]]
+    return write_page(
+        path,
+        "ovseg.mining",
+        "report.html",
+        numbers=_numbers(records, counts, summary),
+        plain=_plain(summary),
+        reasons={
+            "images set aside": _most_frequent(summary.get("quarantine") or {}),
+            "without a pair": _most_frequent(summary.get("without_pairs") or {}),
+        },
+        set_aside=shown,
+        num_set_aside=len(quarantine),
+        charts=_charts(records, counts),
+        frequent=counts[:_FREQUENT],
+        num_nouns=len(counts),
+        gallery=[(title, remark, cards(indices)) for title, remark, indices in parts],
     )
-    return write_page(path, document)
-
-
-def _all_rows(chosen: Gallery) -> list[int]:
-    return sorted({*chosen.best, *chosen.median, *chosen.worst, *chosen.rarest})
 
 
 def _spread(order: np.ndarray, nouns: np.ndarray, size: int, *, repeat: bool) -> list[int]:
@@ -162,104 +151,54 @@ def _spread(order: np.ndarray, nouns: np.ndarray, size: int, *, repeat: bool) ->
     return order[chosen].tolist()
 
 
-def _noun_counts(records: pa.Table) -> list[tuple[str, int]]:
-    """List nouns with their numbers of pairs, the most frequent first."""
-    counts = pc.value_counts(records["noun"]).to_pylist()
-    return sorted(((c["values"], c["counts"]) for c in counts), key=lambda c: (-c[1], c[0]))
+def _most_frequent(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Put the largest count first, equal ones by name."""
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _numbers(
     records: pa.Table, counts: Sequence[tuple[str, int]], summary: Mapping[str, Any]
-) -> Html:
+) -> list[tuple[str, str | float]]:
     images = len(records["image_id"].unique())
-    with_margin = len(records) - records["margin"].null_count
     rows: list[tuple[str, str | float]] = [
         ("pairs", len(records)),
         ("images with pairs", images),
         ("pairs per such image", len(records) / images if images else 0),
         ("nouns", len(counts)),
-        ("pairs with a runner-up", with_margin),
+        ("pairs with a runner-up", len(records) - records["margin"].null_count),
         ("pairs that are each other's best", pc.sum(records["mutual"]).as_py() or 0),
     ]
     for column in _MADE_WITH:
         found = records[column].unique().to_pylist()
         rows.append((column.replace("_", " "), ", ".join(sorted(found))))
-    plain = [
+    return rows
+
+
+def _plain(summary: Mapping[str, Any]) -> list[tuple[str, str | float]]:
+    """What the summary says in numbers and texts that the pairs do not tell."""
+    return [
         # Beside the number of different nouns, "nouns" alone would be a riddle.
         ("nouns in captions" if key == "nouns" else key.replace("_", " "), value)
         for key, value in summary.items()
         if isinstance(value, str | int | float) and key not in _MADE_WITH
     ]
-    tables = [_titled("The pairs", table((), rows))]
-    if plain:
-        tables.append(_titled("The run", table((), plain)))
-    return element("div", *tables, class_="numbers")
 
 
-def _set_aside(summary: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> Html:
-    parts = []
-    for key, title in (("quarantine", "images set aside"), ("without_pairs", "without a pair")):
-        reasons = sorted((summary.get(key) or {}).items(), key=lambda item: (-item[1], item[0]))
-        if reasons:
-            parts.append(table((title, "count"), reasons))
-    tables = element("div", *parts, class_="numbers")
-    if not parts and not entries:
-        tables = element("p", "Nothing was set aside.")
-    if not entries:
-        return _titled("Set aside", tables)
-    columns = ("image_id", "uri", "kind", "reason")
-    shown = [[str(entry.get(name, "")) for name in columns] for entry in entries[:_ENTRIES]]
-    return _titled(
-        "Set aside",
-        tables,
-        element("p", f"The first {len(shown)} of {len(entries):,}:"),
-        table(("image", "address", "fault", "reason"), shown, class_="faults"),
-    )
-
-
-def _charts(records: pa.Table, counts: Sequence[tuple[str, int]], most: int = 40) -> Html:
+def _charts(records: pa.Table, counts: Sequence[tuple[str, int]]) -> list[Histogram]:
     area = records["area"].to_numpy().astype(np.float64)
     pixels = records["height"].to_numpy().astype(np.float64) * records["width"].to_numpy()
-    charts = [
-        histogram(records["clip_score"].to_numpy(), title="CLIP score"),
-        histogram(records["margin"].to_numpy(), title="Margin over the runner-up"),
-        histogram(records["noun_probability"].to_numpy(), title="Probability among the nouns"),
-        histogram(area / pixels, title="Area, as a share of the image"),
-        histogram(
-            np.log10([count for _, count in counts]), title="Pairs of a noun, decimal logarithm"
-        ),
+    times = np.array([count for _, count in counts], np.float64)
+    return [
+        make_histogram(records["clip_score"].to_numpy(), title="CLIP score"),
+        make_histogram(records["margin"].to_numpy(), title="Margin over the runner-up"),
+        make_histogram(records["noun_probability"].to_numpy(), title="Probability among the nouns"),
+        make_histogram(area / pixels, title="Area, as a share of the image"),
+        make_histogram(np.log10(times), title="Pairs of a noun, decimal logarithm"),
     ]
-    bars = bar_chart(counts[:most])
-    return join(
-        [
-            _titled("Distributions", element("div", *charts, class_="charts")),
-            _titled(f"Most frequent nouns ({min(most, len(counts))} of {len(counts):,})", bars),
-        ]
-    )
 
 
-def _card(row: Mapping[str, Any], times: Mapping[str, int], read_image: ReadImage) -> Html:
-    margin = "none" if row["margin"] is None else f"{row['margin']:.4f}"
-    count = times[row["noun"]]
-    pairs = "the only pair" if count == 1 else f"{count:,} pairs"
-    facts = (
-        f"score {row['clip_score']:.4f}, margin {margin}, {pairs} of this noun, "
-        f"image {row['image_id']}"
-    )
-    start, end = row["span_start"], row["span_end"]
-    caption = row["caption"]
-    marked = [caption[:start], element("mark", caption[start:end]), caption[end:]]
-    return element(
-        "article",
-        element("p", row["noun"], class_="noun"),
-        _pictures(row, read_image),
-        element("p", facts),
-        element("p", *marked),
-        class_="pair",
-    )
-
-
-def _pictures(row: Mapping[str, Any], read_image: ReadImage) -> Html:
+def _pictures(row: Mapping[str, Any], read_image: ReadImage) -> dict[str, InlineImage | str]:
+    """The whole picture and the region of a pair, or why they cannot be shown."""
     try:
         image = read_image(ImageRow(row["image_id"], row["image_uri"], captions=()))
         mask = record_mask(row)
@@ -267,13 +206,12 @@ def _pictures(row: Mapping[str, Any], read_image: ReadImage) -> Html:
     except (OSError, ValueError) as error:
         # Hours of mining lie behind; one moved picture must not cost the page.
         logger.warning("%s: not shown in the report: %s", row["image_uri"], error)
-        return element("p", f"The picture cannot be shown: {error}")
-    shown = _outlined(image, mask)
-    whole = inline_image(shown, alt=f"{row['noun']} in its image", max_side=_WHOLE_SIDE)
-    region = inline_image(
-        _scaled(crop, _CROP_SIDE), alt=f"the region of {row['noun']}", max_side=_CROP_SIDE
-    )
-    return element("div", whole, region, class_="pictures")
+        return {"fault": str(error)}
+    return {
+        "fault": "",
+        "whole": inline_image(_outlined(image, mask), max_side=_WHOLE_SIDE),
+        "region": inline_image(_scaled(crop, _CROP_SIDE), max_side=_CROP_SIDE),
+    }
 
 
 def _outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -292,7 +230,3 @@ def _scaled(image: np.ndarray, side: int) -> np.ndarray:
     height, width = (max(1, round(length * scale)) for length in image.shape[:2])
     smooth = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     return cv2.resize(image, (width, height), interpolation=smooth)
-
-
-def _titled(title: str, *content: Html) -> Html:
-    return element("section", element("h2", title), *content)

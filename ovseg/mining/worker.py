@@ -29,9 +29,9 @@ from ovseg.mining.parts import MiningConfig, MiningError, MiningParts
 from ovseg.mining.records import write_records
 from ovseg.mining.shards import mine_shard
 from ovseg.mining.summary import shard_statistics
-from ovseg.utils.files import atomic_path, sha256_of
+from ovseg.utils.files import sha256_of, write_json
 
-__all__ = ["Job", "Worker", "is_finished", "part_path", "read_part", "write_json"]
+__all__ = ["Job", "Worker", "is_finished", "part_path", "read_part"]
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
@@ -103,7 +103,7 @@ class Worker:
             **shard_statistics(result),
             "set_aside": result.quarantine,
         }
-        write_json(records.with_suffix(".json"), part)
+        write_json(records.with_suffix(".json"), part, sort_keys=True)
         return {**result.counts, "seconds": time.perf_counter() - began}
 
 
@@ -138,7 +138,8 @@ def claim(job: Job, parts: MiningParts) -> str:
                 f"{job.output}: has shards but no {MANIFEST}, so that nobody can tell what they "
                 "were mined with; choose another output folder or delete this one"
             )
-        write_json(path, manifest)  # by several workers at once, if need be: all write the same
+        # By several workers at once, if need be: all write the same.
+        write_json(path, manifest, sort_keys=True)
     found = json.loads(path.read_text(encoding="utf-8"))
     differences = _differences(found, json.loads(json.dumps(manifest)))
     if differences:
@@ -181,18 +182,6 @@ def read_part(output: Path, index: int) -> dict[str, Any]:
             f"changed. Delete it and start the same run again"
         )
     return part
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write plain data, atomically and with sorted keys.
-
-    Args:
-        path: the file to write or replace.
-        content: what JSON can hold.
-    """
-    with atomic_path(path) as temporary:
-        text = json.dumps(content, indent=1, sort_keys=True)
-        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def _plain(config: MiningConfig) -> dict[str, Any]:

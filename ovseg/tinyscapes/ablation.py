@@ -40,7 +40,7 @@ from ovseg.tuning.sweep import (
     propose,
     sweep,
 )
-from ovseg.utils.files import atomic_path, sha256_of
+from ovseg.utils.files import sha256_of, write_json
 from ovseg.vocab import Vocabulary
 from ovseg.weights.load import load_strict, read_state_dict, write_safetensors
 from ovseg.weights.ovseg import load_ovseg_weights
@@ -186,8 +186,7 @@ def run_row(row: Row, stage: SeedStage) -> dict[str, Any]:
         "training": trained - began,
         "evaluation": time.perf_counter() - trained,
     }
-    with atomic_path(target / "result.json") as partial:
-        partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(target / "result.json", result)
     logger.info("seed %d, %s: %s", stage.seed, row.name, _headline(result))
     return result
 

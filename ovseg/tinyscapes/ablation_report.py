@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import html
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ovseg.tinyscapes.ablation import ROWS
+from ovseg.tinyscapes.ablation import ROWS, Row
 from ovseg.tuning.sweep import CLIP_ONLY, MASK_CLASSIFIER_ONLY
 from ovseg.utils.files import atomic_path
+from ovseg.utils.pages import write_page
 
 __all__ = ["write_ablation"]
 
 Result = Mapping[str, Any]
 # Results by seed, then by row.
 Results = Mapping[int, Mapping[str, Result]]
-Value = Callable[[Result], float]
+# NaN is null in JSON: a group that had no region.
+Value = Callable[[Result], float | None]
 
 GROUPS = ("all", "seen_things", "unseen_things", "seen_stuff", "unseen_stuff")
-BAR, GAP, LABEL_WIDTH, PLOT_WIDTH = 14, 16, 330, 420
-COLOURS = ("#3b6fb6", "#e08a2e")
 
 
 def write_ablation(results: Results, folder: Path, *, split: str = "test") -> Path:
@@ -62,8 +62,8 @@ def write_ablation(results: Results, folder: Path, *, split: str = "test") -> Pa
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(page) as partial:
         partial.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    with atomic_path(folder / "ablation.svg") as partial:
-        partial.write_text(_picture(results, split), encoding="utf-8")
+    rows = _bars(results, split)
+    write_page(folder / "ablation.svg", "ovseg.tinyscapes", "ablation.svg", rows=rows)
     return page
 
 
@@ -80,7 +80,7 @@ def _introduction(results: Results, size: Mapping[str, int], split: str) -> str:
 
 
 def _accuracy(split: str, key: str) -> Value:
-    return lambda result: float(result["accuracy"][split][key])
+    return lambda result: result["accuracy"][split][key]
 
 
 def _accuracy_table(results: Results, split: str) -> str:
@@ -95,8 +95,8 @@ def _proposals_table(results: Results, split: str) -> str:
 
 
 def _system_table(results: Results, split: str) -> str:
-    def ensemble(result: Result, key: str) -> float:
-        return float(result["system"][split][str(result["chosen_weight"])][key])
+    def ensemble(result: Result, key: str) -> float | None:
+        return result["system"][split][str(result["chosen_weight"])][key]
 
     return _table(
         results,
@@ -117,12 +117,22 @@ def _table(results: Results, columns: Sequence[tuple[str, Value]]) -> str:
         "| row | " + " | ".join(title for title, _ in columns) + " |",
         "|---|" + "---:|" * len(columns),
     ]
-    for row in ROWS:
-        found = [rows[row.name] for rows in results.values() if row.name in rows]
-        if found:
-            cells = [_cell([value(result) for result in found]) for _, value in columns]
-            lines.append(f"| {row.label} | " + " | ".join(cells) + " |")
+    for row, found in _rows(results):
+        cells = [_cell(_values(found, value)) for _, value in columns]
+        lines.append(f"| {row.label} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _rows(results: Results) -> list[tuple[Row, list[Result]]]:
+    """The rows that were run, each with the results of its seeds."""
+    found = [(row, [r[row.name] for r in results.values() if row.name in r]) for row in ROWS]
+    return [(row, of_seeds) for row, of_seeds in found if of_seeds]
+
+
+def _values(found: Sequence[Result], value: Value) -> list[float]:
+    """A number of every seed, NaN where there is none."""
+    numbers = [value(result) for result in found]
+    return [math.nan if number is None else number for number in numbers]
 
 
 def _cell(values: Sequence[float]) -> str:
@@ -132,52 +142,17 @@ def _cell(values: Sequence[float]) -> str:
     return f"{mean:.1f} ± {(max(values) - min(values)) / 2:.1f}" if values[1:] else f"{mean:.1f}"
 
 
-def _picture(results: Results, split: str) -> str:
+def _bars(results: Results, split: str) -> list[tuple[str, list[tuple[float, float, float]]]]:
     """Two bars a row, both on unseen things: accuracy on true masks, mIoU of the ensemble."""
     measures: list[Value] = [
         lambda r: r["accuracy"][split]["masked/unseen_things"],
         lambda r: r["system"][split][str(r["chosen_weight"])]["mIoU-unseen_things"],
     ]
-    shapes: list[str] = []
-    top = 40
-    for row in ROWS:
-        found = [rows[row.name] for rows in results.values() if row.name in rows]
-        if not found:
-            continue
-        label = html.escape(row.label)
-        shapes.append(f'<text x="{LABEL_WIDTH - 8}" y="{top + BAR + 4}" class="r">{label}</text>')
-        for value, colour in zip(measures, COLOURS, strict=True):
-            shapes.extend(_bar([value(result) for result in found], colour, top))
-            top += BAR
-        top += GAP
-    key = (
-        f'<rect x="{LABEL_WIDTH}" y="12" width="12" height="12" fill="{COLOURS[0]}"/>'
-        f'<text x="{LABEL_WIDTH + 18}" y="22">top-1 on ground-truth masks, unseen things</text>'
-        f'<rect x="{LABEL_WIDTH + 290}" y="12" width="12" height="12" fill="{COLOURS[1]}"/>'
-        f'<text x="{LABEL_WIDTH + 308}" y="22">mIoU, unseen things</text>'
-    )
-    width = LABEL_WIDTH + PLOT_WIDTH + 60
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {top}" '
-        f'width="{width}" height="{top}"><style>text{{font:12px sans-serif;fill:#1c2330}}'
-        f'.r{{text-anchor:end}}</style><rect width="{width}" height="{top}" fill="#fff"/>'
-        f"{key}{''.join(shapes)}</svg>\n"
-    )
 
+    def bar(values: Sequence[float]) -> tuple[float, float, float]:
+        return statistics.fmean(values), min(values), max(values)
 
-def _bar(values: Sequence[float], colour: str, top: int) -> list[str]:
-    scale = PLOT_WIDTH / 100
-    mean = statistics.fmean(values)
-    behind = LABEL_WIDTH + max(values) * scale + 6
-    shapes = [
-        f'<rect x="{LABEL_WIDTH}" y="{top}" width="{mean * scale:.1f}" height="{BAR - 2}" '
-        f'fill="{colour}"/>',
-        f'<text x="{behind:.1f}" y="{top + BAR - 4}">{mean:.1f}</text>',
+    return [
+        (row.label, [bar(_values(found, measure)) for measure in measures])
+        for row, found in _rows(results)
     ]
-    if values[1:]:
-        low, high = (LABEL_WIDTH + bound(values) * scale for bound in (min, max))
-        middle = top + (BAR - 2) / 2
-        shapes.append(
-            f'<path d="M{low:.1f} {middle}H{high:.1f}" stroke="#1c2330" stroke-width="1.5"/>'
-        )
-    return shapes

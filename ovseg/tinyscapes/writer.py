@@ -27,7 +27,7 @@ import numpy as np
 from iopath.common.file_io import file_lock
 from tqdm import tqdm
 
-from ovseg.utils.files import atomic_path
+from ovseg.utils.files import atomic_path, write_json
 from ovseg.utils.masks import encode_rle
 
 from .scenes import Scene, render_scene
@@ -173,7 +173,7 @@ def _write(folder: Path, split: str, count: int, *, workers: int, progress: bool
         "captions": sum(len(r["captions"]) for r in records),
         "classes": list(_shown_names(split)),
     }
-    _write_json(_version_file(folder, split), summary)
+    write_json(_version_file(folder, split), summary, indent=None)
     shutil.rmtree(parts)
 
 
@@ -216,7 +216,7 @@ def _write_chunk(folder: Path, split: str, chunk: Chunk) -> int:
         _write_image(images / f"{index:012d}.jpg", scene.image[..., ::-1], jpeg)
         _write_image(maps / f"{index:012d}.png", labels, ())
         records.append(_record(scene, index, len(_shown_names(split))))
-    _write_json(_part_file(folder, split, chunk), records)
+    write_json(_part_file(folder, split, chunk), records, indent=None)
     return len(records)
 
 
@@ -276,12 +276,15 @@ def _write_annotations(folder: Path, split: str, records: list[dict[str, Any]]) 
         if thing.kind == "thing"
     ]
     target = folder / "annotations"
-    _write_json(
+    write_json(
         target / f"instances_{split}2017.json",
         {**header, "annotations": _numbered(instances), "categories": categories},
+        indent=None,
     )
-    _write_json(
-        target / f"captions_{split}2017.json", {**header, "annotations": _numbered(captions)}
+    write_json(
+        target / f"captions_{split}2017.json",
+        {**header, "annotations": _numbered(captions)},
+        indent=None,
     )
 
 
@@ -306,8 +309,3 @@ def _write_image(path: Path, image: np.ndarray, options: tuple[int, ...]) -> Non
         )
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.tobytes())
-
-
-def _write_json(path: Path, content: Any) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")

@@ -6,12 +6,18 @@ the poly schedule is DeepLab's (Chen et al. 2017, section 4.1).
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
+from fvcore.common.param_scheduler import (
+    ConstantParamScheduler,
+    CosineParamScheduler,
+    LinearParamScheduler,
+    MultiStepParamScheduler,
+    ParamScheduler,
+    PolynomialDecayParamScheduler,
+)
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -191,75 +197,55 @@ def build_gradient_clipper(cfg: CfgNode) -> GradientClipper | None:
     return kinds[clip.CLIP_TYPE]
 
 
-def warmup_factor(iteration: int, *, length: int, start: float, method: str = "linear") -> float:
-    """Factor on the learning rate while training warms up: from `start` to 1 in `length` steps."""
-    if iteration >= length:
-        return 1.0
-    if method == "constant":
-        return start
-    if method == "linear":
-        progress = iteration / length
-        return start * (1.0 - progress) + progress
-    raise ValueError(f"SOLVER.WARMUP_METHOD: expected 'linear' or 'constant', got {method!r}")
-
-
-def _poly(cfg: CfgNode) -> Callable[[int], float]:
-    solver = cfg.SOLVER
-
-    def multiplier(iteration: int) -> float:
-        warm = _warm(cfg, iteration)
-        # The last call comes after the last step, where the base is 0 (or, on a longer run, below).
-        decay = max(1.0 - iteration / solver.MAX_ITER, 0.0) ** solver.POLY_LR_POWER
-        if warm == 1.0:
-            decay = max(decay, solver.POLY_LR_CONSTANT_ENDING)
-        return warm * decay
-
-    return multiplier
-
-
-def _multi_step(cfg: CfgNode) -> Callable[[int], float]:
-    solver = cfg.SOLVER
-    steps = sorted(solver.STEPS)
-    return lambda iteration: _warm(cfg, iteration) * solver.GAMMA ** bisect_right(steps, iteration)
-
-
-def _cosine(cfg: CfgNode) -> Callable[[int], float]:
-    solver = cfg.SOLVER
-    end = solver.BASE_LR_END / solver.BASE_LR
-
-    def multiplier(iteration: int) -> float:
-        progress = min(iteration / solver.MAX_ITER, 1.0)
-        decay = end + 0.5 * (1.0 - end) * (1.0 + math.cos(math.pi * progress))
-        return _warm(cfg, iteration) * decay
-
-    return multiplier
-
-
-def _warm(cfg: CfgNode, iteration: int) -> float:
-    return warmup_factor(
-        iteration,
-        length=cfg.SOLVER.WARMUP_ITERS,
-        start=cfg.SOLVER.WARMUP_FACTOR,
-        method=cfg.SOLVER.WARMUP_METHOD,
-    )
-
-
-SCHEDULES: dict[str, Callable[[CfgNode], Callable[[int], float]]] = {
-    "WarmupPolyLR": _poly,
-    "WarmupMultiStepLR": _multi_step,
-    "WarmupCosineLR": _cosine,
-}
-
-
 def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LambdaLR:
     """Make the schedule that `SOLVER.LR_SCHEDULER_NAME` names; step it once per iteration.
 
+    While training warms up, the factor of the warm-up multiplies that of the decay, which runs over
+    all iterations; POLY_LR_CONSTANT_ENDING bounds the poly decay from below afterwards.
+
+    Args:
+        cfg: the full config.
+        optimizer: its learning rates are scaled.
+
     Raises:
-        ValueError: for an unknown schedule or warm-up method.
+        ValueError: for an unknown schedule or warm-up method; for a step at 0 or one given twice.
     """
-    name = cfg.SOLVER.LR_SCHEDULER_NAME
-    if name not in SCHEDULES:
-        raise ValueError(
-            f"SOLVER.LR_SCHEDULER_NAME: expected one of {sorted(SCHEDULES)}, got {name!r}"
-        )
-    return LambdaLR(optimizer, SCHEDULES[name](cfg))
+    solver = cfg.SOLVER
+    warmup, decay = _warmup(solver), _decay(solver)
+    poly = solver.LR_SCHEDULER_NAME == "WarmupPolyLR"
+    ending = solver.POLY_LR_CONSTANT_ENDING if poly else 0.0
+
+    def multiplier(iteration: int) -> float:
+        # The last call comes after the last step, or far after it where MAX_ITER was lowered.
+        factor = decay(min(iteration / solver.MAX_ITER, 1.0))
+        if iteration < solver.WARMUP_ITERS:
+            return warmup(iteration / solver.WARMUP_ITERS) * factor
+        return max(factor, ending)
+
+    return LambdaLR(optimizer, multiplier)
+
+
+def _warmup(solver: CfgNode) -> ParamScheduler:
+    if solver.WARMUP_METHOD == "linear":
+        return LinearParamScheduler(solver.WARMUP_FACTOR, 1.0)
+    if solver.WARMUP_METHOD == "constant":
+        return ConstantParamScheduler(solver.WARMUP_FACTOR)
+    raise ValueError(
+        f"SOLVER.WARMUP_METHOD: expected 'linear' or 'constant', got {solver.WARMUP_METHOD!r}"
+    )
+
+
+def _decay(solver: CfgNode) -> ParamScheduler:
+    name = solver.LR_SCHEDULER_NAME
+    if name == "WarmupPolyLR":
+        return PolynomialDecayParamScheduler(1.0, solver.POLY_LR_POWER)
+    if name == "WarmupCosineLR":
+        return CosineParamScheduler(1.0, solver.BASE_LR_END / solver.BASE_LR)
+    if name == "WarmupMultiStepLR":
+        steps = sorted(step for step in solver.STEPS if step < solver.MAX_ITER)
+        factors = [solver.GAMMA**taken for taken in range(len(steps) + 1)]
+        return MultiStepParamScheduler(factors, num_updates=solver.MAX_ITER, milestones=steps)
+    raise ValueError(
+        "SOLVER.LR_SCHEDULER_NAME: expected 'WarmupPolyLR', 'WarmupMultiStepLR' or "
+        f"'WarmupCosineLR', got {name!r}"
+    )

@@ -34,7 +34,7 @@ from ovseg.evaluation.manifest import decisive_settings
 from ovseg.modeling import MaskEncoding, RegionFeatures
 from ovseg.modeling.ovseg import OVSeg
 from ovseg.utils.environment import environment_record
-from ovseg.utils.files import atomic_path, sha256_of
+from ovseg.utils.files import sha256_of, write_json
 from ovseg.vocab import Vocabulary
 from ovseg.weights.load import WeightsError, read_state_dict, write_safetensors
 from ovseg.weights.record import state_digest
@@ -76,8 +76,7 @@ class EncodingCache:
         self.computed = self.read = 0
         self.seconds = 0.0
         if not (self.folder / "key.json").is_file():
-            with atomic_path(self.folder / "key.json") as partial:
-                partial.write_text(text + "\n", encoding="utf-8")
+            write_json(self.folder / "key.json", key, sort_keys=True)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, model: OVSeg, folder: str | Path) -> EncodingCache:

@@ -13,19 +13,11 @@ from ovseg.data.splits import TEST_SPLIT_FLAG, TUNABLE
 from ovseg.evaluation.confusion import CONVENTIONS
 from ovseg.tuning.sweep import CLIP_ONLY, MASK_CLASSIFIER_ONLY, Setting
 from ovseg.tuning.tune import TunedSetting, Tuning
-from ovseg.utils.files import atomic_path
-from ovseg.utils.html import Html, element, page, table, write_page
+from ovseg.utils.files import write_json
+from ovseg.utils.pages import write_page
 
 __all__ = ["text_tables", "tuning_record", "write_tuning"]
 
-_STYLE = """
-.map td, .map th { text-align: center; padding: .45rem .7rem; border: 1px solid #fff;
-  font-variant-numeric: tabular-nums; }
-.map td.best { outline: 3px solid #b3261e; outline-offset: -3px; font-weight: 700; }
-.warning { border: 2px solid #b3261e; padding: .6rem 1rem; color: #b3261e; }
-.facts td:first-child { white-space: nowrap; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; }
-"""
 _SHORT = {MASK_CLASSIFIER_ONLY: "mask", CLIP_ONLY: "CLIP"}
 _LEGEND = (
     "Mask threshold down, share of CLIP across; mask: the mask classifier alone, CLIP: CLIP alone."
@@ -100,9 +92,20 @@ def write_tuning(folder: str | Path, tuning: Tuning, manifest: Mapping[str, Any]
         The page.
     """
     record = tuning_record(tuning, manifest)
-    with atomic_path(Path(folder) / "tuning.json") as partial:
-        partial.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    return write_page(Path(folder) / "tuning.html", _page(tuning, manifest))
+    write_json(Path(folder) / "tuning.json", record)
+    return write_page(
+        Path(folder) / "tuning.html",
+        "ovseg.tuning",
+        "tuning.html",
+        tuning=tuning,
+        on_test_split=tuning.role not in TUNABLE,
+        flag=TEST_SPLIT_FLAG,
+        facts=_facts(tuning),
+        legend=_LEGEND,
+        weights=[_short(weight) for weight in tuning.grid.weights],
+        maps={templates: _heat_map(tuning, templates) for templates in tuning.grid.templates},
+        manifest=json.dumps(dict(manifest), indent=1, default=str),
+    )
 
 
 def _options(tuning: Tuning) -> tuple[str, ...]:
@@ -114,73 +117,37 @@ def _command(tuning: Tuning) -> str:
     return shlex.join(_options(tuning))
 
 
-def _page(tuning: Tuning, manifest: Mapping[str, Any]) -> Html:
-    warning = (
-        element(
-            "p",
-            f"Chosen on a test split ({TEST_SPLIT_FLAG}): scores on {tuning.dataset} with these "
-            "settings are no measure of what they score on other pictures.",
-            class_="warning",
-        )
-        if tuning.role not in TUNABLE
-        else Html("")
-    )
-    best = tuning.best
-    facts = [
-        ("best", f"{_number(best, tuning.metric)} {tuning.metric}"),
+def _facts(tuning: Tuning) -> list[tuple[str, str]]:
+    return [
+        ("best", f"{_number(tuning.best, tuning.metric)} {tuning.metric}"),
         ("settings", _command(tuning)),
         ("images", f"{tuning.images} of {tuning.dataset} ({tuning.role} split)"),
         ("left out", f"{len(tuning.skipped)} unreadable"),
         ("time", ", ".join(f"{name} {value:.1f} s" for name, value in tuning.seconds.items())),
+        *CONVENTIONS.items(),
     ]
-    facts += [(name, meaning) for name, meaning in CONVENTIONS.items()]
-    maps = [
-        part
-        for templates in tuning.grid.templates
-        for part in (
-            element("h2", f"{tuning.metric} with templates {templates}"),
-            _heat_map(tuning, templates),
-        )
-    ]
-    return page(
-        "Ensemble settings",
-        element("p", tuning.origin),
-        warning,
-        table([], facts, class_="facts"),
-        element("p", f"{_LEGEND} All maps share one scale."),
-        *maps,
-        element("h2", "Manifest"),
-        element("pre", json.dumps(dict(manifest), indent=1, default=str)),
-        style=_STYLE,
-    )
 
 
-def _heat_map(tuning: Tuning, templates: str) -> Html:
+def _heat_map(tuning: Tuning, templates: str) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The cells of each threshold; all maps share one scale of colours."""
     known = [r.scores[tuning.metric] for r in tuning.results]
     known = [value for value in known if not math.isnan(value)]
     worst, best = (min(known), max(known)) if known else (0.0, 0.0)
-    header = element(
-        "tr", element("th", ""), *(element("th", _short(w)) for w in tuning.grid.weights)
-    )
-    rows = []
-    for threshold in tuning.grid.thresholds:
-        cells = []
-        for result in _row(tuning, templates, threshold):
-            value = result.scores[tuning.metric]
-            share = 0.0 if math.isnan(value) or best == worst else (value - worst) / (best - worst)
-            mixed = (low + share * (high - low) for low, high in _COLOURS)
-            colour = ", ".join(str(round(channel)) for channel in mixed)
-            ink = "#fff" if share > 0.7 else "#1c2330"
-            cells.append(
-                element(
-                    "td",
-                    _number(result, tuning.metric),
-                    class_="best" if result is tuning.best else None,
-                    style=f"background: rgb({colour}); color: {ink}",
-                )
-            )
-        rows.append(element("tr", element("th", f"{threshold:g}"), *cells))
-    return element("table", header, *rows, class_="map")
+
+    def cell(result: TunedSetting) -> dict[str, Any]:
+        value = result.scores[tuning.metric]
+        share = 0.0 if math.isnan(value) or best == worst else (value - worst) / (best - worst)
+        return {
+            "text": _number(result, tuning.metric),
+            "best": result is tuning.best,
+            "colour": [round(low + share * (high - low)) for low, high in _COLOURS],
+            "ink": "#fff" if share > 0.7 else "#1c2330",
+        }
+
+    return [
+        (f"{threshold:g}", [cell(result) for result in _row(tuning, templates, threshold)])
+        for threshold in tuning.grid.thresholds
+    ]
 
 
 def _row(tuning: Tuning, templates: str, threshold: float) -> list[TunedSetting]:

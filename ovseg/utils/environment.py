@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
 import subprocess
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 
 import ovseg
 from ovseg import d2
-from ovseg.utils.files import atomic_path
+from ovseg.utils.files import write_json
 
 __all__ = ["environment_record", "write_environment"]
 
@@ -69,8 +68,7 @@ def write_environment(folder: str | Path) -> Path:
         The path of the file.
     """
     path = Path(folder) / "environment.json"
-    with atomic_path(path) as partial:
-        partial.write_text(json.dumps(environment_record(), indent=2) + "\n", encoding="utf-8")
+    write_json(path, environment_record())
     return path
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-__all__ = ["atomic_path", "reason_of", "sha256_of"]
+__all__ = ["atomic_path", "reason_of", "sha256_of", "write_json"]
 
 
 @contextmanager
@@ -42,6 +45,39 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             partial.unlink()
 
 
+def write_json(
+    path: str | Path,
+    value: Any,
+    *,
+    indent: int | None = 1,
+    sort_keys: bool = False,
+    ensure_ascii: bool = True,
+) -> None:
+    """Write plain data as JSON, atomically and with a newline at the end.
+
+    Args:
+        path: the file to write or replace.
+        value: mappings, sequences, texts and numbers; NaN, which JSON does not have, becomes null.
+        indent: spaces of a level; None for one line without any.
+        sort_keys: the order of the keys is that of their names.
+        ensure_ascii: other letters are written as escapes, even lone surrogates, which file names
+            may hold and UTF-8 cannot.
+
+    Raises:
+        TypeError, ValueError: the value holds what JSON cannot; the file stays as it was.
+    """
+    text = json.dumps(
+        _without_nan(value),
+        indent=indent,
+        sort_keys=sort_keys,
+        ensure_ascii=ensure_ascii,
+        allow_nan=False,
+        separators=(",", ":") if indent is None else None,
+    )
+    with atomic_path(path) as partial:
+        partial.write_text(f"{text}\n", encoding="utf-8")
+
+
 def sha256_of(path: str | Path) -> str:
     """Hash a file of any size.
 
@@ -56,6 +92,14 @@ def sha256_of(path: str | Path) -> str:
         while chunk := file.read(1 << 22):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _umask() -> int:

@@ -20,7 +20,7 @@ from ovseg.mining.executors import run_mining
 from ovseg.mining.finish import image_root_of
 from ovseg.mining.matching import MatchConfig
 from ovseg.mining.parts import MiningConfig, MiningError
-from ovseg.mining.progress import Progress
+from ovseg.mining.progress import watch
 from ovseg.mining.records import read_records
 from ovseg.mining.worker import Worker
 from tests.helpers import ROOT, run_python
@@ -267,21 +267,37 @@ def test_ray_that_is_not_installed_is_named_with_its_extra(world, tmp_path, monk
         mine(world, tmp_path, executor="ray")
 
 
-def test_progress_tells_rate_and_remaining_time(world, caplog, monkeypatch):
+def test_a_bar_tells_how_far_a_run_is_and_the_figures_how_fast(world, capsys, caplog, monkeypatch):
     clock = [100.0]
-    monkeypatch.setattr("ovseg.mining.progress.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("ovseg.mining.progress.time.perf_counter", lambda: clock[0])
     shards = open_source(world).shards(5)  # 5, 5 and 2 pictures
-    with caplog.at_level(logging.INFO, "ovseg"):
-        progress = Progress(shards, shards[1:])
-        clock[0] += 2.0
-        progress.add({"images_in": 5, "pairs": 9, "images_quarantined": 1, "seconds": 1.0})
 
-    assert "1 of 3 shards are finished already" in caplog.text
-    assert progress.line() == (
-        "shard 2/3  10/12 images (83.3%)  2.50 images/s  9 pairs  1 set aside  ETA 0:00:01"
-    )
-    figures = progress.figures()
-    assert (figures["images_per_second"], figures["images_per_second_and_worker"]) == (2.5, 5.0)
+    def finished():
+        for images, pairs in ((5, 1009), (2, 0)):
+            clock[0] += 2.0
+            yield {"images_in": images, "pairs": pairs, "images_quarantined": 1, "seconds": 1.0}
+
+    with caplog.at_level(logging.INFO, "ovseg"):
+        figures = watch(finished(), [*shards, shards[0]], shards[1:])
+
+    assert "2 of 4 shards are finished already" in caplog.text
+    last = capsys.readouterr().err.split("\r")[-1]
+    assert "17/17" in last and "pairs=1,009" in last and "set_aside=2" in last
+    assert figures == {
+        "seconds": 4.0,
+        "images_mined": 7,
+        "shards_mined": 2,
+        "shards_found_finished": 2,
+        "images_per_second": 1.75,
+        "images_per_second_and_worker": 3.5,
+    }
+
+
+def test_only_the_first_rank_draws_a_bar(world, capsys):
+    shards = open_source(world).shards(5)
+
+    assert watch(iter(()), shards, shards, show=False)["images_mined"] == 0
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.slow

@@ -124,42 +124,80 @@ def rates(cfg, iterations):
     return seen
 
 
-def test_poly_schedule_equals_its_formula():
-    cfg = solver_cfg(
-        *("SOLVER.LR_SCHEDULER_NAME", "WarmupPolyLR", "SOLVER.BASE_LR", 0.5),
-        *("SOLVER.MAX_ITER", 20, "SOLVER.WARMUP_ITERS", 8, "SOLVER.WARMUP_FACTOR", 1e-6),
+WARM, LAST, POWER, GAMMA, STEPS, END = 23, 211, 0.9, 0.3, (60, 61, 150), 0.01
+DECAYS = {
+    "WarmupPolyLR": lambda i: (1 - i / LAST) ** POWER,
+    "WarmupMultiStepLR": lambda i: GAMMA ** sum(step <= i for step in STEPS),
+    "WarmupCosineLR": lambda i: END + (1 - END) * (1 + math.cos(math.pi * i / LAST)) / 2,
+}
+
+
+def schedule_cfg(name, *opts):
+    return solver_cfg(
+        *("SOLVER.LR_SCHEDULER_NAME", name, "SOLVER.BASE_LR", 0.5, "SOLVER.MAX_ITER", LAST),
+        *("SOLVER.WARMUP_ITERS", WARM, "SOLVER.WARMUP_FACTOR", 1e-3, "SOLVER.GAMMA", GAMMA),
+        # The last step lies beyond the run, where it has no effect.
+        *("SOLVER.STEPS", (*STEPS, LAST), "SOLVER.BASE_LR_END", 0.5 * END, *opts),
     )
-    expected = [
-        0.5 * (1e-6 * (1 - min(t, 8) / 8) + min(t, 8) / 8) * (1 - t / 20) ** 0.9 for t in range(20)
-    ]
-    assert rates(cfg, 20) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("method", ["linear", "constant"])
+@pytest.mark.parametrize("name", DECAYS)
+def test_the_warm_up_multiplies_the_decay_at_every_iteration(name, method):
+    def warm(i):
+        if i >= WARM:
+            return 1.0
+        return 1e-3 if method == "constant" else 1e-3 * (1 - i / WARM) + i / WARM
+
+    expected = [0.5 * warm(i) * DECAYS[name](i) for i in range(LAST)]
+    found = rates(schedule_cfg(name, "SOLVER.WARMUP_METHOD", method), LAST)
+    assert found == pytest.approx(expected, rel=1e-12)
 
 
 def test_poly_schedule_ends_on_a_constant_if_asked():
-    cfg = solver_cfg(
-        *("SOLVER.LR_SCHEDULER_NAME", "WarmupPolyLR", "SOLVER.BASE_LR", 1.0),
-        *("SOLVER.MAX_ITER", 10, "SOLVER.WARMUP_ITERS", 0, "SOLVER.POLY_LR_CONSTANT_ENDING", 0.3),
+    # The warm-up is longer than it takes the decay to fall below the constant.
+    opts = ("SOLVER.POLY_LR_CONSTANT_ENDING", 0.3, "SOLVER.WARMUP_ITERS", 180)
+    found = rates(schedule_cfg("WarmupPolyLR", *opts), LAST)
+    assert found[180:] == [0.15] * (LAST - 180)
+    assert found[179] == pytest.approx(
+        0.5 * (1e-3 / 180 + 179 / 180) * (1 - 179 / LAST) ** 0.9, rel=1e-12
     )
-    assert rates(cfg, 10)[-2:] == [0.3, 0.3]
-    assert rates(cfg, 10)[5] == pytest.approx(0.5**0.9)
+    assert found[179] < 0.15
+    # It is a rule of the poly schedule alone.
+    stepped = rates(schedule_cfg("WarmupMultiStepLR", *opts), LAST)
+    assert stepped[-1] == pytest.approx(0.5 * GAMMA**3)
 
 
-def test_multi_step_and_cosine_schedules():
-    steps = solver_cfg(
-        *("SOLVER.BASE_LR", 1.0, "SOLVER.MAX_ITER", 10, "SOLVER.STEPS", (4, 8)),
-        *("SOLVER.WARMUP_ITERS", 2, "SOLVER.WARMUP_FACTOR", 0.5),
-    )
-    assert rates(steps, 10) == pytest.approx([0.5, 0.75, 1, 1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01])
-    cosine = solver_cfg(
-        *("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.BASE_LR", 1.0),
-        *("SOLVER.MAX_ITER", 8, "SOLVER.WARMUP_ITERS", 0),
-    )
-    assert rates(cosine, 8)[2] == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
+def test_a_run_that_goes_on_beyond_its_last_iteration_keeps_the_last_rate():
+    found = rates(schedule_cfg("WarmupCosineLR"), LAST + 3)
+    assert found[LAST:] == pytest.approx([0.5 * END] * 3)
+    assert rates(schedule_cfg("WarmupPolyLR"), LAST + 2)[LAST:] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", DECAYS)
+def test_a_schedule_continues_from_its_state(name):
+    cfg = schedule_cfg(name)
+    whole = rates(cfg, LAST)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=cfg.SOLVER.BASE_LR)
+    first = build_lr_scheduler(cfg, optimizer)
+    for _ in range(70):
+        optimizer.step()
+        first.step()
+    other = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=cfg.SOLVER.BASE_LR)
+    second = build_lr_scheduler(cfg, other)
+    other.load_state_dict(optimizer.state_dict())
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    assert other.param_groups[0]["lr"] == whole[70]
+    other.step()
+    second.step()
+    assert other.param_groups[0]["lr"] == whole[71]
 
 
 def test_unknown_schedule_is_refused_with_the_valid_names():
     with pytest.raises(ValueError, match=r"WarmupPolyLR.*'Cyclic'"):
         rates(solver_cfg("SOLVER.LR_SCHEDULER_NAME", "Cyclic"), 1)
+    with pytest.raises(ValueError, match=r"WARMUP_METHOD.*'linear' or 'constant'.*'burnin'"):
+        rates(solver_cfg("SOLVER.WARMUP_METHOD", "burnin"), 1)
 
 
 def clipped(*opts):

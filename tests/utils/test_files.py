@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+import json
+import math
+import os
+from types import MappingProxyType
+
+import numpy as np
 import pytest
 
-from ovseg.utils.files import atomic_path, reason_of
+from ovseg.utils.files import atomic_path, reason_of, write_json
 
 
 def test_the_file_appears_when_the_block_ends(tmp_path):
@@ -42,3 +48,40 @@ def test_the_reason_of_a_file_error_does_not_repeat_the_file(tmp_path):
     assert reason_of(caught.value) == "No such file or directory"
     assert reason_of(ValueError("cut off")) == "cut off"
     assert reason_of(OSError("cannot identify image")) == "cannot identify image"
+
+
+def test_json_is_plain_text_that_ends_in_a_newline(tmp_path):
+    path = tmp_path / "new" / "a.json"
+    value = {"b": (1, 2.5), "a": MappingProxyType({"é": None, "on": True})}
+
+    write_json(path, value)
+    assert path.read_text() == (
+        '{\n "b": [\n  1,\n  2.5\n ],\n "a": {\n  "\\u00e9": null,\n  "on": true\n }\n}\n'
+    )
+    write_json(path, value, indent=None, sort_keys=True, ensure_ascii=False)
+    assert path.read_text("utf-8") == '{"a":{"on":true,"é":null},"b":[1,2.5]}\n'
+
+
+def test_json_has_null_for_what_is_not_a_number(tmp_path):
+    write_json(tmp_path / "a.json", {"scores": [math.nan, np.float64("nan"), 1.0]}, indent=None)
+
+    assert (tmp_path / "a.json").read_text() == '{"scores":[null,null,1.0]}\n'
+
+
+@pytest.mark.parametrize("value", [math.inf, {1, 2}, np.arange(2)])
+def test_what_json_cannot_hold_leaves_the_old_file(tmp_path, value):
+    path = tmp_path / "a.json"
+    write_json(path, "old")
+    with pytest.raises((TypeError, ValueError)):
+        write_json(path, {"value": value})
+
+    assert path.read_text() == '"old"\n'
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_json_holds_the_names_of_files_that_are_no_text(tmp_path):
+    name = os.fsdecode(b"caf\xe9.jpg")  # Latin-1 bytes: a lone surrogate in Python
+
+    write_json(tmp_path / "a.json", [name])
+
+    assert json.loads((tmp_path / "a.json").read_text()) == [name]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import io
-import json
 import logging
 import multiprocessing
 import os
@@ -29,7 +28,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ovseg.utils.files import atomic_path, reason_of
+from ovseg.utils.files import atomic_path, reason_of, write_json
 from ovseg.utils.images import ImageError, read_image
 from ovseg.utils.processes import as_finished, leave_with_parent
 
@@ -114,8 +113,8 @@ class PreparationReport:
             "skipped_without_labels": self.skipped,
             "set_aside": [{"file": file, "reason": reason} for file, reason in self.failed],
         }
-        with _writing(Path(path)), atomic_path(path) as partial_file:
-            partial_file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        with _writing(Path(path)):
+            write_json(path, record)
 
 
 def prepare(

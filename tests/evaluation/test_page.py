@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from ovseg.evaluation.html_report import write_report
+from ovseg.evaluation.page import write_report
 from ovseg.evaluation.results import load_result
 from tests.evaluation.results_folder import write_folder
 
