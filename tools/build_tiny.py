@@ -13,12 +13,11 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where it is not installed
 
-from ovseg.clip_training.pretraining import PretrainConfig, has_fast_bf16
+from ovseg.clip_training.trainer import has_fast_bf16
 from ovseg.data.catalog import dataset_root
 from ovseg.tinyscapes import DEFAULT_COUNTS, write_split
 from ovseg.tinyscapes.recipe import (
@@ -32,7 +31,6 @@ from ovseg.tinyscapes.recipe import (
 from ovseg.weights import catalogue
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-BACKBONE_STEPS = 800
 STRICT_STAGE = ("SOLVER.MAX_ITER", "120", "SOLVER.WARMUP_ITERS", "20")
 logger = logging.getLogger("ovseg.build_tiny")
 
@@ -70,12 +68,9 @@ def main(args: argparse.Namespace) -> None:
     folder = args.output.resolve()
     for split, count in DEFAULT_COUNTS.items():
         write_split(dataset_root(), split, count)
-    for_clip = PretrainConfig(seed=args.seed)
-    clip = train_clip(folder, for_clip)
+    clip = train_clip(folder, seed=args.seed)
     logger.info("CLIP is there after %.0f s", time.perf_counter() - began)
-    behind = for_clip.steps * for_clip.batch_size  # pictures that CLIP did not see
-    for_backbone = replace(for_clip, steps=BACKBONE_STEPS, first_pair=behind)
-    backbone = train_backbone(folder, clip, for_backbone)
+    backbone = train_backbone(folder, clip, seed=args.seed)
     logger.info("The backbone is there after %.0f s", time.perf_counter() - began)
     base = folder / "unadapted.safetensors"
     if not base.exists():

@@ -17,7 +17,7 @@ from ovseg.clip_training.session import (
     open_pairs,
     set_up,
 )
-from ovseg.clip_training.trainer import train_clip
+from ovseg.clip_training.train import train_clip
 from ovseg.d2.utils import comm
 from ovseg.training.distributed import run_distributed
 from ovseg.utils.files import write_json

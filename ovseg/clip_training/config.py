@@ -1,4 +1,4 @@
-"""The settings of a run that adapts CLIP, from named recipes."""
+"""The settings of a contrastive run, from named recipes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from ovseg.clip_training.objective import DUPLICATES
+from ovseg.clip.contrastive import DUPLICATES
 from ovseg.config import config_path
 
-__all__ = ["MODES", "PRECISIONS", "ClipTrainConfig", "load_clip_config"]
+__all__ = ["MODES", "OPTIMIZERS", "PRECISIONS", "ClipTrainConfig", "load_clip_config"]
 
-MODES = ("full", "mask_prompt", "both")
+MODES = ("full", "mask_prompt", "both", "towers")
+OPTIMIZERS = ("adamw", "muon")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
@@ -25,16 +26,21 @@ class ClipTrainConfig:
 
     Attributes:
         mode: what is trained besides the temperature: "full" (the image tower without the mask
-            prompt), "mask_prompt" (the prompt alone), "both" (all of it at once).
+            prompt), "mask_prompt" (the prompt alone), "both" (all of it at once), "towers" (image
+            and text tower without the prompt, for a CLIP from nothing).
         model: the CLIP's name, as `ovseg.clip.build_clip` takes it.
-        weights: what to start from: a name in the catalogue, a path or an address.
+        weights: what to start from: a name in the catalogue, a path or an address; "random" starts
+            from nothing.
         mask_prompt_depth: prompted layers, where the weights bring no trained prompt.
         epochs: passes over the pairs; the last pairs that fill no batch are left to the next one.
         steps: optimizer steps, instead of `epochs`; 0 trains nothing.
         batch_size: pairs per step, over all processes.
+        optimizer: "adamw", or "muon" for the matrices of the transformer blocks with AdamW for the
+            rest.
         lr: peak learning rate.
         prompt_lr: that of the mask prompt in mode "both"; None is `lr`.
-        weight_decay: of all but biases, norms, the temperature and the mask prompt.
+        weight_decay: of all but biases, norms, the temperature and the mask prompt; with "muon" of
+            the matrices alone.
         prompt_weight_decay: of the mask prompt.
         beta1: of AdamW.
         beta2: of AdamW.
@@ -42,7 +48,7 @@ class ClipTrainConfig:
         warmup: steps of linear warm-up before the cosine.
         prompt_init_std: a prompt of zeros starts training from this normal distribution.
         duplicates: pairs of the same noun are each other's "negative" (OVSeg) or "positive", or
-            "ignored"; see `ovseg.clip_training.objective.PairLoss`.
+            "ignored"; see `ovseg.clip.contrastive.ContrastiveLoss`.
         template: what a noun of a record is put into; tables and tars bring their texts.
         min_scale: least share of a region that random cropping keeps.
         expand_ratio: factor on the sides of a record's tight box, as MASK_EXPAND_RATIO.
@@ -62,6 +68,7 @@ class ClipTrainConfig:
     epochs: int = 5
     steps: int | None = None
     batch_size: int = 256
+    optimizer: str = "adamw"
     lr: float = 5e-6
     prompt_lr: float | None = None
     weight_decay: float = 0.2
@@ -84,7 +91,12 @@ class ClipTrainConfig:
     log_period: int = 20
 
     def __post_init__(self) -> None:
-        choices = {"mode": MODES, "duplicates": DUPLICATES, "precision": PRECISIONS}
+        choices = {
+            "mode": MODES,
+            "optimizer": OPTIMIZERS,
+            "duplicates": DUPLICATES,
+            "precision": PRECISIONS,
+        }
         for name, valid in choices.items():
             if getattr(self, name) not in valid:
                 raise ValueError(f"{name}: expected one of {valid}, got {getattr(self, name)!r}")
@@ -97,7 +109,7 @@ class ClipTrainConfig:
     @property
     def trains_prompt(self) -> bool:
         """Whether the mask prompt changes."""
-        return self.mode != "full"
+        return self.mode in ("mask_prompt", "both")
 
     def total_steps(self, pairs: int) -> int:
         """Optimizer steps of the run on so many pairs."""

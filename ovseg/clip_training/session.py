@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ovseg.clip import MaskPromptedCLIP, build_clip
+from ovseg.clip_training.accuracy import dataset_evaluation, evaluate_regions
 from ovseg.clip_training.config import ClipTrainConfig
-from ovseg.clip_training.evaluation import dataset_evaluation, evaluate_masks
 from ovseg.clip_training.mined_pairs import open_records
+from ovseg.clip_training.train import Evaluate
 from ovseg.d2.engine import default_argument_parser
 from ovseg.d2.utils import comm, setup_logger
 from ovseg.data.catalog import register_builtin
@@ -23,7 +23,7 @@ from ovseg.mining.records import filter_records
 from ovseg.utils.environment import write_environment
 from ovseg.vocab import Vocabulary, class_list
 from ovseg.weights.clip import MASK_EMBEDDING, load_clip_state
-from ovseg.weights.find import find_weights
+from ovseg.weights.find import RANDOM, find_weights
 from ovseg.weights.load import load_strict
 
 __all__ = ["load_clip", "make_clip_parser", "make_evaluation", "open_pairs", "set_up"]
@@ -44,7 +44,6 @@ examples:
 Settings are given as NAME VALUE at the end; ovseg.clip_training.config describes them. The result,
 OUTPUT/clip.safetensors, goes into a model with tools/convert_weights.py clip ... --into ...
 """
-Evaluate = Callable[[MaskPromptedCLIP], dict[str, float]]
 
 
 def make_clip_parser() -> argparse.ArgumentParser:
@@ -105,6 +104,9 @@ def load_clip(config: ClipTrainConfig, device: torch.device) -> MaskPromptedCLIP
             "weights: expected what to start from, got ''; add `weights clip_ViT-L-14`, the "
             "clip.safetensors of an earlier run, or an OVSeg checkpoint"
         )
+    if config.weights == RANDOM:
+        torch.manual_seed(config.seed)
+        return build_clip(config.model, mask_prompt_depth=config.mask_prompt_depth).to(device)
     state = load_clip_state(find_weights(config.weights))
     prompt = state.get(MASK_EMBEDDING)
     trained = prompt is not None and bool(prompt.count_nonzero())
@@ -167,7 +169,7 @@ def make_evaluation(args: argparse.Namespace, clip: MaskPromptedCLIP) -> Evaluat
     if args.eval_folder is not None:
         vocabulary = Vocabulary.make(class_list(args.eval_classes).names)
         pairs = FolderPairDataset(args.eval_folder, vocabulary.names, image_size=clip.image_size)
-        return lambda clip: evaluate_masks(clip, pairs, vocabulary)
+        return lambda clip: evaluate_regions(clip, pairs, vocabulary)
     if args.eval_dataset:
         return dataset_evaluation(
             args.eval_dataset, image_size=clip.image_size, limit=args.eval_limit

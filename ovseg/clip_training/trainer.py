@@ -1,126 +1,132 @@
-"""Adapting CLIP to masked regions: full fine-tuning, mask prompt tuning, or both at once.
-
-Liang et al., "Open-Vocabulary Semantic Segmentation with Mask-adapted CLIP" (CVPR 2023), sections
-3.2 and 3.3. The text tower is locked in every mode. The temperature `logit_scale` is trained in
-every mode, as there: it is stored with the result, but segmentation compares at a fixed one.
-"""
+"""One contrastive run: batches, steps, checkpoints, figures."""
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
+from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
-from ovseg.clip import MaskPromptedCLIP
-from ovseg.clip_training.config import ClipTrainConfig
-from ovseg.clip_training.evaluation import has_trained_prompt
-from ovseg.clip_training.objective import RegionTower, collate_pairs
-from ovseg.clip_training.parameters import make_optimizer, set_trainable
-from ovseg.clip_training.pretraining import (
-    MAX_LOGIT_SCALE,
-    PretrainConfig,
-    has_fast_bf16,
-    learning_rate,
-)
+from ovseg.clip_training.captions import CaptionPairs
+from ovseg.clip_training.config import ClipTrainConfig, load_clip_config
+from ovseg.clip_training.model import ContrastiveModel, collate_pairs
+from ovseg.clip_training.parameters import make_optimizer, warmup_cosine
 from ovseg.d2.utils import comm
 from ovseg.data.pairs import PairDataset
 from ovseg.data.sampling import BatchPlan, SampleKey
 from ovseg.training.checkpoint import RunCheckpoint, latest_checkpoint
 from ovseg.training.distributed import wrap_for_ddp
 from ovseg.training.events import Writer, make_writers
-from ovseg.training.loop import Trainer
-from ovseg.training.randomness import derive_seed
+from ovseg.training.loop import Trainer, flatten_results
 from ovseg.training.step import TrainingStep
 from ovseg.utils.files import atomic_path
 from ovseg.weights.load import write_safetensors
 
-__all__ = ["RESULT_NAME", "ClipTrainer", "train_clip"]
+__all__ = ["ContrastiveTrainer", "has_fast_bf16"]
 
 logger = logging.getLogger(__name__)
 
-RESULT_NAME = "clip.safetensors"
-_PROMPT_STREAM = 11
+MAX_LOGIT_SCALE = math.log(100)
 # Settings that may change when a run is continued: none of them moves a weight.
 _FREE = ("workers", "checkpoint_period", "eval_period", "log_period", "grad_checkpointing")
 
-Evaluate = Callable[[MaskPromptedCLIP], Mapping[str, float]]
 
+class ContrastiveCheckpoint(RunCheckpoint):
+    """The checkpoints of a run, and what it trained at its end.
 
-class ClipCheckpoint(RunCheckpoint):
-    """The checkpoints of a run, and the adapted CLIP at its end."""
+    Args:
+        result_name: file that the final tensors go into; its stem is noted as their content.
+        **options: see `RunCheckpoint`.
+    """
+
+    def __init__(self, *, result_name: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.result = self.directory / result_name
 
     def save_final(self) -> Path | None:
-        """Write the CLIP as `clip.safetensors`, under OpenAI's names."""
+        """Write the trained tensors; of a CLIP under OpenAI's names."""
         if not comm.is_main_process():
             return None
-        path = self.directory / RESULT_NAME
-        write_safetensors(path, dict(self.model.state_dict()), {"content": "clip"})
-        return path
+        write_safetensors(self.result, dict(self.model.state_dict()), {"content": self.result.stem})
+        return self.result
 
 
-class ClipTrainer:
-    """One run: trains the CLIP in place.
+class ContrastiveTrainer:
+    """One run: trains the towers of a model in place.
 
     Args:
         config: the settings.
-        clip: on its device, with the weights to start from.
-        dataset: the pairs; training wants them randomly cropped, see `PairDataset`.
+        model: on its device; what requires no gradient is left as it is.
+        dataset: the pairs; training asks for them by `SampleKey`.
+        owner: the module whose parameters are stepped, under the names of the checkpoints.
         output_dir: receives checkpoints, `metrics.json`, TensorBoard's events and the result.
-        evaluate: maps the CLIP to figures; called by the main process before the first step and
-            after every epoch. None never evaluates.
+        result_name: file of the result.
+        evaluate: gives figures; called by the main process before the first step and after every
+            epoch. None never evaluates.
+        begin: called with the first step to take, where there is one, after the first evaluation
+            and after the weights of a run that is continued were restored.
 
     Raises:
-        ValueError: if the pairs do not fill one batch, or the CLIP lacks the prompt to train.
+        ValueError: if the pairs do not fill one batch, or it does not divide among the processes.
     """
 
     def __init__(
         self,
         config: ClipTrainConfig,
-        clip: MaskPromptedCLIP,
-        dataset: PairDataset,
+        model: ContrastiveModel,
+        dataset: PairDataset | CaptionPairs,
         *,
+        owner: nn.Module,
         output_dir: Path,
-        evaluate: Evaluate | None = None,
+        result_name: str,
+        evaluate: Callable[[], Mapping[str, float]] | None = None,
+        begin: Callable[[int], None] | None = None,
     ) -> None:
         self.config = config
-        self.clip = clip
+        self.model = model
         self.dataset = dataset
+        self.owner = owner
         self.output_dir = output_dir
         self.evaluate = evaluate
+        self.begin = begin
         self.steps = config.total_steps(len(dataset))
         self.evaluation_seconds = 0.0
         _check_sizes(config, len(dataset))
-        set_trainable(clip, config.mode)
-        use_masks = config.trains_prompt or has_trained_prompt(clip)
-        self.tower = RegionTower(clip, use_masks=use_masks, duplicates=config.duplicates)
-        clip.visual.set_grad_checkpointing(config.grad_checkpointing)
-        self.trainer = self._make_trainer()
+        self.trainer = self._make_trainer(result_name)
 
-    def _make_trainer(self) -> Trainer:
-        config = self.config
-        optimizer = make_optimizer(self.clip, config)
-        optimizer.register_step_post_hook(self._clamp_scale)
-        schedule = PretrainConfig(lr=1.0, warmup=config.warmup, steps=self.steps)
-        scheduler = LambdaLR(optimizer, lambda step: learning_rate(step, schedule))
+    def _make_trainer(self, result_name: str) -> Trainer:
+        config, scale = self.config, self.model.logit_scale
+        optimizer = make_optimizer(self.owner, config)
+
+        def clamp(*_: Any) -> None:
+            with torch.no_grad():
+                scale.clamp_(0, MAX_LOGIT_SCALE)
+
+        optimizer.register_step_post_hook(clamp)
+        factor = partial(warmup_cosine, warmup=config.warmup, steps=self.steps)
+        scheduler = LambdaLR(optimizer, factor)
         step = TrainingStep(
-            model=wrap_for_ddp(self.tower),
+            model=wrap_for_ddp(self.model),
             optimizer=optimizer,
             scheduler=scheduler,
-            amp_dtype=_autocast_dtype(config.precision, self.clip.logit_scale.device),
+            amp_dtype=_autocast_dtype(config.precision, scale.device),
         )
-        checkpoint = ClipCheckpoint(
+        checkpoint = ContrastiveCheckpoint(
+            result_name=result_name,
             directory=self.output_dir,
-            model=self.clip,
+            model=self.owner,
             optimizer=optimizer,
             scheduler=scheduler,
             scaler=step.scaler,
@@ -137,10 +143,6 @@ class ClipTrainer:
             evaluate=None if self.evaluate is None else self._evaluate,
             eval_period=config.eval_period or epoch,
         )
-
-    def _clamp_scale(self, *_: Any) -> None:
-        with torch.no_grad():
-            self.clip.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
 
     def run(self, *, resume: bool = False) -> dict[str, Any]:
         """Train from the start or from the newest checkpoint to the end.
@@ -159,24 +161,22 @@ class ClipTrainer:
         Raises:
             ValueError: if the run to continue has other settings.
         """
-        start = self._begin(resume)
-        self.tower.remember_texts(self.clip, self.dataset.texts, self.dataset.nouns)
+        start = self._open_run(resume)
         writers = self._open_writers(start) if comm.is_main_process() else []
         with ExitStack() as stack:
             for writer in writers:
                 stack.callback(writer.close)
             if start == 0 and self.steps and self.evaluate is not None:
-                figures = _flat(self._evaluate())
+                figures = flatten_results(self._evaluate())
                 for writer in writers:
                     writer.write(-1, figures)
-            if start == 0 and self.steps:
-                self._start_prompt()
+            if start < self.steps and self.begin is not None:
+                self.begin(start)
             self.evaluation_seconds = 0.0
             began = time.perf_counter()
             self.trainer.run(self._batches(start), start=start, writers=writers)
             seconds = time.perf_counter() - began - self.evaluation_seconds
             self.trainer.finish(writers)
-        self.clip.eval()
         pairs = (self.steps - start) * self.config.batch_size
         return {
             "steps": self.steps,
@@ -184,7 +184,7 @@ class ClipTrainer:
             **self._figures(),
         }
 
-    def _begin(self, resume: bool) -> int:
+    def _open_run(self, resume: bool) -> int:
         """Restore the run in the folder or begin one; returns the first step."""
         settings = self.output_dir / "config.yaml"
         checkpoint = self.trainer.checkpoint
@@ -193,22 +193,9 @@ class ClipTrainer:
             return checkpoint.resume()
         checkpoint.forget()
         if comm.is_main_process():
-            with atomic_path(settings) as partial:
-                partial.write_text(self.config.to_yaml(), encoding="utf-8")
+            with atomic_path(settings) as partial_file:
+                partial_file.write_text(self.config.to_yaml(), encoding="utf-8")
         return 0
-
-    def _start_prompt(self) -> None:
-        """Draw a prompt that was never trained; one of zeros is at a point without scale."""
-        prompt = self.clip.visual.mask_embedding
-        if not self.config.trains_prompt or has_trained_prompt(self.clip):
-            return
-        seed = derive_seed(self.config.seed, _PROMPT_STREAM)
-        generator = torch.Generator().manual_seed(seed)
-        drawn = torch.empty(prompt.shape).normal_(
-            0.0, self.config.prompt_init_std, generator=generator
-        )
-        with torch.no_grad():
-            prompt.copy_(drawn)
 
     def _batches(self, start: int) -> DataLoader[Any]:
         config = self.config
@@ -231,20 +218,22 @@ class ClipTrainer:
             generator=torch.Generator(),
         )
 
-    def _open_writers(self, start: int) -> list[Writer]:
-        config = yaml.safe_load(self.config.to_yaml())
-        writers = make_writers(
-            self.output_dir, start=start, wandb_project="ovseg", wandb_name=None, config=config
+    def _open_writers(self, start: int) -> Sequence[Writer]:
+        return make_writers(
+            self.output_dir,
+            start=start,
+            wandb_project="ovseg",
+            wandb_name=None,
+            config=asdict(self.config),
         )
-        return list(writers)
 
     def _evaluate(self) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
-        """Figures of the main process, in the form that the trainer takes."""
+        """Figures of the main process, in the form that the loop takes."""
         assert self.evaluate is not None
         began = time.perf_counter()
         figures: Mapping[str, float] = {}
         if comm.is_main_process():
-            figures = self.evaluate(self.clip)
+            figures = self.evaluate()
             logger.info("Accuracy on ground-truth regions: %s", dict(figures))
         comm.synchronize()
         self.evaluation_seconds += time.perf_counter() - began
@@ -265,32 +254,6 @@ class ClipTrainer:
         return {"before": before, "after": evaluations[-1][1] if evaluations else None}
 
 
-def train_clip(
-    config: ClipTrainConfig,
-    clip: MaskPromptedCLIP,
-    dataset: PairDataset,
-    *,
-    output_dir: str | Path,
-    evaluate: Evaluate | None = None,
-    resume: bool = False,
-) -> dict[str, Any]:
-    """Adapt a CLIP to pairs, in place; see `ClipTrainer` and `ClipTrainer.run`.
-
-    Args:
-        config: the settings.
-        clip: on its device, with the weights to start from.
-        dataset: the pairs.
-        output_dir: receives checkpoints, logs, and the result as `clip.safetensors`.
-        evaluate: maps the CLIP to figures.
-        resume: continue the run in the folder, if there is one.
-
-    Returns:
-        See `ClipTrainer.run`.
-    """
-    trainer = ClipTrainer(config, clip, dataset, output_dir=Path(output_dir), evaluate=evaluate)
-    return trainer.run(resume=resume)
-
-
 class _Batches:
     """A batch sampler over keys that are made when they are asked for."""
 
@@ -301,8 +264,9 @@ class _Batches:
         return self._make()
 
 
-def _flat(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, float]:
-    return {f"regions/clip/{name}": value for name, value in results["regions"]["clip"].items()}
+def has_fast_bf16() -> bool:
+    """Tell whether this CPU multiplies bfloat16 in hardware; elsewhere it would be slower."""
+    return bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def _autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
@@ -326,12 +290,11 @@ def _check_sizes(config: ClipTrainConfig, pairs: int) -> None:
 
 
 def _compare_settings(path: Path, config: ClipTrainConfig) -> None:
-    before = yaml.safe_load(path.read_text(encoding="utf-8"))
-    now = yaml.safe_load(config.to_yaml())
-    changed = [k for k in now if k not in _FREE and before.get(k) != now[k]]
+    before, now = asdict(load_clip_config(path)), asdict(config)
+    changed = [name for name in now if name not in _FREE and before[name] != now[name]]
     if changed:
         raise ValueError(
             f"{path} is of a run with other settings: "
-            + ", ".join(f"{k} was {before.get(k)!r}, is {now[k]!r}" for k in changed)
+            + ", ".join(f"{name} was {before[name]!r}, is {now[name]!r}" for name in changed)
             + "; choose another output folder, or continue with the settings of the file"
         )

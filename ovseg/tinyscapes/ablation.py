@@ -19,16 +19,16 @@ from typing import Any
 import torch
 
 from ovseg.clip import MaskPromptedCLIP
-from ovseg.clip_training.accuracy import ClassAccuracy, crop_accuracy, proposal_names
+from ovseg.clip_training.accuracy import proposal_scores, top_accuracy
 from ovseg.clip_training.config import load_clip_config
-from ovseg.clip_training.trainer import train_clip
+from ovseg.clip_training.train import train_clip
 from ovseg.config import load_cfg
 from ovseg.d2.modeling import build_model
 from ovseg.data.loaders import build_test_loader
 from ovseg.modeling.ovseg import OVSeg
-from ovseg.modeling.region_classifier import RegionClassifier
-from ovseg.tinyscapes import ALL_NAMES, render_scene, scene_groups
+from ovseg.tinyscapes import ALL_NAMES, scene_groups
 from ovseg.tinyscapes.ablation_pairs import collect_pairs
+from ovseg.tinyscapes.accuracy import crop_accuracy, macro_accuracy
 from ovseg.tuning.sweep import (
     CLIP_ONLY,
     MASK_CLASSIFIER_ONLY,
@@ -204,11 +204,12 @@ def measure(model: OVSeg, row: Row, stage: SeedStage) -> dict[str, Any]:
     """
     model.clip_adapter.mask_prompt = row.prompted
     clip = model.clip_adapter.clip_model.requires_grad_(False).eval()
-    accuracy = {split: _accuracy(clip, row, split, stage.size) for split in ("val", "test")}
-    system = {}
+    accuracy, system = {}, {}
     for split in ("val", "test"):
         on_proposals, system[split] = _system(model, stage, split)
-        accuracy[split] |= on_proposals
+        count = stage.size.accuracy_scenes
+        on_masks = crop_accuracy(clip, split=split, count=count, mask_prompt=row.prompted)
+        accuracy[split] = on_masks | on_proposals
     return {"accuracy": accuracy, "system": system, "chosen_weight": _best_weight(system["val"])}
 
 
@@ -229,34 +230,26 @@ def _adapt(clip: MaskPromptedCLIP, row: Row, stage: SeedStage) -> dict[str, Any]
     return {"pairs": len(pairs), "nouns": len(set(pairs.nouns)), "recipe": RECIPES[row.mode]}
 
 
-def _accuracy(clip: MaskPromptedCLIP, row: Row, split: str, size: AblationSize) -> dict[str, float]:
-    """Accuracy on ground-truth masks, see `crop_accuracy`."""
-    scenes = (render_scene(split, index) for index in range(size.accuracy_scenes))
-    pictures = (
-        (torch.from_numpy(s.image).permute(2, 0, 1).float(), torch.from_numpy(s.labels))
-        for s in scenes
-    )
-    classifier = RegionClassifier(clip_model=clip, mask_prompt=row.prompted)
-    return crop_accuracy(classifier, pictures, Vocabulary.make(ALL_NAMES), groups=scene_groups())
-
-
 def _system(
     model: OVSeg, stage: SeedStage, split: str
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """CLIP's accuracy on proposals, and mIoU of both classifiers and of the ensemble's weights."""
     groups = scene_groups()
-    accuracy = ClassAccuracy(len(ALL_NAMES))
+    scores, targets = [], []
     threshold = model.clip_adapter.mask_threshold
 
     def named() -> Iterator[NamedPicture]:
         for picture, found in name_masks(model, stage.pictures(split), stage.vocabulary):
             labels = torch.from_numpy(picture.labels)
-            accuracy.add(*proposal_names(found, labels, threshold=threshold))
+            named, shown = proposal_scores(found, labels, threshold=threshold)
+            scores.append(named)
+            targets.append(shown)
             yield picture, found
 
     settings: list[Setting] = [MASK_CLASSIFIER_ONLY, CLIP_ONLY, *WEIGHTS]
     counts = sweep(named(), len(ALL_NAMES), settings)
-    on_proposals = {f"proposals/{name}": v for name, v in accuracy.by_group(groups).items()}
+    figures = top_accuracy(torch.cat(scores), torch.cat(targets), groups=groups)
+    on_proposals = macro_accuracy(figures, "proposals")
     groups["seen"] = groups["seen_things"] + groups["seen_stuff"]
     groups["unseen"] = groups["unseen_things"] + groups["unseen_stuff"]
     return on_proposals, {str(s): grouped_scores(m, ALL_NAMES, groups) for s, m in counts.items()}

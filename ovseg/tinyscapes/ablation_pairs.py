@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ovseg.clip_training.accuracy import label_regions
 from ovseg.data.captions.sources import open_source
 from ovseg.data.catalog import dataset_root
-from ovseg.data.pairs import ArrayPairDataset, RecordPairDataset, crop_region
+from ovseg.data.pairs import ArrayPairDataset, RecordPairDataset
 from ovseg.miner import ModelChoice, load_parts
 from ovseg.mining.executors import run_mining
 from ovseg.mining.parts import MiningConfig, MiningParts
@@ -145,16 +146,15 @@ def class_pairs(
     Returns:
         The pairs, in memory.
     """
-    regions, nouns = [], []
-    classes = len(SEEN_NAMES) if seen_only else len(ALL_NAMES)
-    for index in range(pictures):
-        scene = render_scene("train", index)
-        for class_id, count in zip(*np.unique(scene.labels, return_counts=True), strict=True):
-            if class_id < classes and count >= MIN_PIXELS:
-                regions.append(crop_region(scene.image, scene.labels == class_id))
-                nouns.append(ALL_NAMES[class_id])
-    texts = [TEMPLATE.format(noun) for noun in nouns]
-    return ArrayPairDataset(regions, texts=texts, nouns=nouns, image_size=image_size, seed=seed)
+    scenes = (render_scene("train", index) for index in range(pictures))
+    return label_regions(
+        ((scene.image, scene.labels) for scene in scenes),
+        SEEN_NAMES if seen_only else ALL_NAMES,
+        image_size=image_size,
+        min_pixels=MIN_PIXELS,
+        template=TEMPLATE,
+        seed=seed,
+    )
 
 
 def without_mask(pairs: ArrayPairDataset) -> ArrayPairDataset:

@@ -9,19 +9,22 @@ import torch
 
 from ovseg.clip import MaskPromptedCLIP, build_clip
 from ovseg.clip.adapted import replace_clip
-from ovseg.clip_training.accuracy import tiny_crop_accuracy
-from ovseg.clip_training.config import load_clip_config
-from ovseg.clip_training.pretraining import BackboneTower, PretrainConfig, pretrain
-from ovseg.clip_training.trainer import train_clip as train_clip_on_pairs
+from ovseg.clip_training.captions import CaptionPairs
+from ovseg.clip_training.config import ClipTrainConfig, load_clip_config
+from ovseg.clip_training.model import BackboneTower
+from ovseg.clip_training.train import train_backbone as train_tower
+from ovseg.clip_training.train import train_clip as train_clip_on_pairs
 from ovseg.config import load_cfg
 from ovseg.d2.modeling import build_backbone
 from ovseg.tinyscapes import VERSION, render_pair
 from ovseg.tinyscapes.ablation_pairs import collect_pairs
+from ovseg.tinyscapes.accuracy import crop_accuracy
 from ovseg.training.checkpoint import averaged_state, latest_checkpoint, read_checkpoint
 from ovseg.weights.clip import CLIP_IN_OVSEG
 from ovseg.weights.load import load_strict, read_state_dict, write_safetensors
 
 CONFIG = "ovseg_tiny"
+FROM_NOTHING, BACKBONE = "clip_tiny_from_nothing", "clip_tiny_backbone"
 
 
 @dataclass(frozen=True)
@@ -47,38 +50,40 @@ def new_clip() -> MaskPromptedCLIP:
     return build_clip(adapter.CLIP_MODEL_NAME, mask_prompt_depth=adapter.MASK_PROMPT_DEPTH)
 
 
-def train_clip(folder: Path, config: PretrainConfig) -> Path:
+def train_clip(folder: Path, *, seed: int) -> Path:
     """Train the small CLIP on the captioned pictures of tinyscapes.
 
     Args:
         folder: where its weight file goes; one that is there already is kept.
-        config: length, batch size, seed.
+        seed: of the initial weights.
 
     Returns:
         The weight file.
     """
     target = folder / "clip.safetensors"
     if not target.exists():
-        torch.manual_seed(config.seed)
+        config = load_clip_config(FROM_NOTHING, {"seed": seed})
+        torch.manual_seed(seed)
         clip = new_clip()
-        pretrain(
+        train_clip_on_pairs(
+            config,
             clip,
-            render_pair,
-            config=config,
+            _captions(config, clip.image_size),
             output_dir=folder / "clip",
-            evaluate=lambda: tiny_crop_accuracy(clip),
+            evaluate=crop_accuracy,
+            resume=True,
         )
         write_safetensors(target, clip.state_dict(), metadata={"world": VERSION})
     return target
 
 
-def train_backbone(folder: Path, clip_file: Path, config: PretrainConfig) -> Path:
+def train_backbone(folder: Path, clip_file: Path, *, seed: int) -> Path:
     """Train the backbone on captioned pictures, beside the text tower of the trained CLIP.
 
     Args:
         folder: where its weight file goes; one that is there already is kept.
         clip_file: weights of the trained CLIP.
-        config: length, batch size, seed, and which pictures.
+        seed: of the initial weights.
 
     Returns:
         The weight file, under the names of the whole model.
@@ -86,19 +91,31 @@ def train_backbone(folder: Path, clip_file: Path, config: PretrainConfig) -> Pat
     target = folder / "backbone.safetensors"
     if not target.exists():
         cfg = load_cfg(CONFIG)
-        torch.manual_seed(config.seed)
+        torch.manual_seed(seed)
         clip = new_clip()
         load_strict(clip, read_state_dict(clip_file))
-        towers = BackboneTower(
+        tower = BackboneTower(
             backbone=build_backbone(cfg),
-            clip=clip,
+            embed_dim=clip.embed_dim,
             pixel_mean=cfg.MODEL.PIXEL_MEAN,
             pixel_std=cfg.MODEL.PIXEL_STD,
         )
-        pretrain(towers, render_pair, config=config, output_dir=folder / "backbone")
-        state = {f"backbone.{k}": v for k, v in towers.backbone.state_dict().items()}
+        config = load_clip_config(BACKBONE, {"seed": seed})
+        seen = len(_captions(load_clip_config(FROM_NOTHING), clip.image_size))
+        pairs = _captions(config, clip.image_size, first=seen)  # pictures that CLIP did not see
+        train_tower(config, tower, clip, pairs, output_dir=folder / "backbone", resume=True)
+        state = {f"backbone.{k}": v for k, v in tower.backbone.state_dict().items()}
         write_safetensors(target, state, metadata={"world": VERSION})
     return target
+
+
+def _captions(
+    config: ClipTrainConfig, image_size: tuple[int, int], *, first: int = 0
+) -> CaptionPairs:
+    """As many captioned pictures as a run takes."""
+    assert config.steps is not None  # the recipes say how many
+    count = config.steps * config.batch_size
+    return CaptionPairs(render_pair, count=count, image_size=image_size, first=first)
 
 
 def adapt_clip(folder: Path, base: Path, *, seed: int, size: AdaptationSize) -> Path:

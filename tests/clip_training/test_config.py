@@ -36,9 +36,21 @@ def test_the_shipped_recipes_carry_the_published_settings(name, mode, model, bat
         assert (config.epochs, config.warmup) == (5, 100)
 
 
+@pytest.mark.parametrize(
+    ("name", "mode", "steps"),
+    [("clip_tiny_from_nothing", "towers", 2000), ("clip_tiny_backbone", "full", 800)],
+)
+def test_recipes_from_nothing_step_the_blocks_by_muon(name, mode, steps):
+    config = load_clip_config(name)
+    assert (config.mode, config.steps, config.batch_size) == (mode, steps, 128)
+    assert (config.optimizer, config.lr, config.weight_decay) == ("muon", 2e-3, 0.05)
+    assert (config.beta1, config.beta2, config.eps, config.warmup) == (0.9, 0.98, 1e-6, 100)
+    assert (config.weights, config.trains_prompt) == ("random", False)
+
+
 def test_every_recipe_is_among_those_tested():
     shipped = {file.stem for file in (ROOT / "configs").glob("clip_*.yaml")}
-    assert len(shipped) == 8
+    assert len(shipped) == 8 + 2
 
 
 def test_settings_are_overridden_by_name():
@@ -64,7 +76,11 @@ def test_the_length_is_counted_in_whole_batches():
     [
         (["learning_rate", "1"], "unknown setting 'learning_rate'"),
         (["batchsize", "1"], "did you mean 'batch_size'"),
-        (["mode", "all"], r"mode: expected one of \('full', 'mask_prompt', 'both'\), got 'all'"),
+        (
+            ["mode", "all"],
+            r"mode: expected one of \('full', 'mask_prompt', 'both', 'towers'\), got",
+        ),
+        (["optimizer", "sgd"], r"optimizer: expected one of \('adamw', 'muon'\), got 'sgd'"),
         (["lr", "fast"], "lr: expected a number, got 'fast'"),
         (["batch_size", "1.5"], "batch_size: expected int, got 1.5"),
         (["epochs", "true"], "epochs: expected int, got True"),

@@ -16,7 +16,7 @@ import torch
 
 from ovseg.clip import MaskPromptedCLIP
 from ovseg.clip_training.config import ClipTrainConfig
-from ovseg.clip_training.trainer import ClipTrainer
+from ovseg.clip_training.train import train_clip
 from ovseg.d2.utils import comm
 from ovseg.data.pairs import ArrayPairDataset
 from ovseg.training.distributed import run_distributed
@@ -72,7 +72,7 @@ def main(_: argparse.Namespace) -> None:
         output = Path(os.environ["TINY_OUTPUT"]) / mode
         clip = tiny_clip(prompt=True)
         config = replace(CONFIG, mode=mode, duplicates=duplicates, steps=1)
-        ClipTrainer(config, clip, tiny_pairs(), output_dir=output).run()
+        train_clip(config, clip, tiny_pairs(), output_dir=output)
         if comm.is_main_process():
             gradients = {n: p.grad for n, p in clip.named_parameters() if p.requires_grad}
             torch.save(gradients, output / "gradients.pth")

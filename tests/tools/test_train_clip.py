@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import ovseg
+from ovseg.clip import build_clip
 from ovseg.clip_training.config import load_clip_config
 from ovseg.clip_training.session import load_clip, make_clip_parser
 from ovseg.data.captions.sources import open_source
@@ -136,7 +137,9 @@ def test_crops_in_folders_measure_a_clip(tmp_path, pairs) -> None:
         run("--config-file", "clip_tiny_ft", "--output", output, "--eval-only")
 
 
-def test_a_prompt_that_was_trained_keeps_its_depth(tmp_path) -> None:
+def test_a_prompt_that_was_trained_keeps_its_depth_and_random_weights_follow_the_seed(
+    tmp_path,
+) -> None:
     config = load_clip_config("clip_tiny_mpt", {"mask_prompt_depth": 2})
     clip = load_clip(config, torch.device("cpu"))
     assert clip.visual.mask_prompt_depth == 2  # the bundled prompt of depth 3 was never trained
@@ -144,6 +147,10 @@ def test_a_prompt_that_was_trained_keeps_its_depth(tmp_path) -> None:
     torch.save(state, tmp_path / "clip.pt")
     trained = load_clip_config("clip_tiny_mpt", {"weights": str(tmp_path / "clip.pt")})
     assert load_clip(trained, torch.device("cpu")).visual.mask_prompt_depth == 1
+    fresh = load_clip(load_clip_config("clip_tiny_from_nothing", {"seed": 4}), torch.device("cpu"))
+    torch.manual_seed(4)
+    drawn = build_clip("ovseg-tiny", mask_prompt_depth=3)
+    assert torch.equal(fresh.visual.conv1.weight, drawn.visual.conv1.weight)
     with pytest.raises(ValueError, match="weights: expected what to start from"):
         load_clip(load_clip_config("clip_mpt_vitL14_paper"), torch.device("cpu"))
 

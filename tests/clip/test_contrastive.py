@@ -6,14 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ovseg.clip_training.objective import (
-    DUPLICATES,
-    PairBatch,
-    PairLoss,
-    RegionTower,
-    unit_text_rows,
-)
-from tests.clip.tiny import make_clip, make_images
+from ovseg.clip.contrastive import DUPLICATES, ContrastiveLoss
 
 
 def rows(count: int, seed: int) -> torch.Tensor:
@@ -36,16 +29,16 @@ def brute_force(images, texts, scale, nouns) -> float:
 def test_pairs_of_one_noun_share_the_target_evenly() -> None:
     nouns = [0, 1, 0, 2, 0, 1]
     images, texts = rows(6, 1), rows(6, 2)
-    loss = PairLoss("positive")(images, texts, torch.tensor(7.0), torch.tensor(nouns))
+    loss = ContrastiveLoss("positive")(images, texts, torch.tensor(7.0), torch.tensor(nouns))
     assert float(loss) == pytest.approx(brute_force(images, texts, 7.0, nouns), rel=1e-6)
 
 
 def test_by_default_pairs_of_one_noun_are_negatives() -> None:
     images, texts = rows(6, 1), rows(6, 2)
     nouns = torch.tensor([0, 1, 0, 2, 0, 1])
-    loss = PairLoss()(images, texts, torch.tensor(7.0), nouns)
+    loss = ContrastiveLoss()(images, texts, torch.tensor(7.0), nouns)
     assert float(loss) == pytest.approx(brute_force(images, texts, 7.0, range(6)), rel=1e-6)
-    positive = PairLoss("positive")(images, texts, torch.tensor(7.0), torch.arange(6))
+    positive = ContrastiveLoss("positive")(images, texts, torch.tensor(7.0), torch.arange(6))
     assert float(positive) == pytest.approx(float(loss), rel=1e-6)
 
 
@@ -58,7 +51,7 @@ def test_ignored_pairs_of_one_noun_are_left_out_of_the_sums() -> None:
             rivals = [j for j in range(6) if j == i or nouns[j] != nouns[i]]
             scores = {j: 7 * float(queries[i] @ keys[j]) for j in rivals}
             expected -= (scores[i] - math.log(sum(math.exp(s) for s in scores.values()))) / 12
-    loss = PairLoss("ignored")(images, texts, torch.tensor(7.0), torch.tensor(nouns))
+    loss = ContrastiveLoss("ignored")(images, texts, torch.tensor(7.0), torch.tensor(nouns))
     assert float(loss) == pytest.approx(expected, rel=1e-6)
 
 
@@ -68,7 +61,7 @@ def test_where_equal_nouns_have_equal_texts_positives_and_negatives_are_the_same
     gradients, values = [], []
     for kind in DUPLICATES:
         images = rows(6, 1).requires_grad_()
-        loss = PairLoss(kind)(images, texts, torch.tensor(7.0), nouns)
+        loss = ContrastiveLoss(kind)(images, texts, torch.tensor(7.0), nouns)
         loss.backward()
         gradients.append(images.grad)
         values.append(float(loss.detach()))
@@ -81,36 +74,4 @@ def test_where_equal_nouns_have_equal_texts_positives_and_negatives_are_the_same
 
 def test_another_kind_of_duplicates_is_refused() -> None:
     with pytest.raises(ValueError, match=r"duplicates: expected one of .*'negative', 'positive'"):
-        PairLoss("neutral")
-
-
-def test_the_tower_compares_regions_with_the_texts_of_their_pairs() -> None:
-    clip = make_clip(2)
-    texts = ["a cat.", "a dog.", "a cat."]
-    tower = RegionTower(clip, use_masks=True, duplicates="negative")
-    tower.remember_texts(clip, texts, texts)
-    images = make_images(3)
-    masks = torch.zeros(3, 1, 32, 32)
-    masks[:, :, :16] = 1
-    loss = tower(PairBatch(images, masks, texts, texts))["loss_contrastive"]
-    regions = F.normalize(clip.visual(images, masks), dim=-1)
-    expected = PairLoss()(
-        regions, unit_text_rows(clip, texts), clip.logit_scale.exp(), torch.arange(3)
-    )
-    assert torch.allclose(loss, expected, atol=1e-6)
-    unmasked = RegionTower(clip, use_masks=False, duplicates="negative")
-    unmasked.remember_texts(clip, texts, texts)
-    assert not torch.allclose(
-        unmasked(PairBatch(images, masks, texts, texts))["loss_contrastive"], loss
-    )
-
-
-def test_a_batch_is_cut_along_its_pairs() -> None:
-    batch = PairBatch(torch.arange(4.0), torch.arange(4.0), list("abcd"), list("wxyz"))
-    part = batch[1:3]
-    assert (len(part), part.images.tolist(), part.texts, part.nouns) == (
-        2,
-        [1, 2],
-        ["b", "c"],
-        ["x", "y"],
-    )
+        ContrastiveLoss("neutral")

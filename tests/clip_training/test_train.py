@@ -10,7 +10,7 @@ import torch
 
 from ovseg.clip import encode_texts
 from ovseg.clip_training.parameters import make_optimizer, set_trainable
-from ovseg.clip_training.trainer import ClipTrainer, train_clip
+from ovseg.clip_training.train import train_clip
 from ovseg.data.pairs import ArrayPairDataset
 from ovseg.weights.clip import load_clip_state
 from ovseg.weights.load import read_state_dict
@@ -153,7 +153,7 @@ def test_workers_do_not_change_what_is_learnt(tmp_path):
 def gradients(tmp_path: Path, **changes) -> dict[str, torch.Tensor]:
     clip = tiny_clip(prompt=True)
     config = replace(CONFIG, **{"steps": 1, **changes})
-    ClipTrainer(config, clip, tiny_pairs(), output_dir=tmp_path).run()
+    train_clip(config, clip, tiny_pairs(), output_dir=tmp_path)
     return {name: p.grad for name, p in clip.named_parameters() if p.requires_grad}
 
 
