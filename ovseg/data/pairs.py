@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +34,7 @@ __all__ = [
     "RecordPairDataset",
     "crop_region",
     "draw_window",
+    "record_mask",
     "region_tensors",
 ]
 
@@ -347,7 +348,7 @@ class RecordPairDataset(PairDataset):
         row = {name: self._table[name][index].as_py() for name in _COLUMNS}
         image = self._picture(row["image_uri"])
         try:
-            return crop_region(image, _mask_of(row), expand_ratio=self._expand_ratio)
+            return crop_region(image, record_mask(row), expand_ratio=self._expand_ratio)
         except ValueError as error:
             raise ValueError(f"record {index} ({row['image_uri']}): {error}") from error
 
@@ -357,13 +358,17 @@ class RecordPairDataset(PairDataset):
             self._last = (uri, self._store.read(uri))
         return self._last[1]
 
-    def _read_file(self, uri: str) -> NDArray[np.uint8]:
-        return self._store.read(uri)
 
+def record_mask(row: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Decode the region of a record.
 
-def _mask_of(row: Mapping[str, object]) -> NDArray[np.bool_]:
-    height, width = int(str(row["height"])), int(str(row["width"]))
-    return decode_rle({"size": [height, width], "counts": str(row["rle_counts"])})
+    Args:
+        row: with rle_counts, height and width.
+
+    Returns:
+        (H, W) bool at the picture's size.
+    """
+    return decode_rle({"size": [row["height"], row["width"]], "counts": row["rle_counts"]})
 
 
 def _read_tables(paths: str | Path | Sequence[str | Path]) -> pa.Table:

@@ -11,7 +11,6 @@ import io
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,22 +19,17 @@ from PIL import Image
 
 from ovseg.clip import CLIP_PIXEL_MEAN
 from ovseg.data.captions.sources import ImageRow
-from ovseg.data.pair_files import KEY_COLOUR, colour_key_mask
-from ovseg.data.pairs import crop_region
-from ovseg.utils.images import read_image as read_picture
-from ovseg.utils.masks import decode_rle
+from ovseg.data.pair_files import KEY_COLOUR
+from ovseg.data.pairs import crop_region, record_mask
 
 __all__ = [
     "FORMS",
-    "KEY_COLOUR",
     "Pair",
     "ReadImage",
     "cut",
     "encode_png",
     "iterate_pairs",
     "iterate_rows",
-    "read_colour_key",
-    "record_mask",
 ]
 
 FORMS = ("mask", "colour-key")
@@ -88,35 +82,6 @@ def cut(image: np.ndarray, mask: np.ndarray, form: str = "mask") -> tuple[np.nda
         region[(region == np.array(KEY_COLOUR, np.uint8)).all(-1), 0] += 1
         region[~inside] = KEY_COLOUR
     return region, inside
-
-
-def read_colour_key(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read a crop of the colour-key form.
-
-    Args:
-        path: a lossless picture; JPEG does not keep the key.
-
-    Returns:
-        (h, w, 3) uint8 RGB as stored, and its (h, w) bool mask: all pixels of another colour.
-
-    Raises:
-        ImageError: the picture cannot be read.
-        ValueError: no pixel has another colour.
-    """
-    image = read_picture(path)
-    return image, colour_key_mask(image, path)
-
-
-def record_mask(row: Mapping[str, Any]) -> np.ndarray:
-    """Decode the region of a record.
-
-    Args:
-        row: with rle_counts, height and width.
-
-    Returns:
-        (H, W) bool at the picture's size.
-    """
-    return decode_rle({"size": [row["height"], row["width"]], "counts": row["rle_counts"]})
 
 
 def iterate_rows(records: pa.Table) -> Iterator[dict[str, Any]]:

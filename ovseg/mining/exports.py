@@ -34,12 +34,11 @@ from ovseg.mining.crops import (
     encode_png,
     iterate_pairs,
     iterate_rows,
-    read_colour_key,
 )
 from ovseg.utils.files import atomic_path
 from ovseg.utils.masks import RunLength
 
-__all__ = ["export_coco", "export_tsv", "export_webdataset", "read_colour_key"]
+__all__ = ["export_coco", "export_tsv", "export_webdataset"]
 
 logger = logging.getLogger(__name__)
 

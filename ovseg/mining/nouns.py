@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,6 @@ __all__ = [
     "Noun",
     "NounConfig",
     "NounExtractor",
-    "count_nouns",
     "merge_nouns",
 ]
 
@@ -248,25 +246,6 @@ def merge_nouns(found: Iterable[tuple[int, list[Noun]]]) -> list[tuple[int, Noun
         for noun in nouns:
             first.setdefault(noun.text, (index, noun))
     return list(first.values())
-
-
-def count_nouns(captions: Iterable[str | None], extractor: NounExtractor) -> Counter[str]:
-    """Count in how many captions each noun stands.
-
-    Args:
-        captions: texts; those that no nouns can be taken from are passed over.
-        extractor: takes the nouns.
-
-    Returns:
-        Number of captions by `Noun.text`.
-    """
-    counts: Counter[str] = Counter()
-    for caption in captions:
-        try:
-            counts.update(noun.text for noun in extractor.extract(caption))
-        except CaptionError:
-            continue
-    return counts
 
 
 def _read_ratings(path: Path) -> dict[str, float]:

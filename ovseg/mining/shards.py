@@ -35,17 +35,7 @@ from ovseg.mining.records import make_pair_id
 from ovseg.proposals import propose_batch
 from ovseg.utils.masks import encode_rle
 
-__all__ = [
-    "BatchScorer",
-    "MiningConfig",
-    "MiningError",
-    "MiningParts",
-    "NounFinder",
-    "ReadPicture",
-    "RegionScorer",
-    "ShardResult",
-    "mine_shard",
-]
+__all__ = ["ShardResult", "mine_shard"]
 
 logger = logging.getLogger(__name__)
 
