@@ -22,8 +22,8 @@ BACKGROUND_COLOR = (128, 128, 128)
 MAX_SIDE = 4096  # longer pictures are shown smaller; label maps always keep the full size
 MIN_SIDE = 480  # smaller ones are enlarged, or their legend could not be read
 
-_CANDIDATES = 64  # colours a name may fall back on
-_LOOKS_ALIKE = 30.0  # CIE76 distance below which two colours are hard to tell apart
+_NUM_CANDIDATES = 64  # colours a name may fall back on
+_MIN_COLOR_DISTANCE = 30.0  # CIE76 distance below which two colours are hard to tell apart
 _MAX_NAME = 32  # characters of a name in the legend
 _PAPER = (250, 250, 250)
 _INK = (20, 20, 20)
@@ -56,7 +56,7 @@ def palette(names: Sequence[str], *, background: int | None = None) -> np.ndarra
         candidates, labs = _candidates(_key(names[index]))
         used = np.concatenate(taken)  # (N, 3)
         nearest = cdist(labs, used).min(1)  # (C,)
-        free = np.flatnonzero(nearest >= _LOOKS_ALIKE)
+        free = np.flatnonzero(nearest >= _MIN_COLOR_DISTANCE)
         choice = int(free[0]) if len(free) else int(nearest.argmax())
         colors[index] = candidates[choice]
         taken.append(labs[choice : choice + 1])
@@ -70,7 +70,7 @@ def _key(name: str) -> str:
 @lru_cache(maxsize=4096)
 def _candidates(key: str) -> tuple[np.ndarray, np.ndarray]:
     """List a name's colours in order of preference: (C, 3) uint8 RGB and the same in Lab."""
-    digests = [hashlib.sha256(f"{key}\0{i}".encode()).digest() for i in range(_CANDIDATES)]
+    digests = [hashlib.sha256(f"{key}\0{i}".encode()).digest() for i in range(_NUM_CANDIDATES)]
     hue = np.array([int.from_bytes(d[:2], "big") for d in digests]) / 65536 * 360
     saturation = np.array([0.35 + 0.65 * d[2] / 255 for d in digests])
     value = np.array([0.5 + 0.5 * d[3] / 255 for d in digests])

@@ -45,8 +45,8 @@ Window = tuple[float, float, float, float]
 
 _MEAN = torch.tensor([255 * v for v in OPENAI_DATASET_MEAN]).view(3, 1, 1)
 _STD = torch.tensor([255 * v for v in OPENAI_DATASET_STD]).view(3, 1, 1)
-_MAX_REPLACEMENTS = 16
-_TRIES = 10  # as in torchvision's RandomResizedCrop
+_MAX_SUBSTITUTES = 16
+_MAX_ATTEMPTS = 10  # as in torchvision's RandomResizedCrop
 _LOG_RATIO = float(np.log(4 / 3))
 _COLUMNS = ("image_uri", "height", "width", "noun", "rle_counts")
 
@@ -107,8 +107,8 @@ def draw_window(rng: np.random.Generator, min_scale: float) -> Window:
     Returns:
         (top, left, bottom, right) in [0, 1]; the whole square if ten draws do not fit in it.
     """
-    area = rng.uniform(min_scale, 1.0, _TRIES)
-    ratio = np.exp(rng.uniform(-_LOG_RATIO, _LOG_RATIO, _TRIES))
+    area = rng.uniform(min_scale, 1.0, _MAX_ATTEMPTS)
+    ratio = np.exp(rng.uniform(-_LOG_RATIO, _LOG_RATIO, _MAX_ATTEMPTS))
     height, width = np.sqrt(area / ratio), np.sqrt(area * ratio)
     place = rng.uniform(0.0, 1.0, 2)
     fits = np.flatnonzero((height <= 1) & (width <= 1))
@@ -207,7 +207,7 @@ class PairDataset(Dataset[PairItem]):
         window = None
         if self.min_scale < 1:
             window = draw_window(sample_generator(self.seed, key.position), self.min_scale)
-        for step in range(_MAX_REPLACEMENTS):
+        for step in range(_MAX_SUBSTITUTES):
             index = (key.record + step) % len(self)
             try:
                 image, mask = self.region(index)
@@ -219,7 +219,7 @@ class PairDataset(Dataset[PairItem]):
                 continue
             return self.item(index, image, mask, window=window)
         raise ImageError(
-            f"{_MAX_REPLACEMENTS} pairs in a row cannot be read, the last: {reason}; check that "
+            f"{_MAX_SUBSTITUTES} pairs in a row cannot be read, the last: {reason}; check that "
             "the pictures are where the pairs say"
         )
 

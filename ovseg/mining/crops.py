@@ -39,7 +39,7 @@ ReadImage = Callable[[ImageRow], np.ndarray]
 
 _MEAN_COLOUR = np.rint(CLIP_PIXEL_MEAN).astype(np.uint8)  # (3,)
 _PAIR_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
-_ROWS_AT_ONCE = 1024
+_BATCH_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def iterate_rows(records: pa.Table) -> Iterator[dict[str, Any]]:
     Yields:
         Each row by column name.
     """
-    for batch in records.to_batches(max_chunksize=_ROWS_AT_ONCE):
+    for batch in records.to_batches(max_chunksize=_BATCH_ROWS):
         yield from batch.to_pylist()
 
 

@@ -12,13 +12,13 @@ from functools import lru_cache
 __all__ = ["is_noun", "singular"]
 
 # Plurals that name one thing, or whose singular is another thing.
-_WORDS = (
+_PLURAL_ONLY_WORDS = (
     "barracks bellows binoculars boxers briefs clothes crossroads dominoes earphones gallows "
     "glasses goggles headphones headquarters jeans khakis leggings means overalls pajamas pants "
     "pliers pyjamas scissors series shears shorts slacks species spectacles stairs suds "
     "sunglasses sweatpants tights tongs trousers tweezers underpants"
 )
-_PLURAL_ONLY = frozenset(_WORDS.split())
+_PLURAL_ONLY = frozenset(_PLURAL_ONLY_WORDS.split())
 _IRREGULAR = {
     "brownies": "brownie", "hoodies": "hoodie", "selfies": "selfie", "smoothies": "smoothie",
     "veggies": "veggie", "zombies": "zombie", "cookies": "cookie", "movies": "movie",

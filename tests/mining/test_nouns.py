@@ -7,7 +7,7 @@ import pytest
 
 from ovseg.mining.inflection import singular
 from ovseg.mining.nouns import (
-    GENERIC_WORDS,
+    DEFAULT_STOP_WORDS,
     CaptionError,
     NounConfig,
     NounExtractor,
@@ -127,7 +127,7 @@ def test_generic_words_are_left_out_unless_the_list_is_emptied():
 
     assert texts(caption) == ["castle"]
     assert texts(caption, stop_words=()) == ["photo", "front", "castle", "background"]
-    assert texts(caption, stop_words=(*GENERIC_WORDS, "castle")) == []
+    assert texts(caption, stop_words=(*DEFAULT_STOP_WORDS, "castle")) == []
     assert texts("images of cars") == ["cars"]
 
 
