@@ -1,4 +1,4 @@
-"""Segmenting many files in one go: finding them, naming the results, setting bad ones aside."""
+"""Segmenting many files in one go: finding them, naming the results, reporting those that fail."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovseg.segmentation import Segmentation, check_views
+from ovseg.utils.images import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from ovseg.predictor import Predictor
     from ovseg.vocab import Vocabulary
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 _log = logging.getLogger(__name__)
 
@@ -133,7 +132,7 @@ def segment_files(
 ) -> Iterator[Outcome]:
     """Segment files one after the other and write each result at once.
 
-    A file that cannot be segmented is set aside with its reason, and the others go on.
+    A file that cannot be segmented is reported with its reason, and the others go on.
 
     Args:
         predictor: the model.

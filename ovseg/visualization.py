@@ -22,8 +22,9 @@ BACKGROUND_COLOR = (128, 128, 128)
 MAX_SIDE = 4096  # longer pictures are shown smaller; label maps always keep the full size
 MIN_SIDE = 480  # smaller ones are enlarged, or their legend could not be read
 
-_CANDIDATES = 64  # colours a name may fall back on
-_LOOKS_ALIKE = 30.0  # CIE76 distance below which two colours are hard to tell apart
+_NUM_CANDIDATES = 64  # colours a name may fall back on
+_MIN_COLOR_DISTANCE = 30.0  # CIE76 distance below which two colours are hard to tell apart
+_MAX_NAME = 32  # characters of a name in the legend
 _PAPER = (250, 250, 250)
 _INK = (20, 20, 20)
 _FAINT = (110, 110, 110)
@@ -55,7 +56,7 @@ def palette(names: Sequence[str], *, background: int | None = None) -> np.ndarra
         candidates, labs = _candidates(_key(names[index]))
         used = np.concatenate(taken)  # (N, 3)
         nearest = cdist(labs, used).min(1)  # (C,)
-        free = np.flatnonzero(nearest >= _LOOKS_ALIKE)
+        free = np.flatnonzero(nearest >= _MIN_COLOR_DISTANCE)
         choice = int(free[0]) if len(free) else int(nearest.argmax())
         colors[index] = candidates[choice]
         taken.append(labs[choice : choice + 1])
@@ -69,7 +70,7 @@ def _key(name: str) -> str:
 @lru_cache(maxsize=4096)
 def _candidates(key: str) -> tuple[np.ndarray, np.ndarray]:
     """List a name's colours in order of preference: (C, 3) uint8 RGB and the same in Lab."""
-    digests = [hashlib.sha256(f"{key}\0{i}".encode()).digest() for i in range(_CANDIDATES)]
+    digests = [hashlib.sha256(f"{key}\0{i}".encode()).digest() for i in range(_NUM_CANDIDATES)]
     hue = np.array([int.from_bytes(d[:2], "big") for d in digests]) / 65536 * 360
     saturation = np.array([0.35 + 0.65 * d[2] / 255 for d in digests])
     value = np.array([0.5 + 0.5 * d[3] / 255 for d in digests])
@@ -204,7 +205,6 @@ def panels(
     names: Sequence[str],
     *,
     background: int | None = None,
-    alpha: float = 0.5,
 ) -> np.ndarray:
     """Put the picture, its overlay, its mask and the legend side by side.
 
@@ -213,7 +213,6 @@ def panels(
         labels: (H, W) integers in [-1, K).
         names: K class names.
         background: index of the background class, left as photographed.
-        alpha: share of the tint in the overlay.
 
     Returns:
         uint8 RGB picture.
@@ -221,7 +220,7 @@ def panels(
     colors = palette(names, background=background)
     small, small_labels = _for_display(image, labels, max_side=MAX_SIDE // 2)
     untouched = () if background is None else (background,)
-    tinted = blend(small, small_labels, colors, alpha=alpha, untouched=untouched)
+    tinted = blend(small, small_labels, colors, untouched=untouched)
     parts = [small, tinted, colorize(small_labels, colors)]
     parts.append(legend_strip(labels, names, colors, height=small.shape[0]))
     picture = parts[0]
@@ -255,7 +254,10 @@ def legend_strip(
         share = sum(e[2] for e in rest)
         entries = [*entries[: room - 1], (f"and {len(rest)} more", None, share)]
     font = ImageFont.load_default(size)
-    texts = [(_shorten(name), f"{share:.1%}") for name, _, share in entries]
+    texts = [
+        (name if len(name) <= _MAX_NAME else name[: _MAX_NAME - 1] + "…", f"{share:.1%}")
+        for name, _, share in entries
+    ]
     name_width = max(font.getlength(name) for name, _ in texts)
     share_width = max(font.getlength(share) for _, share in texts)
     width = int(size * 4 + name_width + share_width)
@@ -304,10 +306,6 @@ def pixel_counts(labels: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 # -- small parts -----------------------------------------------------------------------------
-
-
-def _shorten(name: str, limit: int = 32) -> str:
-    return name if len(name) <= limit else name[: limit - 1] + "…"
 
 
 def _for_display(

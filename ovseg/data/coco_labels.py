@@ -1,4 +1,4 @@
-"""Label maps from the instances of a COCO JSON, so that it can serve as a semantic data set."""
+"""Label maps from the instances of a COCO JSON, so that it can serve as a semantic dataset."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def coco_records(
 
     Args:
         path: the JSON.
-        name: of the data set, for `meta` and messages.
+        name: of the dataset, for `meta` and messages.
         images: folder of the pictures.
         labels: folder for the label maps; those of another JSON or class list are replaced.
         classes: K names in the order of the labels, among them categories of the JSON. If
@@ -110,7 +110,7 @@ def coco_records(
     present = [image for image in content.images if (images / image["file_name"]).is_file()]
     if not present:
         raise DatasetFilesError(
-            f"data set {name!r}: none of the {len(content.images)} pictures that {path} names is "
+            f"dataset {name!r}: none of the {len(content.images)} pictures that {path} names is "
             f"in {images}; correct `images`"
         )
     if len(present) < len(content.images):
@@ -168,9 +168,9 @@ def draw_labels(
     Raises:
         ValueError: a segmentation is unusable or of another size, or a category is not known.
     """
-    strange = [a["id"] for a in annotations if a["category_id"] not in indices]
-    if strange:
-        raise ValueError(f"annotations {strange[:5]}: expected a category of the JSON")
+    unknown = [a["id"] for a in annotations if a["category_id"] not in indices]
+    if unknown:
+        raise ValueError(f"annotations {unknown[:5]}: expected a category of the JSON")
     drawn = [(_mask(a, size), indices[a["category_id"]], a["id"]) for a in annotations]
     labels = np.full(size, outside, dtype)
     for mask, label, _ in sorted(drawn, key=lambda part: (-int(part[0].sum()), part[2])):

@@ -1,6 +1,6 @@
 """Noun-region pairs as files: a table of crops, tars, and crops sorted into folders by class.
 
-The tables are those that open_clip's `csv` data set reads: with the mask as a picture of its own,
+The tables are those that open_clip's `csv` dataset reads: with the mask as a picture of its own,
 or in the form of the pairs released with OVSeg (Liang et al., CVPR 2023), whose crops carry one
 colour wherever the mask is not.
 """
@@ -25,7 +25,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import center_crop, resize
 
 from ovseg.data.pairs import PairDataset, PairItem, Region, Window
-from ovseg.utils.images import ImageError, pil_to_rgb, read_image, read_label
+from ovseg.utils.images import IMAGE_SUFFIXES, ImageError, pil_to_rgb, read_image, read_label
 
 __all__ = ["KEY_COLOUR", "FolderPairDataset", "TarPairDataset", "TsvPairDataset"]
 
@@ -33,7 +33,6 @@ KEY_COLOUR = (124, 116, 103)
 """RGB of what surrounds the region in a crop that has no mask file."""
 
 _SEPARATORS = {"\t": "tab", ",": "comma", ";": "semicolon"}
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 class TsvPairDataset(PairDataset):
@@ -80,7 +79,7 @@ class TsvPairDataset(PairDataset):
         image = read_image(self._crops[index])
         if not self._masks:
             return image, colour_key_mask(image, self._crops[index])
-        return image, _fitting(read_label(self._masks[index]) > 0, image, self._masks[index])
+        return image, _check_mask(read_label(self._masks[index]) > 0, image, self._masks[index])
 
 
 class _Member(NamedTuple):
@@ -140,7 +139,7 @@ class TarPairDataset(PairDataset):
         where = f"{crop.tar}#{name}"
         image = pil_to_rgb(_open_member(crop, where))
         inside = np.asarray(_open_member(mask, where).convert("L")) > 0
-        return image, _fitting(inside, image, where)
+        return image, _check_mask(inside, image, where)
 
 
 class FolderPairDataset(PairDataset):
@@ -174,10 +173,10 @@ class FolderPairDataset(PairDataset):
             (file, names[number])
             for name, number in classes.items()
             for file in sorted((root / name).rglob("*"))
-            if file.suffix.lower() in _PICTURES
+            if file.suffix.lower() in IMAGE_SUFFIXES
         ]
         if not found:
-            raise ValueError(f"{root}: expected pictures ({', '.join(_PICTURES)}), found none")
+            raise ValueError(f"{root}: expected pictures ({', '.join(IMAGE_SUFFIXES)}), found none")
         nouns = [name for _, name in found]
         super().__init__(texts=nouns, nouns=nouns, image_size=image_size, min_scale=1.0)
         self.files = [file for file, _ in found]
@@ -229,7 +228,7 @@ def colour_key_mask(image: NDArray[np.uint8], where: str | Path) -> NDArray[np.b
     return mask
 
 
-def _fitting(
+def _check_mask(
     mask: NDArray[np.bool_], image: NDArray[np.uint8], where: str | Path
 ) -> NDArray[np.bool_]:
     if mask.shape != image.shape[:2] or not mask.any():
@@ -243,7 +242,7 @@ def _fitting(
 def _read_table(path: Path, separator: str | None) -> list[dict[str, str]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = file.readline().rstrip("\r\n")
-        found = separator or _sniff(path, header)
+        found = separator or _guess_separator(path, header)
         columns = header.split(found)
         for name in ("title", "filepath"):
             if name not in columns:
@@ -265,7 +264,7 @@ def _read_table(path: Path, separator: str | None) -> list[dict[str, str]]:
     return rows
 
 
-def _sniff(path: Path, header: str) -> str:
+def _guess_separator(path: Path, header: str) -> str:
     for separator in _SEPARATORS:
         if {"title", "filepath"} <= set(header.split(separator)):
             return separator
@@ -329,12 +328,12 @@ def _match_folders(root: Path, names: Sequence[str]) -> dict[str, int]:
 
 
 def _check_folders(root: Path, classes: Mapping[str, int], names: Sequence[str]) -> None:
-    strange = [folder for folder, number in classes.items() if not 0 <= number < len(names)]
-    if strange or not classes or len(set(classes.values())) != len(classes):
+    unknown = [folder for folder, number in classes.items() if not 0 <= number < len(names)]
+    if unknown or not classes or len(set(classes.values())) != len(classes):
         raise ValueError(
             f"{root}: expected one folder per class, named by it or by its number below "
             f"{len(names)} (such as {names[0]!r}), got {len(classes)} folders, not told: "
-            f"{strange[:5]}; is it the class list of this set?"
+            f"{unknown[:5]}; is it the class list of this set?"
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +34,7 @@ __all__ = [
     "RecordPairDataset",
     "crop_region",
     "draw_window",
+    "record_mask",
     "region_tensors",
 ]
 
@@ -44,8 +45,8 @@ Window = tuple[float, float, float, float]
 
 _MEAN = torch.tensor([255 * v for v in OPENAI_DATASET_MEAN]).view(3, 1, 1)
 _STD = torch.tensor([255 * v for v in OPENAI_DATASET_STD]).view(3, 1, 1)
-_MAX_REPLACEMENTS = 16
-_TRIES = 10  # as in torchvision's RandomResizedCrop
+_MAX_SUBSTITUTES = 16
+_MAX_ATTEMPTS = 10  # as in torchvision's RandomResizedCrop
 _LOG_RATIO = float(np.log(4 / 3))
 _COLUMNS = ("image_uri", "height", "width", "noun", "rle_counts")
 
@@ -106,8 +107,8 @@ def draw_window(rng: np.random.Generator, min_scale: float) -> Window:
     Returns:
         (top, left, bottom, right) in [0, 1]; the whole square if ten draws do not fit in it.
     """
-    area = rng.uniform(min_scale, 1.0, _TRIES)
-    ratio = np.exp(rng.uniform(-_LOG_RATIO, _LOG_RATIO, _TRIES))
+    area = rng.uniform(min_scale, 1.0, _MAX_ATTEMPTS)
+    ratio = np.exp(rng.uniform(-_LOG_RATIO, _LOG_RATIO, _MAX_ATTEMPTS))
     height, width = np.sqrt(area / ratio), np.sqrt(area * ratio)
     place = rng.uniform(0.0, 1.0, 2)
     fits = np.flatnonzero((height <= 1) & (width <= 1))
@@ -206,7 +207,7 @@ class PairDataset(Dataset[PairItem]):
         window = None
         if self.min_scale < 1:
             window = draw_window(sample_generator(self.seed, key.position), self.min_scale)
-        for step in range(_MAX_REPLACEMENTS):
+        for step in range(_MAX_SUBSTITUTES):
             index = (key.record + step) % len(self)
             try:
                 image, mask = self.region(index)
@@ -218,7 +219,7 @@ class PairDataset(Dataset[PairItem]):
                 continue
             return self.item(index, image, mask, window=window)
         raise ImageError(
-            f"{_MAX_REPLACEMENTS} pairs in a row cannot be read, the last: {reason}; check that "
+            f"{_MAX_SUBSTITUTES} pairs in a row cannot be read, the last: {reason}; check that "
             "the pictures are where the pairs say"
         )
 
@@ -347,7 +348,7 @@ class RecordPairDataset(PairDataset):
         row = {name: self._table[name][index].as_py() for name in _COLUMNS}
         image = self._picture(row["image_uri"])
         try:
-            return crop_region(image, _mask_of(row), expand_ratio=self._expand_ratio)
+            return crop_region(image, record_mask(row), expand_ratio=self._expand_ratio)
         except ValueError as error:
             raise ValueError(f"record {index} ({row['image_uri']}): {error}") from error
 
@@ -357,13 +358,17 @@ class RecordPairDataset(PairDataset):
             self._last = (uri, self._store.read(uri))
         return self._last[1]
 
-    def _read_file(self, uri: str) -> NDArray[np.uint8]:
-        return self._store.read(uri)
 
+def record_mask(row: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Decode the region of a record.
 
-def _mask_of(row: Mapping[str, object]) -> NDArray[np.bool_]:
-    height, width = int(str(row["height"])), int(str(row["width"]))
-    return decode_rle({"size": [height, width], "counts": str(row["rle_counts"])})
+    Args:
+        row: with rle_counts, height and width.
+
+    Returns:
+        (H, W) bool at the picture's size.
+    """
+    return decode_rle({"size": [row["height"], row["width"]], "counts": row["rle_counts"]})
 
 
 def _read_tables(paths: str | Path | Sequence[str | Path]) -> pa.Table:

@@ -30,7 +30,7 @@ __all__ = [
 PAD_VALUE = 128
 """Grey value of padding in training pictures."""
 
-_CROP_TRIES = 10
+_MAX_CROP_ATTEMPTS = 10
 
 
 class Labelled(NamedTuple):
@@ -83,7 +83,7 @@ def random_crop(
     """
     height, width = sample.labels.shape
     size = (min(size[0], height), min(size[1], width))
-    for _ in range(_CROP_TRIES):
+    for _ in range(_MAX_CROP_ATTEMPTS):
         top = int(rng.integers(height - size[0] + 1))
         left = int(rng.integers(width - size[1] + 1))
         window = crop(sample, top, left, size)

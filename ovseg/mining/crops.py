@@ -11,7 +11,6 @@ import io
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,22 +19,17 @@ from PIL import Image
 
 from ovseg.clip import CLIP_PIXEL_MEAN
 from ovseg.data.captions.sources import ImageRow
-from ovseg.data.pair_files import KEY_COLOUR, colour_key_mask
-from ovseg.data.pairs import crop_region
-from ovseg.utils.images import read_image as read_picture
-from ovseg.utils.masks import decode_rle
+from ovseg.data.pair_files import KEY_COLOUR
+from ovseg.data.pairs import crop_region, record_mask
 
 __all__ = [
     "FORMS",
-    "KEY_COLOUR",
     "Pair",
     "ReadImage",
     "cut",
     "encode_png",
     "iterate_pairs",
     "iterate_rows",
-    "read_colour_key",
-    "record_mask",
 ]
 
 FORMS = ("mask", "colour-key")
@@ -45,7 +39,7 @@ ReadImage = Callable[[ImageRow], np.ndarray]
 
 _MEAN_COLOUR = np.rint(CLIP_PIXEL_MEAN).astype(np.uint8)  # (3,)
 _PAIR_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
-_ROWS_AT_ONCE = 1024
+_BATCH_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -90,35 +84,6 @@ def cut(image: np.ndarray, mask: np.ndarray, form: str = "mask") -> tuple[np.nda
     return region, inside
 
 
-def read_colour_key(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read a crop of the colour-key form.
-
-    Args:
-        path: a lossless picture; JPEG does not keep the key.
-
-    Returns:
-        (h, w, 3) uint8 RGB as stored, and its (h, w) bool mask: all pixels of another colour.
-
-    Raises:
-        ImageError: the picture cannot be read.
-        ValueError: no pixel has another colour.
-    """
-    image = read_picture(path)
-    return image, colour_key_mask(image, path)
-
-
-def record_mask(row: Mapping[str, Any]) -> np.ndarray:
-    """Decode the region of a record.
-
-    Args:
-        row: with rle_counts, height and width.
-
-    Returns:
-        (H, W) bool at the picture's size.
-    """
-    return decode_rle({"size": [row["height"], row["width"]], "counts": row["rle_counts"]})
-
-
 def iterate_rows(records: pa.Table) -> Iterator[dict[str, Any]]:
     """Go through the rows of a table, a thousand of them in memory at a time.
 
@@ -128,7 +93,7 @@ def iterate_rows(records: pa.Table) -> Iterator[dict[str, Any]]:
     Yields:
         Each row by column name.
     """
-    for batch in records.to_batches(max_chunksize=_ROWS_AT_ONCE):
+    for batch in records.to_batches(max_chunksize=_BATCH_ROWS):
         yield from batch.to_pylist()
 
 

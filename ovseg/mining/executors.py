@@ -27,7 +27,7 @@ from ovseg.mining.finish import SUCCESS, finish
 from ovseg.mining.parts import MiningConfig, MiningError, MiningParts
 from ovseg.mining.progress import watch
 from ovseg.mining.worker import Job, Worker, is_finished
-from ovseg.utils.processes import as_finished, leave_with_parent
+from ovseg.utils.processes import exit_with_parent, map_unordered
 
 __all__ = ["EXECUTORS", "run_mining"]
 
@@ -36,8 +36,8 @@ logger = logging.getLogger(__name__)
 EXECUTORS = ("local", "torchrun", "ray", "dry-run")
 DRY_RUN_IMAGES = 100
 _POLL_SECONDS = 0.5
-_REMIND_SECONDS = 60.0
-_TRIES_PER_SHARD = 3
+_LOG_SECONDS = 60.0
+_MAX_RETRIES = 3
 
 Done = Iterator[dict[str, float]]
 
@@ -80,7 +80,7 @@ def run_mining(
         raise ValueError(f"expected at least 1 worker and 1 picture, got {workers} and {limit}")
     if executor == "dry-run":
         limit, workers = min(limit or DRY_RUN_IMAGES, DRY_RUN_IMAGES), 1
-    shards = limited(source.shards(config.shard_size), limit)
+    shards = first_images(source.shards(config.shard_size), limit)
     described = _describe(source, shards)
     job = Job(config, Path(output), described, Path(source.image_root), make_parts)
     rank, ranks = _torchrun_rank() if executor == "torchrun" else (0, 1)
@@ -89,13 +89,13 @@ def run_mining(
     if pending:
         (job.output / SUCCESS).unlink(missing_ok=True)
     if executor == "torchrun":
-        done = _here(job, pending, rank)
+        done = _in_process(job, pending, rank)
     elif executor == "ray":
         done = _ray(job, pending, workers)
     elif workers > 1 and len(pending) > 1:
         done = _processes(job, pending, min(workers, len(pending)))
     else:
-        done = _here(job, pending)
+        done = _in_process(job, pending)
     figures = watch(done, own, pending, show=rank == 0)
     if rank > 0:
         return None
@@ -110,7 +110,7 @@ def run_mining(
     return finish(job.output, shards, run=run)
 
 
-def limited(shards: Sequence[Shard], limit: int | None) -> list[Shard]:
+def first_images(shards: Sequence[Shard], limit: int | None) -> list[Shard]:
     """Keep the first pictures of a list of shards.
 
     Args:
@@ -146,7 +146,7 @@ def _describe(source: Source, shards: Sequence[Shard]) -> dict[str, Any]:
     }
 
 
-def _here(job: Job, shards: Sequence[Shard], rank: int = 0) -> Done:
+def _in_process(job: Job, shards: Sequence[Shard], rank: int = 0) -> Done:
     """Mine in this process; the models are built even for no shard, to check the folder."""
     threads = torch.get_num_threads()
     worker = Worker(job, int(os.environ.get("LOCAL_RANK", rank)))
@@ -166,7 +166,7 @@ def _start_process(job: Job, ranks: Any) -> None:
     """Note what a new process is to do."""
     global _job
     logging.basicConfig(level=logging.WARNING)  # progress is the parent's to tell
-    leave_with_parent()
+    exit_with_parent()
     with ranks.get_lock():
         _job = job, ranks.value
         ranks.value += 1
@@ -191,7 +191,7 @@ def _processes(job: Job, shards: Sequence[Shard], workers: int) -> Done:
         workers, mp_context=context, initializer=_start_process, initargs=arguments
     )
     try:
-        yield from as_finished(pool, _mine_in_process, shards, in_hand=2 * workers)
+        yield from map_unordered(pool, _mine_in_process, shards, max_pending=2 * workers)
     except BrokenProcessPool as error:
         raise MiningError(
             "a worker process ended before its work; its own message, if it left one, stands "
@@ -218,11 +218,11 @@ def _torchrun_rank() -> tuple[int, int]:
 def _wait_for_others(job: Job, shards: Sequence[Shard]) -> None:
     """Wait until all shards are finished; the files themselves are the barrier."""
     missing = [shard.index for shard in shards]
-    reminded = time.monotonic()
+    logged = time.monotonic()
     while missing := [index for index in missing if not is_finished(job.output, index)]:
-        if time.monotonic() - reminded > _REMIND_SECONDS:
+        if time.monotonic() - logged > _LOG_SECONDS:
             logger.info("Waiting for %d shards of other ranks", len(missing))
-            reminded = time.monotonic()
+            logged = time.monotonic()
         time.sleep(_POLL_SECONDS)
 
 
@@ -253,13 +253,13 @@ def _ray(job: Job, shards: Sequence[Shard], workers: int) -> Done:
                 available,
             )
         actor = ray.remote(
-            num_cpus=1, num_gpus=gpus, max_restarts=-1, max_task_retries=_TRIES_PER_SHARD
+            num_cpus=1, num_gpus=gpus, max_restarts=-1, max_task_retries=_MAX_RETRIES
         )(Worker)
         pool = ActorPool([actor.remote(job) for _ in range(max(1, min(workers, len(shards))))])
         if shards:
             yield from pool.map_unordered(lambda one, shard: one.mine.remote(shard), list(shards))
         else:
-            yield from _here(job, [])
+            yield from _in_process(job, [])
     finally:
         if ours:
             ray.shutdown()

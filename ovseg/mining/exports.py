@@ -34,19 +34,18 @@ from ovseg.mining.crops import (
     encode_png,
     iterate_pairs,
     iterate_rows,
-    read_colour_key,
 )
 from ovseg.utils.files import atomic_path, write_json
 from ovseg.utils.masks import RunLength
 
-__all__ = ["export_coco", "export_tsv", "export_webdataset", "read_colour_key"]
+__all__ = ["export_coco", "export_tsv", "export_webdataset"]
 
 logger = logging.getLogger(__name__)
 
 _SETTINGS = "export.json"
 _SHARD_SIZE = 10_000
 # Names of `atomic_path` for the files of an export.
-_HALF_WRITTEN = (
+_TEMPORARY_FILES = (
     ".export.*.json",
     ".pairs.*.tsv",
     ".sizes.*.json",
@@ -57,7 +56,7 @@ _HALF_WRITTEN = (
 
 # What pandas reads as a missing value, quoted or not, and open_clip then trains as the text "nan".
 # CLIP's tokenizer makes no difference between capitals and small letters.
-_READ_AS_MISSING = {
+_MISSING_TO_PANDAS = {
     "nan": "Nan",
     "NaN": "Nan",
     "null": "Null",
@@ -78,7 +77,7 @@ def export_tsv(
     template: str = "{}",
     progress: bool = False,
 ) -> Path:
-    """Write crops as PNG and a tab-separated table of them, for open_clip's csv data set.
+    """Write crops as PNG and a tab-separated table of them, for open_clip's csv dataset.
 
     The table has a header and the columns `title` and `filepath` (relative to the table); in the
     form "mask" also `maskpath` (a PNG of 0 and 255) and `noun`.
@@ -101,7 +100,7 @@ def export_tsv(
     """
     _check_options(form, template)
     folder = Path(output)
-    records = _each_once(records)
+    records = _drop_duplicates(records)
     _claim(folder, records, {"kind": "tsv", "form": form, "template": template})
     index = folder / "pairs.tsv"
     if index.exists():
@@ -113,8 +112,8 @@ def export_tsv(
         for pair in iterate_pairs(missing, read_image, form):
             name = pair.row["pair_id"]
             if form == "mask":
-                _write(folder / _place("masks", name), encode_png(pair.mask))
-            _write(folder / _place("images", name), encode_png(pair.image))
+                _write(folder / _png_path("masks", name), encode_png(pair.mask))
+            _write(folder / _png_path("images", name), encode_png(pair.image))
             bar.update()
     columns = ["title", "filepath", *(["maskpath", "noun"] if form == "mask" else [])]
     with atomic_path(index) as partial, partial.open("w", newline="", encoding="utf-8") as file:
@@ -122,7 +121,12 @@ def export_tsv(
         writer.writerow(columns)
         for row in iterate_rows(records.select(["pair_id", "noun"])):
             name, noun = row["pair_id"], row["noun"]
-            cells = [_title(noun, template), _place("images", name), _place("masks", name), noun]
+            cells = [
+                _title(noun, template),
+                _png_path("images", name),
+                _png_path("masks", name),
+                noun,
+            ]
             writer.writerow(cells[: len(columns)])
     return index
 
@@ -163,7 +167,7 @@ def export_webdataset(
     if shard_size < 1:
         raise ValueError(f"shard_size: expected at least 1, got {shard_size}")
     folder = Path(output)
-    records = _each_once(records)
+    records = _drop_duplicates(records)
     settings = {"kind": "webdataset", "form": form, "template": template, "shard_size": shard_size}
     _claim(folder, records, settings)
     sizes: dict[str, int] = {}
@@ -228,7 +232,7 @@ def _check_options(form: str, template: str) -> None:
         )
 
 
-def _each_once(records: pa.Table) -> pa.Table:
+def _drop_duplicates(records: pa.Table) -> pa.Table:
     """Keep the first of pairs with the same name: the same picture and caption came twice."""
     codes = records["pair_id"].combine_chunks().dictionary_encode().indices.to_numpy()  # (P,)
     kept = np.zeros(len(codes), np.bool_)
@@ -244,7 +248,7 @@ def _claim(folder: Path, records: pa.Table, settings: dict[str, Any]) -> None:
     digest = hashlib.sha256("\n".join(records["pair_id"].to_pylist()).encode()).hexdigest()
     claimed = {**settings, "pairs": len(records), "records_sha256": digest}
     path = folder / _SETTINGS
-    _remove(folder, *_HALF_WRITTEN)
+    _remove(folder, *_TEMPORARY_FILES)
     if not path.exists():
         write_json(path, claimed)
         return
@@ -258,7 +262,7 @@ def _claim(folder: Path, records: pa.Table, settings: dict[str, Any]) -> None:
 
 
 def _remove(folder: Path, *kinds: str) -> None:
-    """Remove what processes that were killed left half-written."""
+    """Remove temporary files that killed processes left."""
     for kind in kinds:
         for file in folder.glob(kind):
             file.unlink(missing_ok=True)
@@ -267,18 +271,18 @@ def _remove(folder: Path, *kinds: str) -> None:
 def _without_crop(records: pa.Table, folder: Path) -> pa.Table:
     # A pair's mask is written before its crop.
     names = records["pair_id"].to_pylist()
-    missing = [not (folder / _place("images", name)).exists() for name in names]
+    missing = [not (folder / _png_path("images", name)).exists() for name in names]
     return records.filter(pa.array(missing, pa.bool_()))
 
 
-def _place(kind: str, name: str) -> str:
+def _png_path(kind: str, name: str) -> str:
     # 256 folders at most: a million files in one are slow to list.
     return f"{kind}/{name[:2]}/{name}.png"
 
 
 def _title(noun: str, template: str) -> str:
     title = " ".join(template.replace("{}", noun).split())
-    return _READ_AS_MISSING.get(title, title)
+    return _MISSING_TO_PANDAS.get(title, title)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -51,7 +51,7 @@ def finish(output: Path, shards: Sequence[Shard], *, run: Mapping[str, Any]) -> 
     made_with = ("proposal_model", "clip_model", "noun_tagger", "config_hash")
     statistics = merge_statistics(parts())
     summary = {**{name: manifest[name] for name in made_with}, **summarise(statistics)}
-    _remove_leftovers(output, shards)
+    _remove_temporary_files(output, shards)
     write_json(output / "summary.json", summary, sort_keys=True)
     write_json(output / RUN, _run_record(output / RUN, run), sort_keys=True)
     counts = {name: summary[name] for name in ("images_in", "pairs", "unique_nouns")}
@@ -59,7 +59,7 @@ def finish(output: Path, shards: Sequence[Shard], *, run: Mapping[str, Any]) -> 
     done = {**counts, "shards": len(shards), "sha256_of_parts": digest.hexdigest()}
     write_json(output / SUCCESS, done, sort_keys=True)
     logger.info(
-        "%d images: %d with pairs, %d without, %d set aside; %d pairs of %d nouns in %s",
+        "%d images: %d with pairs, %d without, %d quarantined; %d pairs of %d nouns in %s",
         summary["images_in"],
         summary["images_with_pairs"],
         summary["images_without_pairs"],
@@ -125,8 +125,8 @@ def _run_of(records: Path) -> Path:
     return folder.parent if folder.name == "shards" else folder
 
 
-def _remove_leftovers(output: Path, shards: Sequence[Shard]) -> None:
-    """Remove half-written files of processes that were killed; nobody writes here any more."""
+def _remove_temporary_files(output: Path, shards: Sequence[Shard]) -> None:
+    """Remove temporary files that killed processes left; nobody writes here any more."""
     if not shards:
         return
     for folder in (output, part_path(output, 0).parent):

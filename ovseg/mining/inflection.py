@@ -12,13 +12,13 @@ from functools import lru_cache
 __all__ = ["is_noun", "singular"]
 
 # Plurals that name one thing, or whose singular is another thing.
-_WORDS = (
+_PLURAL_ONLY_WORDS = (
     "barracks bellows binoculars boxers briefs clothes crossroads dominoes earphones gallows "
     "glasses goggles headphones headquarters jeans khakis leggings means overalls pajamas pants "
     "pliers pyjamas scissors series shears shorts slacks species spectacles stairs suds "
     "sunglasses sweatpants tights tongs trousers tweezers underpants"
 )
-_PLURAL_ONLY = frozenset(_WORDS.split())
+_PLURAL_ONLY = frozenset(_PLURAL_ONLY_WORDS.split())
 _IRREGULAR = {
     "brownies": "brownie", "hoodies": "hoodie", "selfies": "selfie", "smoothies": "smoothie",
     "veggies": "veggie", "zombies": "zombie", "cookies": "cookie", "movies": "movie",
@@ -43,6 +43,8 @@ def singular(noun: str) -> str:
     Returns:
         The singular; the word itself if it has none ("scissors") or is no plural by its form.
     """
+    from textblob.en.inflect import singularize
+
     if "-" in noun:
         first, last = noun.rsplit("-", 1)
         return f"{first}-{singular(last)}"
@@ -50,7 +52,7 @@ def singular(noun: str) -> str:
         return noun
     if noun in _IRREGULAR:
         return _IRREGULAR[noun]
-    guess = _textblob_singular(noun)
+    guess = str(singularize(noun))
     if not noun.endswith("s"):
         return guess if is_noun(guess) else noun
     if (
@@ -86,9 +88,3 @@ def _candidates(noun: str) -> list[str]:
     if noun.endswith(("shes", "ches", "xes", "sses", "oes")):
         return [noun[:-2], noun[:-1]]
     return [noun[:-1]]
-
-
-def _textblob_singular(noun: str) -> str:
-    from textblob.en.inflect import singularize
-
-    return str(singularize(noun))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,30 +18,31 @@ from ovseg.mining.inflection import is_noun, singular
 from ovseg.mining.taggers import TAGGERS, Token, make_tagger, tag_tokens, tokenize
 
 __all__ = [
-    "GENERIC_WORDS",
+    "DEFAULT_STOP_WORDS",
     "CaptionError",
     "Noun",
     "NounConfig",
     "NounExtractor",
-    "count_nouns",
     "merge_nouns",
 ]
 
-_OF_PICTURES = (
+_IMAGE_WORDS = (
     "background close close-up closeup foreground image photo photograph photography pic picture "
     "portrait scene shot snapshot still view"
 )
-_OF_PLACES = (
+_POSITION_WORDS = (
     "back bottom center centre corner direction distance edge end front inside left middle "
     "outside part place position right side spot top"
 )
-_OF_AMOUNTS = "amount assortment bit bunch collection group kind lot number pair piece row set sort"
-_OF_NO_PLACE = (
+_QUANTITY_WORDS = (
+    "amount assortment bit bunch collection group kind lot number pair piece row set sort"
+)
+_ABSTRACT_WORDS = (
     "anybody anyone anything day everybody everyone everything fact fun idea moment nobody nothing "
     "one other somebody someone something thing time type variety way"
 )
-GENERIC_WORDS: tuple[str, ...] = tuple(
-    f"{_OF_PICTURES} {_OF_PLACES} {_OF_AMOUNTS} {_OF_NO_PLACE}".split()
+DEFAULT_STOP_WORDS: tuple[str, ...] = tuple(
+    f"{_IMAGE_WORDS} {_POSITION_WORDS} {_QUANTITY_WORDS} {_ABSTRACT_WORDS}".split()
 )
 """Words that captions use of any picture: nothing in it answers to them. The default stop list;
 `NounConfig(stop_words=())` takes them as nouns like any others."""
@@ -50,14 +50,14 @@ GENERIC_WORDS: tuple[str, ...] = tuple(
 _COMMON = frozenset({"NN", "NNS"})
 _PROPER = frozenset({"NNP", "NNPS"})
 _ADJECTIVES = frozenset({"JJ", "JJR", "JJS", "VBN"})
-_OPENS_A_PHRASE = frozenset({"DT", "PRP$", "CD", "IN", "JJ"})
+_PHRASE_STARTS = frozenset({"DT", "PRP$", "CD", "IN", "JJ"})
 
 # Tagged as adjectives, but they count or compare, and say nothing of how a thing looks.
-_LOOKLESS = (
+_NON_VISUAL_WORDS = (
     "certain different few following many more most much next other own same several such various"
 )
-_NO_LOOKS = frozenset(_LOOKLESS.split())
-_LONGEST_PHRASE = 6
+_NON_VISUAL = frozenset(_NON_VISUAL_WORDS.split())
+_MAX_PHRASE_WORDS = 6
 
 
 class CaptionError(ValueError):
@@ -89,7 +89,7 @@ class NounConfig:
     lemma: bool = False
     lower: bool = True
     proper: bool = False
-    stop_words: tuple[str, ...] = GENERIC_WORDS
+    stop_words: tuple[str, ...] = DEFAULT_STOP_WORDS
     concreteness: str | None = None
     min_concreteness: float = 0.0
     max_chars: int = 2000
@@ -170,7 +170,7 @@ class NounExtractor:
         tags = tag_tokens(self._tagger, tokens)
         first: dict[str, Noun] = {}
         for i, token in enumerate(tokens):
-            if tags[i] in _ADJECTIVES and token.text.lower() in _NO_LOOKS:
+            if tags[i] in _ADJECTIVES and token.text.lower() in _NON_VISUAL:
                 tags[i] = "DT"
         for start, stop in self._spans(tags):
             noun = self._noun(caption, tokens[start:stop], tags[stop - 1])
@@ -187,13 +187,13 @@ class NounExtractor:
         i = 0
         while i < len(tags):
             stop = i
-            while stop < len(tags) and _describes(tags, i, stop):
+            while stop < len(tags) and _is_modifier(tags, i, stop):
                 stop += 1
             head = stop
             while head < len(tags) and tags[head] in nouns:
                 head += 1
             if head > stop:
-                spans.append((max(i, head - _LONGEST_PHRASE), head))
+                spans.append((max(i, head - _MAX_PHRASE_WORDS), head))
             i = max(head, i + 1)
         return spans
 
@@ -212,22 +212,22 @@ class NounExtractor:
             return None
         if rating is not None and rating < self.config.min_concreteness:
             return None
-        text = before + (_like(head.text, base) if self.config.lemma else head.text)
+        text = before + (_match_case(head.text, base) if self.config.lemma else head.text)
         text, lemma = (" ".join(part.split()) for part in (text, before.lower() + base))
         return Noun(
             text.lower() if self.config.lower else text, lemma, tokens[0].start, tokens[-1].end
         )
 
 
-def _describes(tags: list[str], start: int, i: int) -> bool:
+def _is_modifier(tags: list[str], start: int, i: int) -> bool:
     """Say whether word i can be an adjective of a phrase that begins at `start`."""
     if tags[i] in _ADJECTIVES:
         return True
     # "a living room", "a closed door", but not "a man riding waves"
-    return tags[i] in ("VBG", "VBD") and i > 0 and (i > start or tags[i - 1] in _OPENS_A_PHRASE)
+    return tags[i] in ("VBG", "VBD") and i > 0 and (i > start or tags[i - 1] in _PHRASE_STARTS)
 
 
-def _like(word: str, base: str) -> str:
+def _match_case(word: str, base: str) -> str:
     """The base form with the capitals of the word it comes from."""
     if word.isupper():
         return base.upper()
@@ -248,25 +248,6 @@ def merge_nouns(found: Iterable[tuple[int, list[Noun]]]) -> list[tuple[int, Noun
         for noun in nouns:
             first.setdefault(noun.text, (index, noun))
     return list(first.values())
-
-
-def count_nouns(captions: Iterable[str | None], extractor: NounExtractor) -> Counter[str]:
-    """Count in how many captions each noun stands.
-
-    Args:
-        captions: texts; those that no nouns can be taken from are passed over.
-        extractor: takes the nouns.
-
-    Returns:
-        Number of captions by `Noun.text`.
-    """
-    counts: Counter[str] = Counter()
-    for caption in captions:
-        try:
-            counts.update(noun.text for noun in extractor.extract(caption))
-        except CaptionError:
-            continue
-    return counts
 
 
 def _read_ratings(path: Path) -> dict[str, float]:

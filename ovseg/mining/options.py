@@ -9,7 +9,7 @@ from ovseg.data.captions.sources import KINDS
 from ovseg.miner import EXPORTS, PRECISIONS, PROPOSALS, ModelChoice
 from ovseg.mining.executors import EXECUTORS
 from ovseg.mining.matching import MatchConfig
-from ovseg.mining.nouns import GENERIC_WORDS, NounConfig
+from ovseg.mining.nouns import DEFAULT_STOP_WORDS, NounConfig
 from ovseg.mining.parts import MiningConfig
 from ovseg.mining.taggers import TAGGERS
 
@@ -102,7 +102,7 @@ def settings(args: argparse.Namespace) -> tuple[MiningConfig, ModelChoice]:
         ValueError: a value out of range.
         OSError: a file of words that cannot be read.
     """
-    stop_words = GENERIC_WORDS
+    stop_words = DEFAULT_STOP_WORDS
     if args.stop_words is not None:
         stop_words = tuple(args.stop_words.read_text(encoding="utf-8").split())
     of_nouns = ("tagger", "phrases", "lemma", "lower", "proper", "concreteness", "min_concreteness")

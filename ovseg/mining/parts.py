@@ -93,7 +93,7 @@ class MiningConfig:
         templates: name of the templates that nouns are put into for CLIP.
         shard_size: pictures per shard, the unit of work and of resuming.
         batch_size: pictures that go through the models together.
-        max_pixels: larger pictures are set aside: their masks would fill the memory.
+        max_pixels: larger pictures are quarantined: their masks would fill the memory.
 
     Raises:
         ValueError: a setting out of range.

@@ -7,7 +7,7 @@ of a crop, about fifty; crops are made from it by `ovseg.mining.exports`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,29 +151,21 @@ def write_records(path: str | Path, rows: Sequence[Mapping[str, Any]] | pa.Table
         )
 
 
-def read_records(path: str | Path, *, columns: Sequence[str] | None = None) -> pa.Table:
+def read_records(path: str | Path) -> pa.Table:
     """Read the records of a file, or of all parts in a folder in the order of their names.
 
     Args:
         path: a parquet file, a folder of `part-*.parquet`, or a miner's output folder, whose
             parts lie in `shards/`.
-        columns: the columns to read; None reads all.
 
     Returns:
-        A table; of `SCHEMA` if all columns are read.
+        A table of `SCHEMA`.
 
     Raises:
         FileNotFoundError: no such file, or no parts in the folder.
         ValueError: a file that is not parquet or lacks a column.
     """
-    schema = SCHEMA if columns is None else pa.schema([_field(name) for name in columns])
-    return pa.concat_tables([_read_part(part, schema) for part in _parts(Path(path))])
-
-
-def _field(name: str) -> pa.Field:
-    if name not in SCHEMA.names:
-        raise ValueError(f"records have no column {name!r}; they have {SCHEMA.names}")
-    return SCHEMA.field(name)
+    return pa.concat_tables([_read_part(part) for part in _parts(Path(path))])
 
 
 def _parts(path: Path) -> list[Path]:
@@ -189,17 +181,17 @@ def _parts(path: Path) -> list[Path]:
     )
 
 
-def _read_part(path: Path, schema: pa.Schema) -> pa.Table:
+def _read_part(path: Path) -> pa.Table:
     try:
         with pq.ParquetFile(path) as file:
-            table = file.read(columns=schema.names)
+            table = file.read(columns=SCHEMA.names)
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path}: not a readable parquet file ({error})") from error
-    missing = [name for name in schema.names if name not in table.column_names]
+    missing = [name for name in SCHEMA.names if name not in table.column_names]
     if missing:
         raise ValueError(f"{path}: expected a file of noun-region pairs, it lacks {missing}")
     try:
-        return table.select(schema.names).cast(schema)
+        return table.select(SCHEMA.names).cast(SCHEMA)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise ValueError(f"{path}: its columns do not fit the records' schema: {error}") from error
 
@@ -212,7 +204,6 @@ def filter_records(
     mutual: bool = False,
     min_count: int | None = None,
     max_count: int | None = None,
-    stop_list: Collection[str] = (),
 ) -> pa.Table:
     """Keep the pairs that pass; what is kept does not depend on the order of the rows.
 
@@ -226,7 +217,6 @@ def filter_records(
         mutual: keep only pairs whose region has no better noun.
         min_count: fewest pairs of a noun.
         max_count: most pairs of a noun.
-        stop_list: nouns or lemmas to leave out.
 
     Returns:
         The remaining rows, in their order.
@@ -238,10 +228,6 @@ def filter_records(
         keep &= _column(table, "margin") >= np.float32(min_margin)  # null is NaN, never kept
     if mutual:
         keep &= _column(table, "mutual")
-    if stop_list:
-        words = pa.array(sorted(stop_list), pa.string())
-        for name in ("noun", "lemma"):
-            keep &= ~pc.is_in(table[name], words).to_numpy().astype(bool)
     if min_count is not None or max_count is not None:
         _limit_counts(table, keep, min_count or 0, max_count)
     return table.filter(pa.array(keep))

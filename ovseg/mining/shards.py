@@ -35,24 +35,14 @@ from ovseg.mining.records import make_pair_id
 from ovseg.proposals import propose_batch
 from ovseg.utils.masks import encode_rle
 
-__all__ = [
-    "BatchScorer",
-    "MiningConfig",
-    "MiningError",
-    "MiningParts",
-    "NounFinder",
-    "ReadPicture",
-    "RegionScorer",
-    "ShardResult",
-    "mine_shard",
-]
+__all__ = ["ShardResult", "mine_shard"]
 
 logger = logging.getLogger(__name__)
 
 # What one picture can be the cause of. A GPU out of memory is the settings' fault, not a picture's.
-_PICTURE_ERRORS = (OSError, ValueError, RuntimeError, MemoryError)
+_IMAGE_ERRORS = (OSError, ValueError, RuntimeError, MemoryError)
 # From so many pictures on, none getting through the models means that something else is wrong.
-_TOO_MANY_TO_BE_CHANCE = 8
+_MIN_SYSTEMATIC_FAILURES = 8
 
 T = TypeVar("T")
 
@@ -63,7 +53,7 @@ class ShardResult:
 
     Attributes:
         records: the pairs, as rows of `ovseg.mining.records.SCHEMA`.
-        quarantine: the pictures set aside: image_id, uri, kind (what was at fault) and reason.
+        quarantine: the pictures in quarantine: image_id, uri, kind (what was at fault) and reason.
         counts: images_in = images_with_pairs + images_without_pairs + images_quarantined; also
             captions, captions_unusable, nouns, regions, pairs.
         without_pairs: pictures that were in order but gave no pair, by reason.
@@ -74,15 +64,15 @@ class ShardResult:
     counts: Counter[str] = field(default_factory=Counter)
     without_pairs: Counter[str] = field(default_factory=Counter)
 
-    def set_aside(self, row: ImageRow, kind: str, reason: object) -> None:
+    def add_quarantined(self, row: ImageRow, kind: str, reason: object) -> None:
         """Count a picture as quarantined and keep the reason."""
-        logger.debug("%s set aside (%s): %s", row.image_id, kind, reason)
+        logger.debug("%s quarantined (%s): %s", row.image_id, kind, reason)
         text = str(reason) or type(reason).__name__
         entry = {"image_id": row.image_id, "uri": row.uri, "kind": kind, "reason": text}
         self.quarantine.append(entry)
         self.counts["images_quarantined"] += 1
 
-    def gave_nothing(self, reason: str) -> None:
+    def add_without_pairs(self, reason: str) -> None:
         """Count a picture that gave no pair."""
         self.without_pairs[reason] += 1
         self.counts["images_without_pairs"] += 1
@@ -144,7 +134,7 @@ def mine_shard(
                 result.records.append(_record(picture, match, parts, config_hash))
     result.counts["pairs"] = len(result.records)
     failed = [entry for entry in result.quarantine if entry["kind"] in ("regions", "scores")]
-    if len(failed) == opened >= _TOO_MANY_TO_BE_CHANCE:
+    if len(failed) == opened >= _MIN_SYSTEMATIC_FAILURES:
         raise MiningError(
             f"shard {shard.index}: none of its {opened} readable pictures got through the models, "
             f"so the pictures are not at fault. The first: {failed[0]['reason']}"
@@ -164,15 +154,15 @@ def _open(
             raise ValueError(
                 f"{width} x {height} pixels, the limit is {config.max_pixels}; scale it down"
             )
-    except _PICTURE_ERRORS as error:
-        result.set_aside(row, "picture", error)
+    except _IMAGE_ERRORS as error:
+        result.add_quarantined(row, "picture", error)
         return None
     nouns, problem = _nouns(row, config, finder, result)
     if problem is not None:
-        result.set_aside(row, "caption", problem)
+        result.add_quarantined(row, "caption", problem)
         return None
     if not nouns:
-        result.gave_nothing("no nouns")
+        result.add_without_pairs("no nouns")
         return None
     return _Picture(row, image, sha256, nouns)
 
@@ -232,20 +222,20 @@ def _match(
         return _score_batch(parts.scorer, pictures)
 
     with_regions = []
-    for picture, masks in _singly_if_needed(propose, batch, "regions", result):
+    for picture, masks in _run_or_isolate(propose, batch, "regions", result):
         picture.masks = masks
         result.counts["regions"] += len(masks)
         if len(masks):
             with_regions.append(picture)
         else:
-            result.gave_nothing("no regions")
-    for picture, scores in _singly_if_needed(score, with_regions, "scores", result):
+            result.add_without_pairs("no regions")
+    for picture, scores in _run_or_isolate(score, with_regions, "scores", result):
         matches = match_nouns(scores, config)
         if matches:
             result.counts["images_with_pairs"] += 1
             yield picture, matches
         else:
-            result.gave_nothing("no match within the limits")
+            result.add_without_pairs("no match within the limits")
 
 
 def _score_batch(scorer: RegionScorer, pictures: list[_Picture]) -> list[np.ndarray]:
@@ -263,7 +253,7 @@ def _score_batch(scorer: RegionScorer, pictures: list[_Picture]) -> list[np.ndar
     return scores
 
 
-def _singly_if_needed(
+def _run_or_isolate(
     run: Callable[[list[_Picture]], list[T]],
     pictures: list[_Picture],
     kind: str,
@@ -276,11 +266,11 @@ def _singly_if_needed(
         return list(zip(pictures, run(pictures), strict=True))
     except torch.cuda.OutOfMemoryError:
         raise
-    except _PICTURE_ERRORS as error:
+    except _IMAGE_ERRORS as error:
         if len(pictures) == 1:
-            result.set_aside(pictures[0].row, kind, error)
+            result.add_quarantined(pictures[0].row, kind, error)
             return []
-    return [pair for one in pictures for pair in _singly_if_needed(run, [one], kind, result)]
+    return [pair for one in pictures for pair in _run_or_isolate(run, [one], kind, result)]
 
 
 def _record(

@@ -120,7 +120,7 @@ class TextBlobTagger:
         """Return one Penn Treebank tag a word."""
         known = [self._known_case(word) for word in words]
         tags = [str(tag).split("-")[0] for _, tag in self._parser.find_tags(known)]
-        return _corrected(known, tags)
+        return _correct_tags(known, tags)
 
     def _known_case(self, word: str) -> str:
         """Give "geese" for "Geese" in the middle of a sentence, but leave "London"."""
@@ -172,7 +172,7 @@ def tag_tokens(tagger: Tagger, tokens: Sequence[Token]) -> list[str]:
     Returns:
         One tag a token; "." for what is no word.
     """
-    words = _plain_case(tokens)
+    words = _normalize_case(tokens)
     tags: list[str] = []
     start = 0
     for i, token in enumerate(tokens):
@@ -182,7 +182,7 @@ def tag_tokens(tagger: Tagger, tokens: Sequence[Token]) -> list[str]:
     return [tag if token.is_word else "." for tag, token in zip(tags, tokens, strict=True)]
 
 
-def _plain_case(tokens: Sequence[Token]) -> list[str]:
+def _normalize_case(tokens: Sequence[Token]) -> list[str]:
     words = [token.text for token in tokens]
     later = [word for word in words[1:] if word[0].isalpha()]
     capitals = sum(word[0].isupper() for word in later)
@@ -197,18 +197,18 @@ def _plain_case(tokens: Sequence[Token]) -> list[str]:
     return words
 
 
-def _corrected(words: list[str], tags: list[str]) -> list[str]:
+def _correct_tags(words: list[str], tags: list[str]) -> list[str]:
     """Correct the tags of words that stand where only a noun, or only a verb, can."""
     for i, tag in enumerate(tags):
         before = tags[i - 1] if i else "."
         after = tags[i + 1] if i + 1 < len(tags) else "."
         if tag in ("VB", "VBP") and words[i] not in _FORMS_OF_BE:
             # "a bear", "teddy bear", "toilet, sink"; nobody is told to do anything.
-            if before in _BEFORE_A_NOUN or before in ("NN", ".") or _listed_after(tags, i) == "NN":
+            if before in _BEFORE_A_NOUN or before in ("NN", ".") or _conjunct_tag(tags, i) == "NN":
                 tags[i] = "NN"
         elif tag == "VBZ" and words[i] not in _FORMS_OF_BE and words[i].endswith("s"):
             # "down tracks", "falling leaves", "branches and leaves"
-            if before in _BEFORE_A_NOUN | {"VBG", "VBN"} or _listed_after(tags, i) == "NNS":
+            if before in _BEFORE_A_NOUN | {"VBG", "VBN"} or _conjunct_tag(tags, i) == "NNS":
                 tags[i] = "NNS"
         elif tag == "NNS" and (
             before in _SUBJECTS or (before == "NN" and after in ("DT", "PRP$", "PRP"))
@@ -219,7 +219,7 @@ def _corrected(words: list[str], tags: list[str]) -> list[str]:
     return tags
 
 
-def _listed_after(tags: Sequence[str], i: int) -> str | None:
+def _conjunct_tag(tags: Sequence[str], i: int) -> str | None:
     """Tag of the word that a comma or "and" joins to word i; None if nothing joins."""
     j = i - 1
     while j >= 0 and tags[j] in (",", "CC"):

@@ -19,7 +19,7 @@ import torch
 from ovseg.data.catalog import register_builtin
 from ovseg.tinyscapes.ablation import ROWS, AblationSize, Row, SeedStage, run_row
 from ovseg.tinyscapes.ablation_pairs import mine_training_pictures, records_of
-from ovseg.utils.processes import in_order_of_need, leave_with_parent
+from ovseg.utils.processes import exit_with_parent, run_in_dependency_order
 
 __all__ = ["Ablation", "Job", "plan", "run_ablation"]
 
@@ -132,7 +132,7 @@ def run_ablation(
     )
     began = time.perf_counter()
     try:
-        for done, (job, _) in enumerate(in_order_of_need(pool, ablation.run, jobs), start=1):
+        for done, (job, _) in enumerate(run_in_dependency_order(pool, ablation.run, jobs), start=1):
             minutes = (time.perf_counter() - began) / 60
             logger.info("%d of %d jobs, %.1f min: %s", done, len(jobs), minutes, job)
     finally:
@@ -141,7 +141,7 @@ def run_ablation(
 
 
 def _start_worker(threads: int) -> None:
-    leave_with_parent()
+    exit_with_parent()
     register_builtin()
     torch.set_num_threads(threads)
     os.environ["OMP_NUM_THREADS"] = str(threads)  # of the scripts that it starts

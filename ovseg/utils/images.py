@@ -21,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from ovseg.utils.files import atomic_path
 
 __all__ = [
+    "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "ImageError",
     "decode_image",
@@ -30,6 +31,9 @@ __all__ = [
     "read_label",
     "write_png",
 ]
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+"""Suffixes of image files; where several of a name lie beside each other, the first here counts."""
 
 MAX_PIXELS = 1_000_000_000
 """Most pixels a picture may have: 3 GB as RGB. Pillow's own limit of 0.18 gigapixels is below

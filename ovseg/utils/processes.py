@@ -11,15 +11,15 @@ from graphlib import TopologicalSorter
 from itertools import islice
 from typing import NoReturn, TypeVar
 
-__all__ = ["as_finished", "in_order_of_need", "leave_with_parent"]
+__all__ = ["exit_with_parent", "map_unordered", "run_in_dependency_order"]
 
 Item = TypeVar("Item")
 Task = TypeVar("Task", bound=Hashable)
 Result = TypeVar("Result")
 
 
-def as_finished(
-    pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], *, in_hand: int
+def map_unordered(
+    pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], *, max_pending: int
 ) -> Iterator[Result]:
     """Map a function over items in a pool, without submitting all of them at once.
 
@@ -27,7 +27,7 @@ def as_finished(
         pool: where the function runs.
         function: of one item.
         items: there may be very many.
-        in_hand: how many are submitted at a time.
+        max_pending: how many are submitted at a time.
 
     Yields:
         Results in the order in which they are ready.
@@ -35,7 +35,7 @@ def as_finished(
     waiting = iter(items)
     running: set[Future[Result]] = set()
     while True:
-        for item in islice(waiting, in_hand - len(running)):
+        for item in islice(waiting, max_pending - len(running)):
             running.add(pool.submit(function, item))
         if not running:
             return
@@ -44,7 +44,7 @@ def as_finished(
             yield future.result()
 
 
-def in_order_of_need(
+def run_in_dependency_order(
     pool: Executor, function: Callable[[Task], Result], needs: Mapping[Task, Iterable[Task]]
 ) -> Iterator[tuple[Task, Result]]:
     """Run tasks in a pool, each as soon as those that it needs are done.
@@ -74,15 +74,15 @@ def in_order_of_need(
             yield task, future.result()
 
 
-def leave_with_parent() -> None:
+def exit_with_parent() -> None:
     """Let this worker process end as soon as the process that started it is gone.
 
     A killed parent closes no queue that its workers wait on: they would stay forever.
     """
-    threading.Thread(target=_wait_and_leave, daemon=True).start()
+    threading.Thread(target=_wait_and_exit, daemon=True).start()
 
 
-def _wait_and_leave() -> NoReturn:
+def _wait_and_exit() -> NoReturn:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,8 +1,8 @@
-"""Class names to rows of unit length, each class encoded once."""
+"""Class names to rows of unit length, each encoded once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,25 +10,26 @@ from torch import Tensor
 
 from ovseg.vocab.vocabulary import Vocabulary
 
-_ClassKey = tuple[tuple[str, ...], tuple[str, ...]]
+# Prompts and templates: the whole content that a row stands for.
+_Key = tuple[tuple[str, ...], tuple[str, ...]]
 
 
 class TextBank:
-    """Turns vocabularies into text features and remembers every class it has seen.
+    """Turns vocabularies into text features and remembers every row it has made.
 
-    A class is remembered by its content (its strings and the templates), so two vocabularies share
+    A row is remembered by its content (its strings and the templates), so two vocabularies share
     the classes that they have in common and the same name with other templates is another entry.
     The owner of the encoder calls `clear` when the weights or the device change.
 
     Args:
         encode: maps a list of N strings to features (N, D) of any length and dtype.
-        max_classes: the number of classes kept; the oldest are dropped first.
+        max_rows: the number of rows kept; the oldest are dropped first.
     """
 
-    def __init__(self, encode: Callable[[list[str]], Tensor], *, max_classes: int = 20_000) -> None:
+    def __init__(self, encode: Callable[[list[str]], Tensor], *, max_rows: int = 20_000) -> None:
         self._encode = encode
-        self._max_classes = max_classes
-        self._rows: dict[_ClassKey, Tensor] = {}
+        self._max_rows = max_rows
+        self._rows: dict[_Key, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -60,16 +61,36 @@ class TextBank:
         Returns:
             (K, D) float32, rows of unit length, on the encoder's device.
         """
-        keys = [(prompts, vocabulary.templates) for prompts in vocabulary.prompts]
+        return self._lookup([(prompts, vocabulary.templates) for prompts in vocabulary.prompts])
+
+    @torch.no_grad()
+    def prompt_features(self, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
+        """Encode every prompt of a vocabulary by itself, for methods that take the best of a class.
+
+        A class of one prompt has the same row here as in `features`.
+
+        Args:
+            vocabulary: K classes with P >= K prompts together.
+
+        Returns:
+            features: (P, D) float32, rows of unit length, on the encoder's device: the normalised
+                mean over the templates, the prompts of class 0 first, each class's in its order.
+            classes: (P,) int64, on the same device: the class of each row, in 0..K - 1, ascending.
+        """
+        pairs = [(index, text) for index, group in enumerate(vocabulary.prompts) for text in group]
+        features = self._lookup([((text,), vocabulary.templates) for _, text in pairs])  # (P, D)
+        return features, torch.tensor([index for index, _ in pairs], device=features.device)
+
+    def _lookup(self, keys: Sequence[_Key]) -> Tensor:
         missing = [key for key in dict.fromkeys(keys) if key not in self._rows]
         if missing:
-            self._rows.update(zip(missing, self._encode_classes(missing), strict=True))
-        features = torch.stack([self._rows[key] for key in keys])  # (K, D)
-        while len(self._rows) > self._max_classes:
+            self._rows.update(zip(missing, self._encode_rows(missing), strict=True))
+        features = torch.stack([self._rows[key] for key in keys])  # (len(keys), D)
+        while len(self._rows) > self._max_rows:
             del self._rows[next(iter(self._rows))]
         return features
 
-    def _encode_classes(self, keys: list[_ClassKey]) -> list[Tensor]:
+    def _encode_rows(self, keys: Sequence[_Key]) -> list[Tensor]:
         texts = [
             [template.replace("{}", prompt) for template in templates for prompt in prompts]
             for prompts, templates in keys

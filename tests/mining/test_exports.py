@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from ovseg.data.pair_files import TarPairDataset, TsvPairDataset
-from ovseg.mining.crops import KEY_COLOUR, cut
-from ovseg.mining.exports import export_coco, export_tsv, export_webdataset, read_colour_key
+from ovseg.data.pair_files import KEY_COLOUR, TarPairDataset, TsvPairDataset, colour_key_mask
+from ovseg.mining.crops import cut
+from ovseg.mining.exports import export_coco, export_tsv, export_webdataset
 from ovseg.mining.records import records_table
 from ovseg.utils.images import read_image, write_png
 from tests.helpers import run_python
@@ -57,9 +57,9 @@ def test_a_colour_key_crop_reads_back_to_its_mask_whatever_the_region_holds(tmp_
 
     region, inside = cut(image, mask, "colour-key")
     write_png(tmp_path / "crop.png", region)
-    read, found = read_colour_key(tmp_path / "crop.png")
+    read = read_image(tmp_path / "crop.png")
 
-    assert (found == inside).all()
+    assert (colour_key_mask(read, "crop") == inside).all()
     change = np.abs(read[inside].astype(int) - _tight(image, mask)[inside]).sum(-1)
     assert change.max() == 1
     assert (change > 0).sum() == (image[mask] == KEY_COLOUR).all(-1).sum()
@@ -99,8 +99,8 @@ def test_the_colour_key_form_has_upstreams_columns_and_exact_masks(tmp_path):
     assert not (tmp_path / "masks").exists()
     for number, row in enumerate(rows):
         mask = make_mask(number)
-        _, found = read_colour_key(tmp_path / row["filepath"])
-        assert (found == _tight(mask, mask)).all()
+        crop = read_image(tmp_path / row["filepath"])
+        assert (colour_key_mask(crop, row["filepath"]) == _tight(mask, mask)).all()
 
 
 def test_pairs_of_one_image_read_it_once(tmp_path):

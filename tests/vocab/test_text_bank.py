@@ -63,7 +63,7 @@ def test_clear_encodes_again():
 
 def test_the_oldest_classes_are_dropped_first():
     encoder = _Encoder()
-    bank = TextBank(encoder, max_classes=2)
+    bank = TextBank(encoder, max_rows=2)
     features = bank.features(Vocabulary.make(["a", "b", "c"], templates=["{}"]))
     assert features.shape == (3, 6)
     assert len(bank) == 2
@@ -86,3 +86,46 @@ def test_braces_in_a_name_stay_as_they_are():
     encoder = _Encoder()
     TextBank(encoder).features(Vocabulary.make(["a {b}"], templates=["the {}."]))
     assert encoder.seen == ["the a {b}."]
+
+
+def test_prompts_have_a_row_each_and_know_their_class():
+    encoder = _Encoder()
+    vocabulary = Vocabulary(
+        ("cat", "background", "dog"), (("cat",), ("sky", "wall"), ("dog",)), ("a {}", "the {}.")
+    )
+    features, classes = TextBank(encoder).prompt_features(vocabulary)
+    expected = [
+        _unit(_unit(encoder.vector(f"a {name}")) + _unit(encoder.vector(f"the {name}.")))
+        for name in ("cat", "sky", "wall", "dog")
+    ]
+    torch.testing.assert_close(features, torch.stack(expected))
+    assert classes.dtype == torch.int64
+    assert classes.tolist() == [0, 1, 1, 2]
+
+
+def test_a_class_of_one_prompt_shares_its_row_between_both_kinds():
+    encoder = _Encoder()
+    bank = TextBank(encoder)
+    vocabulary = Vocabulary.make(["cat", "red, dog"], templates=["{}"], synonyms=",")
+    per_class = bank.features(vocabulary)
+    per_prompt, _ = bank.prompt_features(vocabulary)
+    assert encoder.seen == ["cat", "red", "dog", "red", "dog"]  # "cat" once
+    assert torch.equal(per_prompt[0], per_class[0])
+    bank.prompt_features(vocabulary)
+    assert len(encoder.seen) == 5
+    assert torch.equal(bank.features(vocabulary), per_class)
+
+
+def test_a_prompt_of_two_classes_has_a_row_in_both():
+    vocabulary = Vocabulary(("hot", "cold"), (("tap", "sun"), ("tap",)), ("{}",))
+    features, classes = TextBank(_Encoder()).prompt_features(vocabulary)
+    assert classes.tolist() == [0, 0, 1]
+    assert torch.equal(features[0], features[2])
+    assert not torch.equal(features[0], features[1])
+
+
+def test_prompt_rows_count_against_the_limit():
+    bank = TextBank(_Encoder(), max_rows=2)
+    features, _ = bank.prompt_features(Vocabulary.make(["a, b, c"], templates=["{}"], synonyms=","))
+    assert features.shape == (3, 6)
+    assert len(bank) == 2

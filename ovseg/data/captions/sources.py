@@ -3,7 +3,7 @@
 `open_source` reads COCO captions, tables (TSV, CSV), folders with `.txt` beside the pictures,
 WebDataset tars and parquet. A source is cut into shards whose content depends on the source and
 the shard size alone. Whatever is wrong with a row, the row is delivered; reading its picture
-raises `ImageError`, so that a reader can set it aside with a reason.
+raises `ImageError`, so that a reader can quarantine it with a reason.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from ovseg.data.captions.rows import ImageRow, LazyRows, Piece, RowList, Shard, Source, relative_to
 from ovseg.data.captions.tables import ParquetPiece, read_table
 from ovseg.data.captions.tars import (
-    IMAGE_ENDINGS,
+    IMAGE_EXTENSIONS,
     TarPiece,
     captions_of_json,
     captions_of_text,
@@ -33,14 +33,14 @@ __all__ = ["KINDS", "ImageReader", "ImageRow", "LazyRows", "Shard", "Source", "o
 
 KINDS = ("auto", "coco", "tsv", "folder", "webdataset", "parquet")
 
-_KIND_OF_ENDING = {
+_KIND_OF_SUFFIX = {
     ".json": "coco",
     ".tsv": "tsv",
     ".csv": "tsv",
     ".tar": "webdataset",
     ".parquet": "parquet",
 }
-_ENDINGS = {"webdataset": ".tar", "parquet": ".parquet"}
+_SUFFIXES = {"webdataset": ".tar", "parquet": ".parquet"}
 StrPath = str | PathLike[str]
 
 
@@ -113,11 +113,11 @@ def open_source(
     if kind not in KINDS:
         raise ValueError(f"expected a kind of {KINDS}, got {kind!r}")
     kind = _guess_kind(paths[0]) if kind == "auto" else kind
-    if kind in _ENDINGS:
-        paths = _containers(paths, _ENDINGS[kind])
+    if kind in _SUFFIXES:
+        paths = _files_in_folders(paths, _SUFFIXES[kind])
     elif (kind == "folder") != paths[0].is_dir():
         raise ValueError(f"{paths[0]}: a source of kind {kind!r} cannot be read from this")
-    root = Path(image_root) if image_root is not None else _usual_root(kind, paths)
+    root = Path(image_root) if image_root is not None else _default_image_root(kind, paths)
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder; give the folder of the pictures as image_root")
     make: dict[str, Callable[[Path, Path], Piece]] = {
@@ -147,19 +147,19 @@ def _existing(patterns: Sequence[StrPath]) -> list[Path]:
 
 def _guess_kind(path: Path) -> str:
     if path.is_dir():
-        for kind, ending in _ENDINGS.items():
+        for kind, ending in _SUFFIXES.items():
             if next(path.rglob(f"*{ending}"), None) is not None:
                 return kind
         return "folder"
-    if path.suffix.lower() not in _KIND_OF_ENDING:
+    if path.suffix.lower() not in _KIND_OF_SUFFIX:
         raise ValueError(
             f"{path}: cannot tell the kind from the ending {path.suffix!r}, known are "
-            f"{list(_KIND_OF_ENDING)}; give one of {KINDS[1:]}"
+            f"{list(_KIND_OF_SUFFIX)}; give one of {KINDS[1:]}"
         )
-    return _KIND_OF_ENDING[path.suffix.lower()]
+    return _KIND_OF_SUFFIX[path.suffix.lower()]
 
 
-def _containers(paths: Sequence[Path], ending: str) -> list[Path]:
+def _files_in_folders(paths: Sequence[Path], ending: str) -> list[Path]:
     """Replace folders by the files in them."""
     found: list[Path] = []
     for path in paths:
@@ -173,7 +173,7 @@ def _containers(paths: Sequence[Path], ending: str) -> list[Path]:
     return found
 
 
-def _usual_root(kind: str, paths: Sequence[Path]) -> Path:
+def _default_image_root(kind: str, paths: Sequence[Path]) -> Path:
     first = paths[0]
     if kind == "folder":
         return first
@@ -225,7 +225,7 @@ class _Folder:
         self._entries = [
             (stem, found)
             for stem, found in files.items()
-            if "txt" in found or any(ending in found for ending in IMAGE_ENDINGS)
+            if "txt" in found or any(ending in found for ending in IMAGE_EXTENSIONS)
         ]
 
     def __len__(self) -> int:
@@ -240,7 +240,7 @@ def _load_folder(root: Path, entries: list[tuple[str, dict[str, str]]]) -> list[
     rows = []
     for stem, files in entries:
         # A picture with an ending that is not known is still the picture of its text.
-        endings = [*IMAGE_ENDINGS, *sorted(files.keys() - {"txt", "json"})]
+        endings = [*IMAGE_EXTENSIONS, *sorted(files.keys() - {"txt", "json"})]
         uri = next((files[ending] for ending in endings if ending in files), "")
         captions: tuple[str | None, ...] = ()
         try:

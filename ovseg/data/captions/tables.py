@@ -32,8 +32,8 @@ CAPTION_COLUMNS = ("captions", "caption", "title", "text", "txt", "alt_text")
 """Names of the column with the caption or captions, the first that is there is taken."""
 
 _ID_COLUMNS = ("image_id", "id", "key", "__key__")
-_MOST_LINES = 50
-_LONGEST_FIELD = 10_000_000
+_MAX_LINES = 50
+_MAX_FIELD_SIZE = 10_000_000
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def _inside(uri: str, image_root: Path) -> str:
 @contextmanager
 def _long_fields() -> Iterator[None]:
     """Let fields be longer than the csv module's limit, which holds for the whole process."""
-    previous = csv.field_size_limit(_LONGEST_FIELD)
+    previous = csv.field_size_limit(_MAX_FIELD_SIZE)
     try:
         yield
     finally:
@@ -112,7 +112,7 @@ def _records(
     while True:
         lines = [waiting.popleft() if waiting else stream.readline()]
         taken = 1
-        while _is_open(lines, separator) and len(lines) < _MOST_LINES:
+        while _in_quotes(lines, separator) and len(lines) < _MAX_LINES:
             lines.append(waiting.popleft() if waiting else stream.readline())
             if not lines[-1]:
                 break
@@ -129,7 +129,7 @@ def _records(
         number += taken
 
 
-def _is_open(lines: Sequence[str], separator: str) -> bool:
+def _in_quotes(lines: Sequence[str], separator: str) -> bool:
     """Say whether a field that began with a quote is not closed yet."""
     text = "".join(lines)
     return (text.startswith('"') or f'{separator}"' in text) and text.count('"') % 2 == 1

@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ovseg.data.captions.rows import ImageRow, LazyRows, relative_to
+from ovseg.utils.images import IMAGE_SUFFIXES
 
-__all__ = ["IMAGE_ENDINGS", "TarPiece", "captions_of_json", "captions_of_text"]
+__all__ = ["IMAGE_EXTENSIONS", "TarPiece", "captions_of_json", "captions_of_text"]
 
-IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
-"""Endings of picture files; of several beside each other the first in this list is taken."""
+IMAGE_EXTENSIONS = tuple(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
 
 _CAPTION_KEYS = ("captions", "caption", "text", "title")
-_LARGEST_TEXT = 1_000_000
-_BLOCK = 512
+_MAX_TEXT_BYTES = 1_000_000
+_BLOCK_SIZE = 512
 
 
 class TarPiece:
@@ -68,7 +68,7 @@ class TarPiece:
             self._starts.append(end)
             stream.seek(end)
             # An archive ends with blocks of zeros; one that does not was cut off.
-            self._damaged = self._damaged or stream.read(_BLOCK) != bytes(_BLOCK)
+            self._damaged = self._damaged or stream.read(_BLOCK_SIZE) != bytes(_BLOCK_SIZE)
 
 
 def _members(stream: BinaryIO) -> Iterator[tarfile.TarInfo]:
@@ -80,7 +80,7 @@ def _members(stream: BinaryIO) -> Iterator[tarfile.TarInfo]:
 
 def _end_of(member: tarfile.TarInfo) -> int:
     size = member.size if member.isreg() else 0
-    return member.offset_data + -(-size // _BLOCK) * _BLOCK
+    return member.offset_data + -(-size // _BLOCK_SIZE) * _BLOCK_SIZE
 
 
 def _split_name(name: str) -> tuple[str, str]:
@@ -125,7 +125,7 @@ def _samples(
 
 def _row(stream: BinaryIO, uri: str, key: str, members: dict[str, tarfile.TarInfo]) -> ImageRow:
     place = ""
-    for ending in IMAGE_ENDINGS:
+    for ending in IMAGE_EXTENSIONS:
         if ending in members:
             image = members[ending]
             place = f"{uri}#{image.name}@{image.offset_data}+{image.size}"
@@ -141,7 +141,7 @@ def _row(stream: BinaryIO, uri: str, key: str, members: dict[str, tarfile.TarInf
 def _content(stream: BinaryIO, member: tarfile.TarInfo) -> bytes:
     position = stream.tell()
     stream.seek(member.offset_data)
-    data = stream.read(min(member.size, _LARGEST_TEXT))
+    data = stream.read(min(member.size, _MAX_TEXT_BYTES))
     stream.seek(position)
     return data
 

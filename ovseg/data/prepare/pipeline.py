@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from ovseg.utils.files import atomic_path, reason_of, write_json
 from ovseg.utils.images import ImageError, read_image
-from ovseg.utils.processes import as_finished, leave_with_parent
+from ovseg.utils.processes import exit_with_parent, map_unordered
 
 __all__ = [
     "PreparationError",
@@ -359,7 +359,7 @@ def _run(
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     try:
-        yield from as_finished(pool, one, chunks, in_hand=2 * workers)
+        yield from map_unordered(pool, one, chunks, max_pending=2 * workers)
     except BrokenProcessPool as error:
         raise PreparationError(
             "a worker process ended before its work; it was probably killed for memory: use fewer "
@@ -370,5 +370,5 @@ def _run(
 
 
 def _start_worker() -> None:
-    leave_with_parent()
+    exit_with_parent()
     cv2.setNumThreads(1)  # the processes share the cores already

@@ -23,7 +23,7 @@ from ovseg.data.prepare.pascal_context import read_names
 from ovseg.data.prepare.pipeline import PreparationError
 from ovseg.data.prepare.subjects import Subject, find_subject
 from ovseg.utils.images import ImageError, read_image, read_label
-from ovseg.utils.processes import leave_with_parent
+from ovseg.utils.processes import exit_with_parent
 
 __all__ = ["Complaint", "Verification", "verify"]
 
@@ -298,7 +298,7 @@ def _check_files(
 
 
 def _start_worker() -> None:
-    leave_with_parent()
+    exit_with_parent()
     cv2.setNumThreads(1)
 
 
