@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from ovseg.miner import ClipScorer, ModelChoice, load_parts, parts_maker
+from ovseg.miner import load_parts, parts_maker
 from ovseg.mining.nouns import NounConfig
+from ovseg.mining.options import ModelChoice
 from ovseg.mining.parts import MiningConfig
 from ovseg.modeling.proposer import MaskFormerProposer
+from ovseg.modeling.region_scorer import ClipScorer
 from ovseg.proposals import GridProposer
 from ovseg.vocab import Vocabulary
 from tests.modeling.test_region_classifier import classifier

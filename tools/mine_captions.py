@@ -16,9 +16,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where 
 
 from ovseg.d2.utils import setup_logger
 from ovseg.data.captions.sources import open_source
-from ovseg.miner import after_mining, parts_maker
+from ovseg.miner import parts_maker
 from ovseg.mining.executors import run_mining
 from ovseg.mining.options import make_parser, settings
+from ovseg.mining.outcomes import after_mining
 from ovseg.mining.parts import MiningError
 
 

@@ -3,23 +3,69 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from ovseg.data.captions.sources import KINDS
-from ovseg.miner import EXPORTS, PRECISIONS, PROPOSALS, ModelChoice
 from ovseg.mining.executors import EXECUTORS
 from ovseg.mining.matching import MatchConfig
 from ovseg.mining.nouns import DEFAULT_STOP_WORDS, NounConfig
+from ovseg.mining.outcomes import EXPORTS
 from ovseg.mining.parts import MiningConfig
 from ovseg.mining.taggers import TAGGERS
 
-__all__ = ["make_parser", "settings"]
+__all__ = ["PRECISIONS", "PROPOSALS", "ModelChoice", "make_parser", "settings"]
+
+PROPOSALS = ("model", "instances:FILE", "classes:FILE", "files:FOLDER", "grid:ROWSxCOLUMNS")
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 EXAMPLES = """examples:
   %(prog)s --source annotations/captions_train2017.json --output output/pairs --workers 8 --report
   %(prog)s --source pairs.tsv --image-root photos --output pairs --captions all --export tsv
   torchrun --nproc-per-node 8 %(prog)s --executor torchrun --source 'tars/*.tar' --output pairs
 """
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which models mine.
+
+    Attributes:
+        config_file: path or shipped name; "" for the one that belongs to the weights, else
+            "ovseg_tiny".
+        weights: name in the catalogue, path or address; "random" for random ones, with which
+            time and memory can be measured; "" for the config's MODEL.WEIGHTS.
+        clip: another CLIP for the scores, of the config's architecture: a name or path; "" for
+            the model's own.
+        proposals: where regions come from, one of `PROPOSALS`.
+        duplicate_iou: see `MaskFormerProposer`.
+        precision: one of `PRECISIONS`; the halves are several times faster on a GPU.
+        opts: config overrides, KEY VALUE ...
+
+    Raises:
+        ValueError: an unknown precision.
+    """
+
+    config_file: str = ""
+    weights: str = ""
+    clip: str = ""
+    proposals: str = "model"
+    duplicate_iou: float | None = None
+    precision: str = "float32"
+    opts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"precision: expected one of {tuple(PRECISIONS)}, got {self.precision!r}"
+            )
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """What the models compute in; None leaves it to their weights."""
+        return PRECISIONS[self.precision]
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:

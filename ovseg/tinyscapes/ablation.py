@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ovseg.clip import MaskPromptedCLIP
@@ -32,18 +33,15 @@ from ovseg.tinyscapes.accuracy import crop_accuracy, macro_accuracy
 from ovseg.tuning.sweep import (
     CLIP_ONLY,
     MASK_CLASSIFIER_ONLY,
-    MaskedPicture,
-    NamedPicture,
+    LabelledEncoding,
     Setting,
+    encode_all,
     grouped_scores,
-    name_masks,
-    propose,
     sweep,
 )
 from ovseg.utils.files import sha256_of, write_json
 from ovseg.vocab import Vocabulary
 from ovseg.weights.load import load_strict, read_state_dict, write_safetensors
-from ovseg.weights.ovseg import load_ovseg_weights
 
 __all__ = ["ROWS", "AblationSize", "Row", "SeedStage", "run_row"]
 
@@ -136,21 +134,21 @@ class SeedStage:
         self.size = size
         self.digest = sha256_of(base)
         self.vocabulary = Vocabulary.make(ALL_NAMES)
-        self._pictures: dict[str, list[MaskedPicture]] = {}
+        self._pictures: dict[str, list[LabelledEncoding]] = {}
 
     def model(self) -> OVSeg:
         """The base model with its own CLIP."""
         model = build_model(self.cfg)
         assert isinstance(model, OVSeg)
-        load_ovseg_weights(model, self.base)
+        model.load_weights(self.base)
         return model.eval()
 
-    def pictures(self, split: str) -> list[MaskedPicture]:
+    def pictures(self, split: str) -> list[LabelledEncoding]:
         """First-stage results; the CLIP's adaptation leaves them as they are (text is locked)."""
         if split not in self._pictures:
             loader = build_test_loader(self.cfg, f"tinyscapes_{split}_sem_seg")
             batches = islice(loader, getattr(self.size, split))  # one picture a batch
-            self._pictures[split] = list(propose(self.model(), batches, self.vocabulary))
+            self._pictures[split] = list(encode_all(self.model(), batches))
         return self._pictures[split]
 
 
@@ -236,18 +234,19 @@ def _system(
     """CLIP's accuracy on proposals, and mIoU of both classifiers and of the ensemble's weights."""
     groups = scene_groups()
     scores, targets = [], []
-    threshold = model.clip_adapter.mask_threshold
-
-    def named() -> Iterator[NamedPicture]:
-        for picture, found in name_masks(model, stage.pictures(split), stage.vocabulary):
-            labels = torch.from_numpy(picture.labels)
-            named, shown = proposal_scores(found, labels, threshold=threshold)
-            scores.append(named)
-            targets.append(shown)
-            yield picture, found
-
     settings: list[Setting] = [MASK_CLASSIFIER_ONLY, CLIP_ONLY, *WEIGHTS]
-    counts = sweep(named(), len(ALL_NAMES), settings)
+    size = len(ALL_NAMES) + 1
+    counts = {setting: np.zeros((size, size), dtype=np.int64) for setting in settings}
+    for encoded, labels in stage.pictures(split):
+        picture = LabelledEncoding(replace(encoded, regions={}), labels)  # seen by this row's CLIP
+        for setting, matrix in sweep(model, picture, stage.vocabulary, settings).items():
+            counts[setting] += matrix
+        prediction = model.decode(picture.encoding, stage.vocabulary)
+        named, shown = proposal_scores(
+            prediction, torch.from_numpy(labels), threshold=prediction.mask_threshold
+        )
+        scores.append(named)
+        targets.append(shown)
     figures = top_accuracy(torch.cat(scores), torch.cat(targets), groups=groups)
     on_proposals = macro_accuracy(figures, "proposals")
     groups["seen"] = groups["seen_things"] + groups["seen_stuff"]

@@ -14,8 +14,9 @@ from ovseg.clip_training.accuracy import label_regions
 from ovseg.data.captions.sources import open_source
 from ovseg.data.catalog import dataset_root
 from ovseg.data.pairs import ArrayPairDataset, RecordPairDataset
-from ovseg.miner import ModelChoice, load_parts
+from ovseg.miner import load_parts
 from ovseg.mining.executors import run_mining
+from ovseg.mining.options import ModelChoice
 from ovseg.mining.parts import MiningConfig, MiningParts
 from ovseg.mining.records import read_records
 from ovseg.tinyscapes import ALL_NAMES, SEEN_NAMES, ensure_split, render_scene
