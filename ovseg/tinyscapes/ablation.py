@@ -186,7 +186,7 @@ def run_row(row: Row, stage: SeedStage) -> dict[str, Any]:
     }
     write_json(target / "result.json", result)
     logger.info("seed %d, %s: %s", stage.seed, row.name, _headline(result))
-    return result
+    return _finished(target, setting) or result  # as it will be read the next time
 
 
 def measure(model: OVSeg, row: Row, stage: SeedStage) -> dict[str, Any]:

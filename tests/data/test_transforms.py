@@ -12,10 +12,8 @@ from ovseg.data.transforms import (
     flip_horizontally,
     pad_to_multiple,
     random_crop,
-    resize,
-    resize_shortest_edge,
-    resized_shape,
 )
+from ovseg.utils.resizing import resize, resize_shortest_edge, resized_shape
 
 
 def located(height: int, width: int) -> Labelled:
