@@ -53,7 +53,7 @@ setup(
         "ovseg": ["assets/*", "py.typed"],
         "ovseg.clip": ["model_configs/*.json"],
         "ovseg.vocab": ["classes/*"],
-        "": ["templates/*"],
+        "": ["templates/*"],  # of every room that writes pages
         **{name: ["*.yaml"] for name in CONFIGS},
         **{name: ["configs/*.yaml", "configs/*/*.yaml"] for name in PROJECTS},
     },

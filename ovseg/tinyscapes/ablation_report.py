@@ -137,6 +137,8 @@ def _values(found: Sequence[Result], value: Value) -> list[float]:
 
 def _cell(values: Sequence[float]) -> str:
     mean = statistics.fmean(values)
+    if math.isnan(mean):
+        return "–"
     if all(isinstance(value, int) for value in values):  # a count
         return f"{mean:.0f}"
     return f"{mean:.1f} ± {(max(values) - min(values)) / 2:.1f}" if values[1:] else f"{mean:.1f}"

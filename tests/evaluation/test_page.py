@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 
@@ -8,6 +9,8 @@ import pytest
 from ovseg.evaluation.page import write_report
 from ovseg.evaluation.results import load_result
 from tests.evaluation.results_folder import write_folder
+
+EVIL = "\"'><script>alert('x')</script>"
 
 
 class Reader(HTMLParser):
@@ -18,10 +21,14 @@ class Reader(HTMLParser):
         self.open: list[str] = []
         self.loaded: list[str] = []
         self.text: list[str] = []
+        self.tags: set[str] = set()
+        self.alternatives: list[str] = []
 
     def handle_starttag(self, tag, attributes):
         if tag not in ("img", "meta", "br", "hr"):
             self.open.append(tag)
+        self.tags.add(tag)
+        self.alternatives += [value for key, value in attributes if key == "alt"]
         self.loaded += [value for key, value in attributes if key in ("src", "href") and value]
 
     def handle_endtag(self, tag):
@@ -61,6 +68,43 @@ def test_the_page_of_a_set_says_it_all_and_loads_nothing(result, tmp_path) -> No
 def test_names_and_reasons_stay_text(result, tmp_path) -> None:
     _, text = read(write_report(tmp_path / "report.html", [result]))
     assert "<b>tree</b>" in text and "<i>not</i> an image" in text
+
+
+def _spoiled(value):
+    """The same JSON with a tag in every text and in every name of a score, group or image."""
+    if isinstance(value, dict):
+        return {key: _spoiled(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_spoiled(item) for item in value]
+    return f"{value}{EVIL}" if isinstance(value, str) else value
+
+
+def test_no_tag_from_outside_gets_through(tmp_path) -> None:
+    names = (f"sky{EVIL}", "tree", f"star{EVIL}", f"ghost{EVIL}")
+    folder = write_folder(tmp_path / "result", dataset=f"world{EVIL}", names=names)
+    for name in ("metrics.json", "manifest.json"):
+        content = json.loads((folder / name).read_text())
+        spoiled = _spoiled(content)
+        if name == "metrics.json":
+            group = {f"seen{EVIL}": [0, 1], **content["groups"]}
+            shown = dict(content["examples"]["worst"][0], name=f"0.jpg{EVIL}")
+            lost = {key: f"{value}{EVIL}" for key, value in shown.items()}
+            spoiled |= {"groups": group, "examples": {"worst": [shown, lost], "best": []}}
+        else:
+            spoiled["protocol"] |= {EVIL: EVIL}
+            spoiled["hashes"] |= {EVIL: EVIL}
+            spoiled["environment"]["packages"] |= {EVIL: EVIL}
+            spoiled["remarks"] = [EVIL]
+        (folder / name).write_text(json.dumps(spoiled))
+    other = load_result(write_folder(tmp_path / "other"))
+    for results in ([load_result(folder)], [load_result(folder), other]):
+        path = write_report(tmp_path / "report.html", results)
+        reader, text = read(path)
+        assert "script" not in reader.tags and "<script" not in path.read_text()
+        assert all(address.startswith(("data:image/", "#")) for address in reader.loaded)
+        for part in ("world", "sky", "star", "ghost", "tiny", "0.jpg", "with replacement"):
+            assert f"{part}{EVIL}" in text, part
+        assert f"prediction of 0.jpg{EVIL}" in reader.alternatives
 
 
 def test_several_sets_come_with_a_table_of_all(result, tmp_path) -> None:

@@ -163,6 +163,20 @@ def test_the_page_shows_means_and_half_ranges_of_the_rows_that_are_there(tmp_pat
     assert "CLIP as trained" in texts and "60.5" in texts and "10.0" in texts
 
 
+def test_a_group_without_a_region_leaves_a_gap(tmp_path):
+    known, unknown = made_up(40.0, 20.0), made_up(50.0, 30.0)
+    unknown["accuracy"]["test"]["masked/unseen_things"] = None  # NaN is null in result.json
+    page = write_ablation({0: {"as_trained": unknown, "both": known}}, tmp_path).read_text()
+    assert "| CLIP as trained | 640 | 50.0 | 50.0 | – | 50.0 | 50.0 | 50.0 |" in page
+    picture = ElementTree.fromstring((tmp_path / "ablation.svg").read_text())
+    bars = [node for node in picture.iter() if node.tag.endswith("rect")][3:]
+    assert [(b.get("y"), b.get("width"), b.get("fill")) for b in bars] == [
+        ("54", "63.0", "#e08a2e"),
+        ("84", "168.0", "#3b6fb6"),
+        ("98", "42.0", "#e08a2e"),
+    ]
+
+
 def test_a_report_of_nothing_is_refused(tmp_path):
     with pytest.raises(ValueError, match="at least one seed"):
         write_ablation({}, tmp_path)
