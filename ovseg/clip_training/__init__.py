@@ -1,1 +1,1 @@
-"""Training of CLIP: adapting it to masked regions, and pretraining a small one from nothing."""
+"""Contrastive training: of CLIP on regions, of one from nothing, of a backbone beside one."""
