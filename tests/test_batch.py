@@ -28,7 +28,7 @@ def write_image(path: Path, size: tuple[int, int] = (6, 4), mode: str = "RGB") -
 class OneClassPredictor:
     """Gives every pixel to class 0; fails on pictures three pixels wide."""
 
-    def segment(self, image: Path, names: Vocabulary) -> Segmentation:
+    def segment(self, image: Path, names: Vocabulary, *, proposals: bool = False) -> Segmentation:
         picture = read_image(image)
         if picture.shape[1] == 3:
             raise RuntimeError("too narrow")
@@ -71,7 +71,7 @@ def test_results_never_share_a_name(paths: list[str], expected: list[str]) -> No
     assert output_stems([Path(p) for p in paths]) == expected
 
 
-def test_bad_files_are_set_aside_and_the_others_done(tmp_path: Path) -> None:
+def test_bad_files_are_reported_and_the_others_done(tmp_path: Path) -> None:
     write_image(tmp_path / "in/a.jpg")
     (tmp_path / "in/b.jpg").write_bytes(b"not a picture")
     write_image(tmp_path / "in/c.png", size=(3, 4))

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ovseg.data.captions.sources import ImageRow
-from ovseg.mining.crops import ReadImage, cut, record_mask
+from ovseg.data.pairs import record_mask
+from ovseg.mining.crops import ReadImage, cut
 from ovseg.utils.pages import Histogram, InlineImage, inline_image, make_histogram, write_page
 
 __all__ = ["Gallery", "choose_pairs", "write_report"]
