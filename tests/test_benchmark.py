@@ -2,21 +2,24 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 
 from ovseg.benchmark import (
     Comparison,
     Cost,
     LabelMaps,
-    _slabs,
     compare_label_maps,
     compare_text_towers,
     measure,
     measure_evaluation,
+    measure_words,
     stages,
 )
+from ovseg.benchmark.labels import _slabs
 from ovseg.modeling.prediction import DensePrediction, MaskPrediction, Prediction
-from tests.modeling.tiny import image, tiny_model, vocabulary
+from ovseg.predictor import Predictor
+from tests.modeling.tiny import image, tiny_cfg, tiny_model, vocabulary
 
 
 def test_stages_add_up_and_the_model_is_left_as_it_was():
@@ -64,7 +67,7 @@ def watch_bands(monkeypatch, kind: type[Prediction]) -> list[int]:
 
 def test_bands_give_the_same_labels_as_all_scores_at_once(monkeypatch):
     scores = DensePrediction(torch.rand(20, 30, 40), (400, 600))
-    monkeypatch.setattr("ovseg.benchmark.BAND_BYTES", 2**20)
+    monkeypatch.setattr("ovseg.benchmark.labels.BAND_BYTES", 2**20)
     monkeypatch.setattr("ovseg.modeling.prediction.BAND_BYTES", 2**20)
     held = watch_bands(monkeypatch, DensePrediction)
     compared = compare_label_maps(scores, repeats=1)
@@ -81,7 +84,7 @@ def test_memory_of_rows_that_were_not_held_is_added_up():
 
 def test_scores_that_do_not_fit_are_compared_slab_by_slab(monkeypatch):
     scores = DensePrediction(torch.rand(40, 30, 40), (101, 64))
-    monkeypatch.setattr("ovseg.benchmark.BAND_BYTES", 4 * 40 * 64 * 3)
+    monkeypatch.setattr("ovseg.benchmark.labels.BAND_BYTES", 4 * 40 * 64 * 3)
     monkeypatch.setattr("ovseg.modeling.prediction.BAND_BYTES", 4 * 40 * 64 * 3)
     row = 4 * 40 * 64
     slabs = [(start, slab.clone()) for start, slab in _slabs(scores, 7)]
@@ -113,7 +116,8 @@ def test_evaluating_one_image_makes_no_map_of_all_scores(monkeypatch):
     held = watch_bands(monkeypatch, MaskPrediction)
     truths = []
     monkeypatch.setattr(
-        "ovseg.benchmark.confusion_matrix", lambda labels, *_: truths.append(labels.shape)
+        "ovseg.benchmark.stage_times.confusion_matrix",
+        lambda labels, *_: truths.append(labels.shape),
     )
     measure_evaluation(model, inputs, names)
     assert truths == [(100, 120)]
@@ -122,15 +126,19 @@ def test_evaluating_one_image_makes_no_map_of_all_scores(monkeypatch):
 
 def test_the_best_of_the_repeats_counts_and_the_first_run_does_not(monkeypatch):
     readings = iter([10.0, 13.0, 20.0, 22.0, 30.0, 35.0])
-    monkeypatch.setattr("ovseg.benchmark.time", SimpleNamespace(perf_counter=readings.__next__))
-    monkeypatch.setattr("ovseg.benchmark._held", lambda device: 100)
-    monkeypatch.setattr("ovseg.benchmark._peak", lambda device: 140)
+    monkeypatch.setattr(
+        "ovseg.benchmark.cost.time", SimpleNamespace(perf_counter=readings.__next__)
+    )
+    monkeypatch.setattr("ovseg.benchmark.cost.held_bytes", lambda device: 100)
+    monkeypatch.setattr("ovseg.benchmark.cost.peak_bytes", lambda device: 140)
     calls = []
     cost = measure(lambda: calls.append(1), device=torch.device("cpu"), repeats=3)
     assert (len(calls), cost) == (4, Cost(2.0, 40))
-    monkeypatch.setattr("ovseg.benchmark._peak", lambda device: None)
+    monkeypatch.setattr("ovseg.benchmark.cost.peak_bytes", lambda device: None)
     readings = iter([0.0, 1.0])
-    monkeypatch.setattr("ovseg.benchmark.time", SimpleNamespace(perf_counter=readings.__next__))
+    monkeypatch.setattr(
+        "ovseg.benchmark.cost.time", SimpleNamespace(perf_counter=readings.__next__)
+    )
     assert measure(lambda: None, device=torch.device("cpu"), repeats=1) == Cost(1.0, None)
 
 
@@ -138,3 +146,18 @@ def test_ratios_are_those_of_the_costs_and_unknown_memory_stays_unknown():
     assert Comparison(Cost(2.0, None), Cost(0.5, 10), 0.0).memory_ratio is None
     assert Comparison(Cost(2.0, 40), Cost(0.5, 10), 0.0).memory_ratio == 4.0
     assert Comparison(Cost(2.0, 40), Cost(0.5, 10), 0.0).speedup == 4.0
+
+
+def test_words_are_asked_of_one_encoding_each_twice():
+    model, asked = tiny_model(), []
+    predictor = Predictor.from_config(tiny_cfg(INPUT__MIN_SIZE_TEST=64), model)
+    encode, decode = model.encode, model.decode
+    model.encode = lambda inputs: asked.append("encode") or encode(inputs)
+    model.decode = lambda encoding, words: asked.append(words.names) or decode(encoding, words)
+    words = [vocabulary("a", "b"), vocabulary("c", "d"), vocabulary("e", "f")]
+    found = measure_words(predictor, np.zeros((40, 60, 3), np.uint8), words)
+    assert asked == ["encode", *2 * [each.names for each in words]]
+    assert len(found.answers) == len(found.repeated) == 3
+    assert found.first == found.encode + found.answers[0]
+    assert found.further == sum(found.answers[1:]) / 2
+    assert "each further one, new words" in found.text()

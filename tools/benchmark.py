@@ -7,21 +7,26 @@ cost in one way only: masks that a trained model leaves empty cost CLIP nothing.
 from __future__ import annotations
 
 import argparse
+import random
 import sys
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where it is not installed
 
 from ovseg.benchmark import (
+    Words,
     compare_label_maps,
     compare_text_towers,
     measure_evaluation,
+    measure_words,
     stages,
 )
 from ovseg.config import load_cfg
 from ovseg.d2.modeling import build_model
+from ovseg.predictor import Predictor
 from ovseg.training.weights import load_for_evaluation
 from ovseg.utils.environment import environment_record
 from ovseg.utils.files import write_json
@@ -30,6 +35,7 @@ from ovseg.vocab import Vocabulary
 EXAMPLE = """
 examples:
   %(prog)s --config-file ovseg_swinB --size 640 853 --benchmark ade20k_847
+  %(prog)s --config-file ovseg_swinB --size 427 640 --questions 20
   %(prog)s --size 128 171 --output-size 3000 4000 --benchmark ade20k_847 --limit-gib 1
 """
 
@@ -49,6 +55,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--limit-gib", type=float, default=2.0, help="room for all scores at full size, see labels"
     )
+    parser.add_argument("--questions", type=int, default=0, metavar="N", help="ask N vocabularies")
     parser.add_argument("--output", type=Path, help="write the figures to this JSON file")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
     return parser.parse_args(words)
@@ -83,17 +90,30 @@ def main(args: argparse.Namespace) -> dict[str, object]:
     print(f"\ntext tower, 77 tokens -> up to the end of text:\n  {text.text()}")
     print(f"\nlabel map {out_height} x {out_width}, all scores -> bands:\n  {maps.text()}")
     print(f"\nevaluating the image, label map in bands: {whole}")
+    words = None
+    if args.questions:
+        words = ask(Predictor.from_config(cfg, model), image, vocabulary, args.questions)
+        print(f"\none picture, {args.questions} vocabularies of 10 classes:\n  {words.text()}")
     figures = {
         "settings": {**vars(args), "output": str(args.output), "classes": len(vocabulary)},
         "stages": seconds,
         "text": text.record(),
         "labels": maps.record(),
         "evaluation": {"seconds": whole.seconds, "peak_bytes": whole.peak_bytes},
+        "words": None if words is None else words.record(),
         "environment": environment_record(),
     }
     if args.output is not None:
         write_json(args.output, figures)
     return figures
+
+
+def ask(predictor: Predictor, image: Tensor, vocabulary: Vocabulary, count: int) -> Words:
+    """Ask a picture for `count` draws of ten of the classes."""
+    draw = random.Random(0)
+    drawn = [draw.sample(vocabulary.names, min(10, len(vocabulary))) for _ in range(count)]
+    picture = image.byte().permute(1, 2, 0).numpy()
+    return measure_words(predictor, picture, [predictor.vocabulary(names) for names in drawn])
 
 
 if __name__ == "__main__":

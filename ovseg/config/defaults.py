@@ -48,6 +48,8 @@ def _add_deeplab(cfg: CfgNode) -> None:
 
 def _add_input(cfg: CfgNode) -> None:
     """Settings of what the model sees in training."""
+    # Images are RGB everywhere in this package; Detectron2's default, "BGR", is refused.
+    cfg.INPUT.FORMAT = "RGB"
     # What turns a dataset entry into a training sample: a name in the registry of
     # `ovseg.data.mappers`, which a method's module may add to.
     cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_semantic"

@@ -11,6 +11,7 @@ from ovseg.modeling.segmentor import (
     ImageBatch,
     SegmentationModel,
     Segmentor,
+    unpad,
 )
 from ovseg.modeling.views import AugmentedSegmentor, DenseCRF, SlidingWindow, build_views
 
@@ -31,4 +32,5 @@ __all__ = [
     "Segmentor",
     "SlidingWindow",
     "build_views",
+    "unpad",
 ]

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ovseg.modeling.segmentor import Encoding
+from ovseg.modeling.segmentor import Encoding, unpad
 
 
 @dataclass(eq=False)
@@ -76,10 +75,7 @@ class MaskEncoding(Encoding):
 
     def input_logits(self) -> Tensor:
         """Mask logits at the network's input size, (Q, h, w) float32."""
-        resized = F.interpolate(
-            self.mask_logits[None], size=self.padded_size, mode="bilinear", align_corners=False
-        )
-        return resized[0, :, : self.size[0], : self.size[1]]
+        return unpad(self.mask_logits, padded_size=self.padded_size, size=self.size)
 
     @cached_property
     def masks(self) -> Tensor:

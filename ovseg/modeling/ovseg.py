@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ovseg.clip import build_clip
+from ovseg.clip import load_clip
 from ovseg.d2.config import CfgNode, configurable
 from ovseg.d2.modeling import META_ARCH_REGISTRY
 from ovseg.modeling.encoding import MaskEncoding, RegionFeatures
@@ -22,12 +22,22 @@ from ovseg.modeling.prediction import MaskPrediction
 from ovseg.modeling.region_classifier import RegionClassifier
 from ovseg.modeling.segmentor import Encoding
 from ovseg.vocab import Vocabulary
-from ovseg.weights.clip import MASK_EMBEDDING, load_clip_state
-from ovseg.weights.load import load_strict
+from ovseg.weights.find import find_clip_weights
 
 INFERENCE_MODES = ("semantic", "demo")
 # What a single class is told apart from in demo mode.
 OTHERS = "others"
+
+
+def settle_config(cfg: CfgNode, *, evaluating: bool) -> None:
+    """Says where CLIP's weights lie; see docs/new_method.md.
+
+    Args:
+        cfg: full configuration, not frozen; MODEL.CLIP_ADAPTER.CLIP_WEIGHTS is set.
+        evaluating: whether a checkpoint will be loaded, which holds CLIP's weights.
+    """
+    adapter = cfg.MODEL.CLIP_ADAPTER
+    adapter.CLIP_WEIGHTS = "" if evaluating else find_clip_weights(adapter)
 
 
 def build_region_classifier(cfg: CfgNode) -> RegionClassifier:
@@ -45,15 +55,12 @@ def build_region_classifier(cfg: CfgNode) -> RegionClassifier:
             "MODEL.CLIP_ADAPTER.REGION_RESIZED: expected True, got False; regions are always "
             "resized to CLIP's input size."
         )
-    depth, state = adapter.MASK_PROMPT_DEPTH, None
-    if adapter.CLIP_WEIGHTS:
-        state = load_clip_state(adapter.CLIP_WEIGHTS)
-        depth = len(state.get(MASK_EMBEDDING, range(depth)))  # an adapted CLIP brings its own
-    clip_model = build_clip(adapter.CLIP_MODEL_NAME, mask_prompt_depth=depth)
-    if state is not None:
-        load_strict(clip_model, state, recomputable=(MASK_EMBEDDING,))
     return RegionClassifier(
-        clip_model=clip_model,
+        clip_model=load_clip(
+            adapter.CLIP_MODEL_NAME,
+            adapter.CLIP_WEIGHTS,
+            mask_prompt_depth=adapter.MASK_PROMPT_DEPTH,
+        ),
         mask_fill=adapter.MASK_FILL,
         mask_threshold=adapter.MASK_THR,
         expand_ratio=adapter.MASK_EXPAND_RATIO,

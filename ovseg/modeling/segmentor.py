@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovseg.d2.config import CfgNode
@@ -158,6 +159,21 @@ class Segmentor(nn.Module, ABC):
             A module that shares this one's parameters.
         """
         return BoundSegmentor(self, vocabulary)
+
+
+def unpad(maps: Tensor, *, padded_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Brings maps of a padded image to the network's input size and takes the padding off.
+
+    Args:
+        maps: (C, h', w') float, of the whole padded image at any resolution.
+        padded_size: (height, width) of the padded batch.
+        size: (h, w) of the image without padding.
+
+    Returns:
+        (C, h, w), bilinearly resized.
+    """
+    resized = F.interpolate(maps[None], size=padded_size, mode="bilinear", align_corners=False)
+    return resized[0, :, : size[0], : size[1]]
 
 
 class BoundSegmentor(nn.Module):

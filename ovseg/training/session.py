@@ -15,11 +15,11 @@ import yaml
 from ovseg.config import load_cfg
 from ovseg.d2.config import CfgNode
 from ovseg.d2.engine import default_argument_parser
+from ovseg.d2.methods import import_method
 from ovseg.d2.utils import comm, setup_logger
 from ovseg.training.distributed import share_from_main
 from ovseg.utils.environment import environment_record, write_environment
 from ovseg.utils.files import atomic_path
-from ovseg.weights.find import find_clip_weights
 
 __all__ = ["make_parser", "setup"]
 
@@ -102,10 +102,9 @@ def _settle(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
             "MODEL.DEVICE is %s and torch finds no GPU: running on cpu", cfg.MODEL.DEVICE
         )
         cfg.MODEL.DEVICE = "cpu"
-    if cfg.MODEL.META_ARCHITECTURE.startswith("OVSeg"):
-        adapter = cfg.MODEL.CLIP_ADAPTER
-        # The weights that are evaluated hold CLIP's.
-        adapter.CLIP_WEIGHTS = "" if args.eval_only else find_clip_weights(adapter)
+    settle = getattr(import_method(cfg.MODEL.META_ARCHITECTURE), "settle_config", None)
+    if settle is not None:
+        settle(cfg, evaluating=args.eval_only)
     if cfg.SEED < 0:
         drawn = _earlier_seed(Path(cfg.OUTPUT_DIR)) if args.resume else None
         if drawn is None:

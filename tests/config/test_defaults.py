@@ -190,7 +190,7 @@ def test_the_explained_keys_are_all_keys_with_effect():
     ]
     ours = {*leaves(get_default_cfg())} - {*leaves(get_cfg())}
     keys = {*leaves(CfgNode(DEFAULTS)), *ours} - {tuple(key.split(".")) for key in WITHOUT_EFFECT}
-    again = ["DEVICE", "META_ARCHITECTURE"]  # Detectron2's, with another default here
+    again = ["DEVICE", "FORMAT", "META_ARCHITECTURE"]  # Detectron2's, with another default here
 
     assert sorted(explained) == sorted([*(key[-1] for key in keys), *again])
 

@@ -24,7 +24,7 @@ def test_it_prints_and_writes_stages_and_ratios(tmp_path, capsys):
     assert "77 tokens -> up to the end of text" in printed
     written = json.loads(path.read_text())
     assert written["stages"] == figures["stages"]
-    assert written["labels"]["difference"] == 0 and written["text"]["speedup"] > 1
+    assert written["labels"]["difference"] == 0 and written["text"]["difference"] < 1e-4
     assert written["labels"]["plain_rows"] == 64 and written["evaluation"]["seconds"] > 0
     assert "evaluating the image" in printed
     assert written["environment"]["packages"]["torch"]
