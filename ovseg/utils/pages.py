@@ -117,16 +117,13 @@ class InlineImage:
     height: int
 
 
-def inline_image(
-    image: np.ndarray, *, max_side: int = 256, lossless: bool = False, quality: int = 85
-) -> InlineImage:
-    """Encode a picture for a page.
+def inline_image(image: np.ndarray, *, max_side: int = 256, quality: int = 85) -> InlineImage:
+    """Encode a picture for a page, as JPEG.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         max_side: longest side in pixels; larger pictures are reduced, smaller ones stay.
-        lossless: PNG instead of JPEG.
-        quality: of the JPEG, 1-95.
+        quality: 1-95.
 
     Returns:
         What the macro `picture` draws.
@@ -144,11 +141,10 @@ def inline_image(
     if scale < 1:
         width, height = (max(1, round(side * scale)) for side in picture.size)
         picture = picture.resize((width, height), Image.Resampling.LANCZOS)
-    kind = "png" if lossless else "jpeg"
     buffer = io.BytesIO()
-    picture.save(buffer, format=kind, **({} if lossless else {"quality": quality}))
+    picture.save(buffer, format="JPEG", quality=quality)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return InlineImage(f"data:image/{kind};base64,{data}", picture.width, picture.height)
+    return InlineImage(f"data:image/jpeg;base64,{data}", picture.width, picture.height)
 
 
 @dataclass(frozen=True)

@@ -161,15 +161,16 @@ def test_numbers_are_set_with_thousands_apart_or_four_digits(value, text):
 
 def _decoded(address: str) -> np.ndarray:
     kind, data = address.split(";base64,")
-    assert kind in ("data:image/png", "data:image/jpeg")
+    assert kind == "data:image/jpeg"
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
 
 
 def test_a_picture_travels_inside_the_page(drawn):
-    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    image = np.zeros((20, 30, 3), np.uint8)
+    image[:, 15:] = 200, 40, 90
 
-    inline = inline_image(image, lossless=True)
-    assert (_decoded(inline.src) == image).all()
+    inline = inline_image(image, quality=95)
+    assert np.abs(_decoded(inline.src)[:, (4, 24)] - image[:, (4, 24)].astype(int)).max() < 6
 
     markup = drawn("{{ picture(image, alt) }}", image=inline, alt=EVIL)
     assert f'<img src="{inline.src}" alt="{ESCAPED}" width="30" height="20">' in markup
