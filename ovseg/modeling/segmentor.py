@@ -23,7 +23,7 @@ from ovseg.d2.data import MetadataCatalog
 from ovseg.d2.structures import ImageList
 from ovseg.modeling.prediction import Prediction
 from ovseg.vocab import Vocabulary, check_synonyms
-from ovseg.weights.load import load_strict, read_state_dict, unwrap
+from ovseg.weights.load import as_state_dict, load_strict
 
 OUTPUTS = ("labels", "sem_seg")
 Inputs = Sequence[Mapping[str, Any]]
@@ -298,11 +298,7 @@ class SegmentationModel(Segmentor):
             WeightsError: the file cannot be read, or names or shapes do not fit; the message lists
                 them.
         """
-        if isinstance(state_or_path, (str, Path)):
-            state = read_state_dict(state_or_path, allow_pickle=allow_pickle)
-        else:
-            state = unwrap(state_or_path, source="the state dict")
-        load_strict(self, state)
+        load_strict(self, as_state_dict(state_or_path, allow_pickle=allow_pickle))
 
     def find_vocabulary(self, batched_inputs: Inputs) -> Vocabulary:
         """Reads the vocabulary that the inputs name.

@@ -64,6 +64,26 @@ def read_state_dict(path: str | Path, *, allow_pickle: bool = False) -> dict[str
     return unwrap(_read(path, allow_pickle=allow_pickle), source=str(path))
 
 
+def as_state_dict(
+    state_or_path: Mapping[str, Tensor] | str | Path, *, allow_pickle: bool = False
+) -> dict[str, Tensor]:
+    """Read a weight file, or unwrap a state dict.
+
+    Args:
+        state_or_path: a state dict, with or without a {"model": ...} around it, or a file.
+        allow_pickle: see `read_state_dict`.
+
+    Returns:
+        The tensors by name.
+
+    Raises:
+        WeightsError: see `read_state_dict` and `unwrap`.
+    """
+    if isinstance(state_or_path, (str, Path)):
+        return read_state_dict(state_or_path, allow_pickle=allow_pickle)
+    return unwrap(state_or_path, source="the state dict")
+
+
 def unwrap(content: Any, *, source: str) -> dict[str, Tensor]:
     """Take the container and the DistributedDataParallel prefix off a state dict.
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ovseg.weights.backbones import Conversion, convert_resnet, convert_swin
-from ovseg.weights.load import WeightsError, load_strict, read_state_dict, unwrap
+from ovseg.weights.load import WeightsError, as_state_dict, load_strict
 
 logger = logging.getLogger(__name__)
 
@@ -70,11 +70,7 @@ def load_ovseg_weights(
         WeightsError: the file cannot be read, or names or shapes do not fit; the message lists
             them.
     """
-    if isinstance(state_or_path, (str, Path)):
-        state = read_state_dict(state_or_path, allow_pickle=allow_pickle)
-    else:
-        state = unwrap(state_or_path, source="the state dict")
-    state = upstream_names(state)
+    state = upstream_names(as_state_dict(state_or_path, allow_pickle=allow_pickle))
     parts = {name.split(".")[0] for name in model.state_dict()} - {"backbone"}
     if not parts & {name.split(".")[0] for name in state}:
         _load_backbone(model, state, allowed=allow_backbone_only)
