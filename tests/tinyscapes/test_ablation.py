@@ -87,7 +87,9 @@ def test_rows_train_and_are_measured_once(tmp_path, monkeypatch):
     assert 0 < on_proposals < 100 and on_proposals != before["accuracy"]["val"]["masked/all"]
 
     monkeypatch.setattr(ablation, "measure", None)  # finished rows are not run again
-    assert run_row(TWO_ROWS[1], stage) == json.loads(json.dumps(after))
+    kept = json.loads((tmp_path / "seed-7" / "classes" / "result.json").read_text())
+    assert run_row(TWO_ROWS[1], stage) == kept
+    assert kept["training"] == after["training"] and kept["seconds"] == after["seconds"]
     other = SeedStage(tmp_path / "seed-7", base, 7, replace(SIZE, steps=2))
     with pytest.raises(ValueError, match="remove it or choose another folder"):
         run_row(TWO_ROWS[1], other)
