@@ -157,14 +157,13 @@ def top_accuracy(
 
 
 def proposal_scores(
-    prediction: MaskPrediction, labels: Tensor, *, threshold: float, min_share: float = 0.5
+    prediction: MaskPrediction, labels: Tensor, *, min_share: float = 0.5
 ) -> tuple[Tensor, Tensor]:
     """What CLIP makes of proposals, and what they show.
 
     Args:
         prediction: Q proposals of K classes, with CLIP's scores.
         labels: (H, W) class ids; others are ignored.
-        threshold: a pixel belongs to a proposal above this value.
         min_share: a proposal counts if one class has at least this share of its pixels.
 
     Returns:
@@ -180,7 +179,7 @@ def proposal_scores(
     size = prediction.masks.shape[1:]
     small = F.interpolate(labels[None, None].float(), size, mode="nearest")[0, 0].long()  # (h, w)
     small[(small < 0) | (small >= count)] = count
-    regions = prediction.masks > threshold  # (Q, h, w)
+    regions = prediction.masks > prediction.mask_threshold  # (Q, h, w)
     pixels = torch.stack([small[r].bincount(minlength=count + 1) for r in regions])  # (Q, K + 1)
     most, ids = pixels[:, :-1].max(1)
     clear = prediction.valid & (most >= min_share * pixels.sum(1)) & (most > 0)

@@ -242,9 +242,7 @@ def _system(
         for setting, matrix in sweep(model, picture, stage.vocabulary, settings).items():
             counts[setting] += matrix
         prediction = model.decode(picture.encoding, stage.vocabulary)
-        named, shown = proposal_scores(
-            prediction, torch.from_numpy(labels), threshold=prediction.mask_threshold
-        )
+        named, shown = proposal_scores(prediction, torch.from_numpy(labels))
         scores.append(named)
         targets.append(shown)
     figures = top_accuracy(torch.cat(scores), torch.cat(targets), groups=groups)

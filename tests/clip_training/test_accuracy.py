@@ -156,8 +156,8 @@ def test_a_proposal_shows_the_class_that_has_half_of_its_pixels() -> None:
     scores = torch.tensor([[0.1, 0.9], [0.2, 0.8], [0.6, 0.4], [0.5, 0.5], [1.0, 1.0]])
     valid = torch.tensor([True, True, True, True, False])
     prediction = MaskPrediction(masks, scores, scores, scores, valid, (8, 8))
-    named, ids = proposal_scores(prediction, labels, threshold=0.4)
+    named, ids = proposal_scores(prediction, labels)
     assert ids.tolist() == [0, 1, 0]
     assert named.argmax(1).tolist() == [1, 1, 0]
-    _, ids = proposal_scores(prediction, labels, threshold=0.4, min_share=0.7)
+    _, ids = proposal_scores(prediction, labels, min_share=0.7)
     assert ids.tolist() == [1]
