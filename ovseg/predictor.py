@@ -166,7 +166,7 @@ class Predictor:
         """Make a benchmark's vocabulary with this model's templates.
 
         Args:
-            name: such as "ade20k_150" (``ovseg.vocab.class_list_names()``) or "tinyscapes".
+            name: such as "ade20k_150" (``ovseg.vocab.class_list_names()``).
             background: a further class for everything else, where the benchmark has none.
 
         Returns:

@@ -191,13 +191,18 @@ class RegionClassifier(nn.Module):
         return regions, prompts
 
     def crops(
-        self, image: Tensor, masks: Tensor, boxes: Sequence[Box], *, threshold: float | None = None
+        self,
+        image: Tensor,
+        masks: Sequence[Tensor] | Tensor,
+        boxes: Sequence[Box],
+        *,
+        threshold: float | None = None,
     ) -> Iterator[Crops]:
         """Cuts the regions of a picture out, at most `chunk_size` at a time.
 
         Args:
             image: (3, h, w) RGB 0-255.
-            masks: (N, h, w) in [0, 1], or bool; none empty.
+            masks: N masks (h, w) in [0, 1], or bool; none empty.
             boxes: their N boxes XYXY.
             threshold: see `locate`.
 
@@ -270,9 +275,10 @@ class RegionClassifier(nn.Module):
         else:
             features, encoded = known.features.clone(), known.encoded
             missing = missing & ~encoded
-        if len(missing.nonzero()):
+        chosen = [masks[index] for index in missing.nonzero()[:, 0].tolist()]  # views, no copies
+        if chosen:
             boxes = [box for box, take in zip(boxes, missing[valid].tolist(), strict=True) if take]
-            crops = self.crops(image, masks[missing], boxes, threshold=threshold)
+            crops = self.crops(image, chosen, boxes, threshold=threshold)
             features[missing] = self.encode_crops(crops)
         return RegionFeatures(features=features, encoded=encoded | missing, valid=valid)
 

@@ -7,7 +7,8 @@ import torch
 
 from ovseg.d2.data import MetadataCatalog
 from ovseg.d2.structures import Instances
-from tests.modeling.tiny import NAMES, QUERIES, image, tiny_model, vocabulary
+from ovseg.modeling import MaskEncoding, RegionFeatures
+from tests.modeling.tiny import NAMES, QUERIES, FixedScores, image, tiny_model, vocabulary
 
 WEIGHT = "MODEL__CLIP_ADAPTER__CLIP_ENSEMBLE_WEIGHT"
 ENSEMBLE = "MODEL__CLIP_ADAPTER__CLIP_ENSEMBLE"
@@ -280,3 +281,45 @@ def test_the_closed_model_trains_and_predicts_without_clip():
 def test_the_closed_model_refuses_another_vocabulary():
     with pytest.raises(ValueError, match="3 classes of training, got a vocabulary of 2"):
         tiny_model(**CLOSED)([sample()], vocabulary("a", "b"))
+
+
+def test_an_encoding_can_be_stored_and_decoded_elsewhere():
+    model = tiny_model()
+    [encoding] = model.encode([sample()])
+    expected = model.decode(encoding, vocabulary())
+    stored = MaskEncoding.from_tensors(encoding.tensors())
+    with pytest.raises(ValueError, match=r"region features for the threshold 0\.4"):
+        model.decode(stored, vocabulary())
+    stored.regions[0.4] = RegionFeatures(**encoding.regions[0.4].tensors())
+    torch.testing.assert_close(
+        model.decode(stored, vocabulary()).sem_seg(), expected.sem_seg(), rtol=0, atol=0
+    )
+
+
+def test_region_features_are_filled_mask_by_mask_and_end_as_all_at_once():
+    model = tiny_model()
+    [encoding] = model.encode([sample()])
+    adapter, calls = model.clip_adapter, []
+    forward = adapter.clip_model.visual.forward
+    adapter.clip_model.visual.forward = lambda *args: calls.append(len(args[0])) or forward(*args)
+    with torch.no_grad():
+        whole = adapter.region_features(encoding.image, encoding.masks)
+        wanted = torch.arange(QUERIES) % 2 == 0
+        part = adapter.region_features(encoding.image, encoding.masks, wanted=wanted)
+        rest = adapter.region_features(encoding.image, encoding.masks, known=part)
+    valid = whole.valid
+    assert calls == [int(valid.sum()), int((valid & wanted).sum()), int((valid & ~wanted).sum())]
+    assert torch.equal(part.encoded, valid & wanted) and torch.equal(rest.encoded, valid)
+    torch.testing.assert_close(rest.features, whole.features, rtol=1e-4, atol=1e-5)
+
+
+def test_a_loss_may_do_without_words():
+    class Reconstructs(FixedScores):
+        def losses(self, batched_inputs, vocabulary=None):
+            assert vocabulary is None
+            return {"loss": self.prepare(batched_inputs).padded.tensor.square().mean()}
+
+    model = Reconstructs(torch.empty(0)).train()
+    assert model([{"image": torch.full((3, 4, 4), 2.0)}]) == {"loss": torch.tensor(4.0)}
+    with pytest.raises(NotImplementedError, match="FixedScores has no training losses"):
+        FixedScores(torch.empty(0)).train()([sample()])

@@ -55,3 +55,28 @@ def test_an_automatic_tile_needs_a_known_size():
         window([{"image": image(32, 48)}], vocabulary())
     with pytest.raises(ValueError, match="SLIDING_OVERLAP"):
         SlidingWindow(tiny_model(), overlap=1.0)
+
+
+def test_a_tile_says_which_part_of_which_picture_it_is():
+    model, seen = tiny_model(), []
+    prepare = model.prepare
+    model.prepare = lambda inputs: seen.append(prepare(inputs)) or seen[-1]
+    x = {"image": image(32, 48), "image_id": "scene_7"}
+    list(SlidingWindow(model, tile=32, overlap=0.5).encode([x]))
+    assert [batch.offsets for batch in seen] == [[(0, 0)], [(0, 16)]]
+    assert {batch.image_ids[0] for batch in seen} == {"scene_7"}
+
+
+def test_tiles_are_encoded_once_for_all_words():
+    model = tiny_model(TEST__OUTPUT="labels")
+    window = SlidingWindow(model, tile=32, overlap=0.5)
+    x = {"image": image(32, 48), "height": 20, "width": 30}
+    expected = [p.labels() for p in window.predict([x], vocabulary("a", "b"))]
+    [encoding] = window.encode([x])
+    window.prefetch(encoding)
+    model.backbone = model.clip_adapter.clip_model.visual = None
+    assert torch.equal(window.decode(encoding, vocabulary("a", "b")).labels(), expected[0])
+    other = window.decode(encoding, vocabulary("c", "d", "e"))
+    assert other.num_classes == 3 and other.sem_seg().shape == (3, 20, 30)
+    stored = encoding.tensors()
+    assert {"0.mask_logits", "1.mask_logits", "1.embeddings"} <= stored.keys()
