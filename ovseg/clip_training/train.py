@@ -59,8 +59,8 @@ def train_clip(
         See `ContrastiveTrainer.run`.
 
     Raises:
-        ValueError: if the pairs do not fill one batch, the CLIP lacks the prompt to train, or the
-            run to continue has other settings.
+        ValueError: if the pairs do not fill one batch, or the CLIP lacks the prompt to train.
+        AnotherRunError: if the run to continue has other settings.
     """
     set_trainable(clip, config.mode)
     clip.visual.set_grad_checkpointing(config.grad_checkpointing)

@@ -32,6 +32,7 @@ from ovseg.training.events import Writer, make_writers
 from ovseg.training.loop import Trainer, flatten_results
 from ovseg.training.step import TrainingStep
 from ovseg.utils.files import atomic_path
+from ovseg.utils.run_record import RunRecord
 from ovseg.weights.load import write_safetensors
 
 __all__ = ["ContrastiveTrainer", "has_fast_bf16"]
@@ -159,7 +160,7 @@ class ContrastiveTrainer:
             last one (None without `evaluate`).
 
         Raises:
-            ValueError: if the run to continue has other settings.
+            AnotherRunError: if the run to continue has other settings.
         """
         start = self._open_run(resume)
         writers = self._open_writers(start) if comm.is_main_process() else []
@@ -189,7 +190,12 @@ class ContrastiveTrainer:
         settings = self.output_dir / "config.yaml"
         checkpoint = self.trainer.checkpoint
         if resume and latest_checkpoint(self.output_dir) is not None:
-            _compare_settings(settings, self.config)
+            RunRecord(
+                asdict(self.config),
+                what="training run",
+                remedy="choose another output folder, or continue with the settings of the file",
+                free=_FREE,
+            ).check(asdict(load_clip_config(settings)), settings)
             return checkpoint.resume()
         checkpoint.forget()
         if comm.is_main_process():
@@ -286,15 +292,4 @@ def _check_sizes(config: ClipTrainConfig, pairs: int) -> None:
         raise ValueError(
             f"batch_size: expected a multiple of the {comm.get_world_size()} processes, got "
             f"{config.batch_size}"
-        )
-
-
-def _compare_settings(path: Path, config: ClipTrainConfig) -> None:
-    before, now = asdict(load_clip_config(path)), asdict(config)
-    changed = [name for name in now if name not in _FREE and before[name] != now[name]]
-    if changed:
-        raise ValueError(
-            f"{path} is of a run with other settings: "
-            + ", ".join(f"{name} was {before[name]!r}, is {now[name]!r}" for name in changed)
-            + "; choose another output folder, or continue with the settings of the file"
         )

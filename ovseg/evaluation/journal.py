@@ -16,13 +16,14 @@ from typing import Any, TextIO
 import numpy as np
 
 from ovseg.evaluation.counts import ImageCounts
+from ovseg.utils.run_record import AnotherRunError, RunRecord
 
 __all__ = ["Journal", "JournalError"]
 
 _FORMAT = 1
 
 
-class JournalError(RuntimeError):
+class JournalError(AnotherRunError):
     """The folder holds the beginning of another evaluation."""
 
 
@@ -36,7 +37,13 @@ class Journal:
 
     def __init__(self, folder: str | Path, key: Mapping[str, str]) -> None:
         self.folder = Path(folder)
-        self.key = dict(key)
+        self._record = RunRecord(
+            {"format": _FORMAT, "key": dict(key)},
+            what="evaluation",
+            remedy="run it with the settings it began with, choose another OUTPUT_DIR, or delete "
+            "the folder to start over",
+            error=JournalError,
+        )
         self._file: TextIO | None = None
 
     def read(self) -> dict[str, ImageCounts]:
@@ -54,7 +61,7 @@ class Journal:
             header = _parse(lines[0])
             if header is None:
                 continue  # killed while it wrote its first line
-            self._require_same(header)
+            self._record.check(header, self.folder)
             for line in lines[1:-1]:  # what follows the last line end is a torn line, or nothing
                 entry = _parse(line)
                 if entry is not None:
@@ -70,7 +77,7 @@ class Journal:
         """
         if self._file is None:
             self._file = self._new_part()
-            self._write({"format": _FORMAT, "key": self.key})
+            self._write(self._record.settings)
         entry = {
             "file": file,
             "cells": counts.cells.tolist(),
@@ -111,25 +118,6 @@ class Journal:
         assert self._file is not None
         self._file.write(json.dumps(entry, separators=(",", ":")) + "\n")
         self._file.flush()  # what the system has survives the death of the process
-
-    def _require_same(self, header: Mapping[str, Any]) -> None:
-        there = header.get("key")
-        if header.get("format") != _FORMAT or not isinstance(there, dict):
-            raise JournalError(
-                f"{self.folder}: expected an interrupted evaluation of this version, got another "
-                "format; delete the folder to start over"
-            )
-        names = [name for name in {**self.key, **there} if self.key.get(name) != there.get(name)]
-        if names:
-            changes = "; ".join(
-                f"{name}: {there.get(name, 'nothing')} there, {self.key.get(name, 'nothing')} here"
-                for name in names
-            )
-            raise JournalError(
-                f"{self.folder}: expected the beginning of this same evaluation, got one that "
-                f"differs in {', '.join(names)} ({changes}); run it with the settings it began "
-                "with, choose another OUTPUT_DIR, or delete the folder to start over"
-            )
 
 
 def _parse(line: str) -> dict[str, Any] | None:

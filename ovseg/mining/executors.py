@@ -72,7 +72,8 @@ def run_mining(
 
     Raises:
         ValueError: an unknown executor, or fewer than one worker or picture.
-        MiningError: the folder holds another run, or a worker died.
+        MiningRunError: the folder holds another run.
+        MiningError: a worker died.
     """
     if executor not in EXECUTORS:
         raise ValueError(f"executor: expected one of {EXECUTORS}, got {executor!r}")

@@ -37,6 +37,7 @@ from ovseg.mining.crops import (
 )
 from ovseg.utils.files import atomic_path, write_json
 from ovseg.utils.masks import RunLength
+from ovseg.utils.run_record import RunRecord
 
 __all__ = ["export_coco", "export_tsv", "export_webdataset"]
 
@@ -94,8 +95,8 @@ def export_tsv(
         The table's path.
 
     Raises:
-        ValueError: an option is not valid, a picture does not fit its record, or the folder
-            holds another export.
+        ValueError: an option is not valid, or a picture does not fit its record.
+        AnotherRunError: the folder holds another export.
         OSError: a picture cannot be read.
     """
     _check_options(form, template)
@@ -159,8 +160,8 @@ def export_webdataset(
         The path of `sizes.json`.
 
     Raises:
-        ValueError: an option is not valid, a picture does not fit its record, or the folder
-            holds another export.
+        ValueError: an option is not valid, or a picture does not fit its record.
+        AnotherRunError: the folder holds another export.
         OSError: a picture cannot be read.
     """
     _check_options(form, template)
@@ -246,19 +247,12 @@ def _drop_duplicates(records: pa.Table) -> pa.Table:
 def _claim(folder: Path, records: pa.Table, settings: dict[str, Any]) -> None:
     """Note what the folder is for; refuse one that was begun for something else."""
     digest = hashlib.sha256("\n".join(records["pair_id"].to_pylist()).encode()).hexdigest()
-    claimed = {**settings, "pairs": len(records), "records_sha256": digest}
-    path = folder / _SETTINGS
     _remove(folder, *_TEMPORARY_FILES)
-    if not path.exists():
-        write_json(path, claimed)
-        return
-    found = json.loads(path.read_text("utf-8"))
-    if found != claimed:
-        different = sorted(key for key in claimed if found.get(key) != claimed[key])
-        raise ValueError(
-            f"{folder}: holds an export that differs in {', '.join(different)}; "
-            "choose another folder, or remove this one"
-        )
+    RunRecord(
+        {**settings, "pairs": len(records), "records_sha256": digest},
+        what="export",
+        remedy="choose another folder, or remove this one",
+    ).claim(folder / _SETTINGS)
 
 
 def _remove(folder: Path, *kinds: str) -> None:

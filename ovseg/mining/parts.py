@@ -12,12 +12,14 @@ from ovseg.data.captions.sources import ImageRow
 from ovseg.mining.matching import MatchConfig
 from ovseg.mining.nouns import Noun, NounConfig
 from ovseg.proposals import RegionProposer
+from ovseg.utils.run_record import AnotherRunError
 
 __all__ = [
     "BatchScorer",
     "MiningConfig",
     "MiningError",
     "MiningParts",
+    "MiningRunError",
     "NounFinder",
     "ReadPicture",
     "RegionScorer",
@@ -29,6 +31,10 @@ ReadPicture = Callable[[ImageRow], tuple[np.ndarray, str]]
 
 class MiningError(RuntimeError):
     """Something that makes mining on senseless; the text says what to change."""
+
+
+class MiningRunError(AnotherRunError, MiningError):
+    """The folder holds another run of the miner."""
 
 
 class NounFinder(Protocol):

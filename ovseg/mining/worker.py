@@ -25,11 +25,12 @@ from typing import Any
 import torch
 
 from ovseg.data.captions.sources import ImageReader, Shard
-from ovseg.mining.parts import MiningConfig, MiningError, MiningParts
+from ovseg.mining.parts import MiningConfig, MiningError, MiningParts, MiningRunError
 from ovseg.mining.records import write_records
 from ovseg.mining.shards import mine_shard
 from ovseg.mining.summary import shard_statistics
 from ovseg.utils.files import sha256_of, write_json
+from ovseg.utils.run_record import RunRecord
 
 __all__ = ["Job", "Worker", "is_finished", "part_path", "read_part"]
 
@@ -67,7 +68,7 @@ class Worker:
         rank: number of this worker on its machine; chooses the GPU.
 
     Raises:
-        MiningError: the folder holds another run.
+        MiningRunError: the folder holds another run.
     """
 
     def __init__(self, job: Job, rank: int = 0) -> None:
@@ -118,7 +119,8 @@ def claim(job: Job, parts: MiningParts) -> str:
         The hash of settings and models, 16 hexadecimal digits.
 
     Raises:
-        MiningError: the folder holds a run with other settings, models or source.
+        MiningRunError: the folder holds a run with other settings, models or source.
+        MiningError: it holds shards and nothing that tells what they were mined with.
     """
     made_with = {
         "format": _FORMAT,
@@ -130,23 +132,22 @@ def claim(job: Job, parts: MiningParts) -> str:
     }
     config_hash = hashlib.sha256(json.dumps(made_with, sort_keys=True).encode()).hexdigest()[:16]
     manifest = {**made_with, "config_hash": config_hash, "source": dict(job.source)}
+    record = RunRecord(
+        manifest,
+        what="mining run",
+        remedy="choose another output folder, delete this one, or start the same run again",
+        free=("config_hash",),  # follows from the rest
+        error=MiningRunError,
+    )
     path = job.output / MANIFEST
     parts_there = next(part_path(job.output, 0).parent.glob("part-*.json"), None)
-    if not path.exists():  # looked for second: another worker writes it before its first part
-        if parts_there is not None:
-            raise MiningError(
-                f"{job.output}: has shards but no {MANIFEST}, so that nobody can tell what they "
-                "were mined with; choose another output folder or delete this one"
-            )
-        # By several workers at once, if need be: all write the same.
-        write_json(path, manifest, sort_keys=True)
-    found = json.loads(path.read_text(encoding="utf-8"))
-    differences = _differences(found, json.loads(json.dumps(manifest)))
-    if differences:
+    # Looked for second: another worker writes it before its first part.
+    if parts_there is not None and not path.exists():
         raise MiningError(
-            f"{job.output} holds another run; choose another output folder, delete this one, or "
-            f"start the same run again. Different are (there, now): {'; '.join(differences)}"
+            f"{job.output}: has shards but no {MANIFEST}, so that nobody can tell what they "
+            "were mined with; choose another output folder or delete this one"
         )
+    record.claim(path)
     return config_hash
 
 
@@ -189,15 +190,3 @@ def _plain(config: MiningConfig) -> dict[str, Any]:
     # Its content is part of the tagger's name; where it lies does not matter.
     settings["nouns"]["concreteness"] = settings["nouns"]["concreteness"] is not None
     return settings
-
-
-def _differences(found: Any, now: Any, name: str = "") -> list[str]:
-    if isinstance(found, dict) and isinstance(now, dict):
-        keys = sorted(found.keys() | now.keys())
-        return [
-            text
-            for key in keys
-            for text in _differences(found.get(key), now.get(key), f"{name}.{key}".lstrip("."))
-        ]
-    same = found == now or name == "config_hash"  # the hash follows from the rest
-    return [] if same else [f"{name}: {str(found)[:80]}, {str(now)[:80]}"]

@@ -40,6 +40,7 @@ from ovseg.tuning.sweep import (
     sweep,
 )
 from ovseg.utils.files import sha256_of, write_json
+from ovseg.utils.run_record import RunRecord
 from ovseg.vocab import Vocabulary
 from ovseg.weights.load import load_strict, read_state_dict, write_safetensors
 
@@ -163,7 +164,7 @@ def run_row(row: Row, stage: SeedStage) -> dict[str, Any]:
         What `result.json` holds: "training", "accuracy" and "system" by split, "chosen_weight".
 
     Raises:
-        ValueError: if the folder holds a result of another base or another size.
+        AnotherRunError: if the folder holds a result of another base or another size.
     """
     size = asdict(stage.size)
     setting = {"row": asdict(row), "size": size, "seed": stage.seed, "base": stage.digest}
@@ -271,10 +272,8 @@ def _finished(target: Path, setting: Mapping[str, Any]) -> dict[str, Any] | None
     if not file.exists():
         return None
     result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    for key, expected in setting.items():
-        if result[key] != expected:
-            raise ValueError(
-                f"{file}: expected a result of {key} {expected}, got one of {result[key]}; remove "
-                "it or choose another folder"
-            )
+    record = RunRecord(
+        setting, what="row of the ablation", remedy="remove it or choose another folder"
+    )
+    record.check({key: result.get(key) for key in setting}, file)
     return result

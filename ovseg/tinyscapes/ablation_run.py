@@ -122,7 +122,7 @@ def run_ablation(
         Results by seed, then by name of a row.
 
     Raises:
-        ValueError: if a folder holds results of another base or another size.
+        AnotherRunError: if a folder holds results of another base or another size.
     """
     jobs = plan(seeds, rows)
     threads = max(1, (os.cpu_count() or 1) // workers)

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from ovseg.d2.utils import comm
 from ovseg.training.ema import ExponentialMovingAverage
 from ovseg.utils.files import atomic_path
+from ovseg.utils.run_record import changed_settings
 from ovseg.weights.load import write_safetensors
 
 __all__ = ["FINAL_NAME", "RunCheckpoint", "averaged_state", "latest_checkpoint", "read_checkpoint"]
@@ -198,16 +199,14 @@ class RunCheckpoint:
                 "Resume with the model, BACKBONE_MULTIPLIER and weight decays it was trained with, "
                 "or start a new run from it with MODEL.WEIGHTS"
             )
-        for name, value in self.facts.items():
-            before = state["facts"].get(name)
-            if before != value:
-                logger.warning(
-                    "%s was %s before the interruption and is %s now: training goes on, but its "
-                    "losses are not those of an uninterrupted run",
-                    name,
-                    before,
-                    value,
-                )
+        for name, (before, now) in changed_settings(state["facts"], self.facts).items():
+            logger.warning(
+                "%s was %s before the interruption and is %s now: training goes on, but its "
+                "losses are not those of an uninterrupted run",
+                name,
+                before,
+                now,
+            )
 
     def _sweep(self) -> None:
         """Remove what a process that was killed while it saved has left half written."""

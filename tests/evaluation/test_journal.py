@@ -52,15 +52,15 @@ def test_processes_write_to_files_of_their_own(tmp_path) -> None:
 
 def test_another_evaluation_is_refused_and_the_difference_named(tmp_path) -> None:
     Journal(tmp_path, KEY).append("a", counts(1))
-    with pytest.raises(JournalError, match=r"differs in weights \(weights: a{64} there, c here"):
+    with pytest.raises(JournalError, match=r"evaluation, .*: key\.weights: a{64} -> c\. To"):
         Journal(tmp_path, KEY | {"weights": "c"}).read()
-    with pytest.raises(JournalError, match=r"differs in device .*choose another OUTPUT_DIR"):
+    with pytest.raises(JournalError, match=r"key\.device: .* -> cpu\. .*choose another OUTPUT_DIR"):
         Journal(tmp_path, KEY | {"device": "cpu"}).read()
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path) -> None:
     (tmp_path / "part-0000.jsonl").write_text('{"format": 99}\n')
-    with pytest.raises(JournalError, match="another format; delete the folder"):
+    with pytest.raises(JournalError, match=r"format: 99 -> 1; .*delete the folder"):
         Journal(tmp_path, KEY).read()
 
 

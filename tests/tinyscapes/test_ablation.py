@@ -91,7 +91,7 @@ def test_rows_train_and_are_measured_once(tmp_path, monkeypatch):
     assert run_row(TWO_ROWS[1], stage) == kept
     assert kept["training"] == after["training"] and kept["seconds"] == after["seconds"]
     other = SeedStage(tmp_path / "seed-7", base, 7, replace(SIZE, steps=2))
-    with pytest.raises(ValueError, match="remove it or choose another folder"):
+    with pytest.raises(ValueError, match=r": size\.steps: 1 -> 2\. To go on, remove it or choose"):
         run_row(TWO_ROWS[1], other)
 
 
