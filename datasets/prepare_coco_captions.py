@@ -27,7 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--root",
         type=dataset_root,
         default=dataset_root(),
-        help="folder of all data sets (default: $DETECTRON2_DATASETS, else datasets)",
+        help="folder of all datasets (default: $DETECTRON2_DATASETS, else datasets)",
     )
     parser.add_argument("--split", nargs="+", choices=SPLITS, help="default: both")
     return parser

@@ -34,7 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--root",
         type=Path,
         default=Path(os.environ.get("DETECTRON2_DATASETS", "datasets")),
-        help="folder of all data sets (default: $DETECTRON2_DATASETS, else datasets)",
+        help="folder of all datasets (default: $DETECTRON2_DATASETS, else datasets)",
     )
     for split, count in DEFAULT_COUNTS.items():
         parser.add_argument(

@@ -1,4 +1,4 @@
-"""Checks data sets on disk and draws a contact sheet of each; every fault says how to mend it.
+"""Checks datasets on disk and draws a contact sheet of each; every fault says how to mend it.
 
 Example:
     python datasets/verify.py pascalvoc20_sem_seg_val --root datasets --workers 8
@@ -24,20 +24,20 @@ from ovseg.data.prepare.verification import verify
 def make_parser() -> argparse.ArgumentParser:
     """The command line's arguments."""
     parser = argparse.ArgumentParser(
-        description="Check the files of data sets. The exit status is 1 if one has a fault."
+        description="Check the files of datasets. The exit status is 1 if one has a fault."
     )
     parser.add_argument(
         "names",
         nargs="*",
         metavar="NAME",
-        help="names of data sets, or .yaml files that describe one; without any, all whose label "
+        help="names of datasets, or .yaml files that describe one; without any, all whose label "
         "maps are there",
     )
     parser.add_argument(
         "--root",
         type=dataset_root,
         default=dataset_root(),
-        help=f"folder of all data sets (default: ${ROOT_VARIABLE}, else datasets)",
+        help=f"folder of all datasets (default: ${ROOT_VARIABLE}, else datasets)",
     )
     parser.add_argument(
         "--sheets",
@@ -55,14 +55,14 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Checks the data sets; returns the exit status."""
+    """Checks the datasets; returns the exit status."""
     options = make_parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     register_builtin(options.root)
     names = options.names or prepared_names(options.root)
     if not names:
         print(
-            f"no label maps of a known data set in {options.root}; datasets/README.md says how "
+            f"no label maps of a known dataset in {options.root}; datasets/README.md says how "
             "to make them, --root where they are",
             file=sys.stderr,
         )

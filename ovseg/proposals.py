@@ -49,7 +49,7 @@ class RegionProposer(Protocol):
 
         Args:
             image: (H, W, 3) uint8 RGB.
-            image_id: the picture's name in its data set.
+            image_id: the picture's name in its dataset.
 
         Returns:
             (Q, H, W) bool, none empty; Q may be 0.

@@ -4,7 +4,7 @@ examples:
   python tools/compare_results.py output/a output/b
   python tools/compare_results.py output/a/inference/ade20k_sem_seg_val output/b
 
-Each is an OUTPUT_DIR, its `inference`, or the folder of one data set there. Data sets that both
+Each is an OUTPUT_DIR, its `inference`, or the folder of one dataset there. Datasets that both
 have are compared; the difference is the second minus the first.
 """
 
@@ -48,11 +48,11 @@ def _pairs(
     both = [name for name in first if name in second]
     if both:
         return [(first[name], second[name]) for name in both]
-    if len(first) == len(second) == 1:  # said to be two data sets at the head of the comparison
+    if len(first) == len(second) == 1:  # said to be two datasets at the head of the comparison
         return [(next(iter(first.values())), next(iter(second.values())))]
     raise ResultError(
-        f"expected a data set that both results have, got {', '.join(first)} and "
-        f"{', '.join(second)}; give the folders of two data sets to compare those"
+        f"expected a dataset that both results have, got {', '.join(first)} and "
+        f"{', '.join(second)}; give the folders of two datasets to compare those"
     )
 
 

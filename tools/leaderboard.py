@@ -6,7 +6,7 @@ examples:
   python tools/leaderboard.py --add output/eval --method "OVSeg, Swin-B + ViT-L/14" \\
       --setting "MaskFormer trained on COCO-Stuff-171"
 
---add takes an OUTPUT_DIR, its `inference`, or the folder of one data set there.
+--add takes an OUTPUT_DIR, its `inference`, or the folder of one dataset there.
 """
 
 from __future__ import annotations

@@ -193,7 +193,7 @@ def dataset_evaluation(
     templates: str | Sequence[str] = "vild",
     limit: int | None = None,
 ) -> Callable[[MaskPromptedCLIP], dict[str, float]]:
-    """Prepare the evaluation on the label maps of a registered data set.
+    """Prepare the evaluation on the label maps of a registered dataset.
 
     The regions are cut out once and kept in memory.
 
@@ -204,7 +204,7 @@ def dataset_evaluation(
         limit: number of pictures; None takes all.
 
     Returns:
-        Maps a CLIP to the figures of `evaluate_regions`, by the groups of classes that the data set
+        Maps a CLIP to the figures of `evaluate_regions`, by the groups of classes that the dataset
         has.
     """
     metadata = MetadataCatalog.get(name)

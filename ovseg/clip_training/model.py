@@ -58,7 +58,7 @@ class PairBatch:
 
 
 def collate_pairs(items: Sequence[PairItem]) -> PairBatch:
-    """Put pairs of a data set into one batch."""
+    """Put pairs of a dataset into one batch."""
     return PairBatch(
         images=torch.stack([item["image"] for item in items]),
         masks=torch.stack([item["mask"] for item in items]),

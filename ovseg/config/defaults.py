@@ -194,7 +194,7 @@ def _add_test(cfg: CfgNode) -> None:
     # tools/tune_ensemble.py prints.
     test.TUNED_ON = ""
     # Ours: the published row that an evaluation is held against, and what its protocol says. An
-    # evaluation on a data set with another background rule or ignore value is refused.
+    # evaluation on a dataset with another background rule or ignore value is refused.
     protocol = test.PROTOCOL = CfgNode()
     protocol.ROW = ""  # name of the row, such as "A-150"
     # "none": every pixel that counts is of a named class; "class": one class is the background.

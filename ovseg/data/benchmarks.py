@@ -37,9 +37,9 @@ class SemSegFolders:
         script: what makes the label maps.
         split: what the pictures are for; nothing is tuned on "test".
         seen_only: the label maps show the seen classes of the list only.
-        maker: module, function and further argument of a data set that can make its own files:
+        maker: module, function and further argument of a dataset that can make its own files:
             `function(root, argument)` is called before they are listed. In words, because such a
-            data set is built on top of this package.
+            dataset is built on top of this package.
         counted_in: JSON file that says under `images` how many pictures were made.
     """
 
@@ -259,4 +259,4 @@ BENCHMARKS = (
     *_aerial(),
     *_tinyscapes(),
 )
-"""All data sets with folders of label maps; `ovseg.data.catalog` registers them."""
+"""All datasets with folders of label maps; `ovseg.data.catalog` registers them."""

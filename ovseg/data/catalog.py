@@ -137,7 +137,7 @@ def register_sem_seg(
 
 
 def class_metadata(name: str) -> dict[str, Any]:
-    """Tell what a class list says beyond the names, for the metadata of a data set.
+    """Tell what a class list says beyond the names, for the metadata of a dataset.
 
     Args:
         name: a shipped class list.

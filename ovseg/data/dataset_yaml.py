@@ -1,4 +1,4 @@
-"""A data set of one's own from a few lines of YAML.
+"""A dataset of one's own from a few lines of YAML.
 
     name: garden
     images: pictures            # folder, relative to this file
@@ -149,7 +149,7 @@ class DatasetYaml:
 
 
 def resolve_dataset(entry: str) -> str:
-    """Give the name of a data set; a path ending in .yaml is registered first.
+    """Give the name of a dataset; a path ending in .yaml is registered first.
 
     Args:
         entry: a registered name, or the path of a YAML file.
@@ -164,7 +164,7 @@ def resolve_dataset(entry: str) -> str:
 
 
 def register_yaml(path: str | PathLike[str]) -> str:
-    """Register the data set of a YAML file; doing it again does no harm.
+    """Register the dataset of a YAML file; doing it again does no harm.
 
     Args:
         path: the file, see `DatasetYaml`.
@@ -174,7 +174,7 @@ def register_yaml(path: str | PathLike[str]) -> str:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it cannot be used, or its name is taken by another data set.
+        ValueError: it cannot be used, or its name is taken by another dataset.
     """
     dataset = DatasetYaml.read(path)
     mark = f"{Path(path).resolve()} {hashlib.sha256(repr(dataset).encode()).hexdigest()}"
@@ -185,7 +185,7 @@ def register_yaml(path: str | PathLike[str]) -> str:
         if found is None or found.split(" ")[:-1] != mark.split(" ")[:-1]:
             raise ValueError(
                 f"{path}: expected a name that is free, but {dataset.name!r} is taken by another "
-                "data set; change `name`"
+                "dataset; change `name`"
             )
         DatasetCatalog.remove(dataset.name)
         MetadataCatalog.remove(dataset.name)
@@ -208,7 +208,7 @@ def _read_values(file: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"no data set file {file}") from error
+        raise FileNotFoundError(f"no dataset file {file}") from error
     except yaml.YAMLError as error:
         raise ValueError(f"{file}: expected plain YAML, got: {error}") from error
     if not isinstance(values, dict):

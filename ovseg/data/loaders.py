@@ -1,7 +1,7 @@
 """Loaders of training batches and test images.
 
 Both hand out lists of dicts (see `mappers`). A picture that cannot be read does not end a run:
-in training it is set aside and another sample takes its place, in evaluation it is left out and
+in training it is quarantined and another sample takes its place, in evaluation it is left out and
 counted; either way the loader keeps its name and the reason.
 """
 
@@ -27,7 +27,7 @@ from ovseg.utils.images import ImageError, image_size
 __all__ = ["TestLoader", "TrainLoader", "build_test_loader", "build_train_loader", "get_records"]
 
 _MAX_REPLACEMENTS = 100
-_SET_ASIDE = "_set_aside"
+_QUARANTINED = "_quarantined"
 
 _logger = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ class TrainLoader(Iterator[list[Record]]):
 
     Attributes:
         iteration: iteration of the next batch.
-        set_aside: files left out so far -> reason.
+        quarantined: files left out so far -> reason.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class TrainLoader(Iterator[list[Record]]):
         num_workers: int = 0,
     ) -> None:
         self.iteration = start_iteration
-        self.set_aside: dict[str, str] = {}
+        self.quarantined: dict[str, str] = {}
         next(plan.share(0, rank=rank, world_size=world_size))  # fail here, not in the first step
         self._batches = _make_loader(
             _TrainSamples(records, mapper, plan.seed),
@@ -191,13 +191,13 @@ class TrainLoader(Iterator[list[Record]]):
             self._iterator = iter(self._batches)
         batch = next(self._iterator)
         for sample in batch:
-            for file, reason in sample.pop(_SET_ASIDE):
-                if file not in self.set_aside:
-                    self.set_aside[file] = reason
+            for file, reason in sample.pop(_QUARANTINED):
+                if file not in self.quarantined:
+                    self.quarantined[file] = reason
                     _logger.warning(
-                        "set aside %s, another sample takes its place (%d set aside so far)",
+                        "quarantined %s, another sample takes its place (%d quarantined so far)",
                         reason,
-                        len(self.set_aside),
+                        len(self.quarantined),
                     )
         self.iteration += 1
         return batch
@@ -294,18 +294,18 @@ class _TrainSamples(Dataset[Record]):
         self.seed = seed
 
     def __getitem__(self, key: SampleKey) -> Record:
-        set_aside = []
+        quarantined = []
         for step in range(min(_MAX_REPLACEMENTS, len(self.records))):
             record = self.records[(key.record + step) % len(self.records)]
             try:
                 sample = self.mapper(record, sample_generator(self.seed, key.position))
             except ImageError as error:
-                set_aside.append((record["file_name"], str(error)))
+                quarantined.append((record["file_name"], str(error)))
                 continue
-            return {**sample, "sample_index": key.position, _SET_ASIDE: set_aside}
+            return {**sample, "sample_index": key.position, _QUARANTINED: quarantined}
         raise ImageError(
-            f"{len(set_aside)} training samples in a row cannot be read, the last: "
-            f"{set_aside[-1][1]}; check that the data folder is complete"
+            f"{len(quarantined)} training samples in a row cannot be read, the last: "
+            f"{quarantined[-1][1]}; check that the data folder is complete"
         )
 
 
@@ -353,7 +353,7 @@ class _Orientation:
         try:
             height, width = image_size(record["file_name"])
         except ImageError:
-            return True  # it will be set aside when it is read
+            return True  # it will be quarantined when it is read
         return width > height
 
 

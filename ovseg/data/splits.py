@@ -1,4 +1,4 @@
-"""What the splits of data sets are for, and which of them settings may be chosen on."""
+"""What the splits of datasets are for, and which of them settings may be chosen on."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class SplitError(ValueError):
 def split_role(dataset_name: str) -> Role:
     """Tell what a split is for.
 
-    The data set's metadata say so where they have a `split`; else its name does. A "val" is often
+    The dataset's metadata say so where they have a `split`; else its name does. A "val" is often
     what papers report, because the test labels are not public: it counts as a test split unless
     there is a test split beside it.
 
     Args:
-        dataset_name: a registered data set.
+        dataset_name: a registered dataset.
 
     Returns:
         "train", "validation", "test", or "unknown".
@@ -52,19 +52,19 @@ def require_tunable(dataset_name: str, *, known_as_test: bool = False) -> Role:
     """Refuse to tune on a split that results are reported on.
 
     Args:
-        dataset_name: a registered data set.
+        dataset_name: a registered dataset.
         known_as_test: whether the user said that it is one, and wants it all the same.
 
     Returns:
         The split's role.
 
     Raises:
-        KeyError: no such data set.
+        KeyError: no such dataset.
         SplitError: it is no training or validation split, and the user did not say so.
     """
     if dataset_name not in DatasetCatalog.list():
         names = ", ".join(sorted(DatasetCatalog.list()))
-        raise KeyError(f"expected a registered data set, got {dataset_name!r}; valid: {names}")
+        raise KeyError(f"expected a registered dataset, got {dataset_name!r}; valid: {names}")
     role = split_role(dataset_name)
     if role in ("train", "validation") or known_as_test:
         return role
@@ -73,7 +73,7 @@ def require_tunable(dataset_name: str, *, known_as_test: bool = False) -> Role:
     raise SplitError(
         f"expected a training or validation split to tune on, got {dataset_name!r}, {what}: "
         "scores reported on it would be those of settings that were chosen on it. Choose them on "
-        f"one of {sorted(tunable)}, state what a data set of your own is for "
+        f"one of {sorted(tunable)}, state what a dataset of your own is for "
         "(`split: train` or `split: validation` in its YAML file; "
         "MetadataCatalog.get(name).set(split=...) in Python), or say "
         f"{TEST_SPLIT_FLAG}, which is then kept in every manifest"

@@ -69,7 +69,7 @@ class Comparison:
     """Two results side by side.
 
     Args:
-        dataset: name of the data set, of both if they differ.
+        dataset: name of the dataset, of both if they differ.
         warnings: why the numbers may not be comparable.
         manifest: what differs in how the results were made.
         scores: overall and group scores.
@@ -88,7 +88,7 @@ class Comparison:
 def compare(
     first: DatasetResult, second: DatasetResult, bootstrap: Bootstrap | None = None
 ) -> Comparison:
-    """Compare two results on one data set.
+    """Compare two results on one dataset.
 
     Args:
         first, second: the results.
@@ -129,7 +129,7 @@ def _warnings(first: DatasetResult, second: DatasetResult) -> list[str]:
     found = []
     one, two = first.metrics, second.metrics
     if first.dataset != second.dataset:
-        found.append(f"two data sets: {first.dataset} and {second.dataset}")
+        found.append(f"two datasets: {first.dataset} and {second.dataset}")
     if one.get("class_names_sha256") != two.get("class_names_sha256"):
         found.append("the class lists differ in names or order")
     if one.get("labels_hash") != two.get("labels_hash"):

@@ -1,6 +1,6 @@
 """Confusion matrices and the scores that follow from them, as pure functions of arrays.
 
-Two conventions of mIoU are in use, and on data sets with many absent classes they differ by
+Two conventions of mIoU are in use, and on datasets with many absent classes they differ by
 several points, so both are reported and each has its own name:
 
 * `mIoU`, the convention of the OVSeg paper: the sum of IoU over the classes that occur in the

@@ -1,4 +1,4 @@
-"""Evaluation on every data set of `cfg.DATASETS.TEST`, and the record beside the results."""
+"""Evaluation on every dataset of `cfg.DATASETS.TEST`, and the record beside the results."""
 
 from __future__ import annotations
 
@@ -61,23 +61,23 @@ def evaluate(
 ) -> OrderedDict[str, Results]:
     """Evaluate a model on each test set; every process of the run calls this.
 
-    Writes, per data set, what the evaluator writes (`ovseg.evaluation.results`), `manifest.json`
+    Writes, per dataset, what the evaluator writes (`ovseg.evaluation.results`), `manifest.json`
     (protocol, hashes, weights, config, backend, versions) and `report.html` to
-    `OUTPUT_DIR/inference/<data set>`, and a `report.html` of all sets beside them. An evaluation
+    `OUTPUT_DIR/inference/<dataset>`, and a `report.html` of all sets beside them. An evaluation
     that was killed goes on where it stopped when it is started again with the same weights and
     settings; with others it is refused.
 
     Args:
-        cfg: the full config; names the data sets.
+        cfg: the full config; names the datasets.
         model: on its device, in the views that `cfg.TEST` asks for
             (`ovseg.modeling.build_views`).
         weights: what the model runs with (name, file, sha256), kept in the manifest.
-        make_loader: makes the loader of one data set from config and name; `done`, names of files
+        make_loader: makes the loader of one dataset from config and name; `done`, names of files
             to leave out, comes only where an evaluation is continued.
-        make_evaluator: makes the evaluator of one data set, writing to a folder; None takes ours.
+        make_evaluator: makes the evaluator of one dataset, writing to a folder; None takes ours.
 
     Returns:
-        Metrics by data set and task, e.g. `results["ade20k_sem_seg_val"]["sem_seg"]["mIoU"]`; the
+        Metrics by dataset and task, e.g. `results["ade20k_sem_seg_val"]["sem_seg"]["mIoU"]`; the
         metrics are empty outside the main process.
 
     Raises:
@@ -86,7 +86,7 @@ def evaluate(
     """
     if not cfg.DATASETS.TEST:
         raise ValueError(
-            "DATASETS.TEST: expected the names of data sets to evaluate on, got none; add e.g. "
+            "DATASETS.TEST: expected the names of datasets to evaluate on, got none; add e.g. "
             "DATASETS.TEST \"('tinyscapes_val_sem_seg',)\""
         )
     names = [resolve_dataset(entry) for entry in cfg.DATASETS.TEST]
@@ -205,7 +205,7 @@ def _leave_manifest(
 
 
 def _leave_reports(cfg: CfgNode) -> None:
-    """Write a page per data set and one of all sets of this run."""
+    """Write a page per dataset and one of all sets of this run."""
     root = Path(cfg.OUTPUT_DIR) / "inference"
     folders = [root / resolve_dataset(name) for name in cfg.DATASETS.TEST]
     found = [load_result(folder) for folder in folders if (folder / "metrics.json").is_file()]
@@ -216,10 +216,10 @@ def _leave_reports(cfg: CfgNode) -> None:
 
 
 def _verify(cfg: CfgNode, results: Mapping[str, Results]) -> None:
-    """Hold `TEST.EXPECTED_RESULTS` against the results of a single data set."""
+    """Hold `TEST.EXPECTED_RESULTS` against the results of a single dataset."""
     if len(results) != 1:
         raise ValueError(
-            "TEST.EXPECTED_RESULTS: expected exactly one data set in DATASETS.TEST, got "
+            "TEST.EXPECTED_RESULTS: expected exactly one dataset in DATASETS.TEST, got "
             f"{list(results)}; evaluate them one by one"
         )
     verify_results(cfg, next(iter(results.values())))

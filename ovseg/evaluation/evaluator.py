@@ -202,7 +202,7 @@ class SemSegEvaluator(DatasetEvaluator):
         return (self._output_dir or Path()) / EXAMPLES_FOLDER
 
     def _in_order(self) -> list[str]:
-        """List the scored images in the order of the data set, whoever predicted them."""
+        """List the scored images in the order of the dataset, whoever predicted them."""
         ranks = {file: rank for rank, file in enumerate(self._label_files)}
         return sorted(self._images, key=lambda file: (ranks.get(file, len(ranks)), file))
 

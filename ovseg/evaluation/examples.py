@@ -17,7 +17,7 @@ __all__ = ["ExampleKeeper", "choose_examples", "example_path", "remove_other_exa
 class ExampleKeeper:
     """Writes the predicted label maps of the best and worst images seen so far.
 
-    Whatever part of a data set a process sees, and however often it is started anew: the best
+    Whatever part of a dataset a process sees, and however often it is started anew: the best
     images of the whole are among the best of their part, so their label maps are there at the end.
 
     Args:

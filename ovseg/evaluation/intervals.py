@@ -1,10 +1,10 @@
 """Confidence intervals of scores: the bootstrap over images.
 
-The images of a data set are a sample of the pictures it stands for. Images are drawn again, with
+The images of a dataset are a sample of the pictures it stands for. Images are drawn again, with
 replacement and as many as there are; the scores of the drawn images' summed confusion matrix vary
 from draw to draw, and the percentiles of that variation are the interval (the percentile method;
 Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13). A class that no drawn
-image has is in no mean of that draw, by the same rule that a data set without it would follow.
+image has is in no mean of that draw, by the same rule that a dataset without it would follow.
 
 The interval says how far the choice of test images moves a score. It says nothing about other
 seeds of training. To compare two results on the same images use the interval of their difference,

@@ -32,7 +32,7 @@ _HEADER = (
 
 @dataclass(frozen=True)
 class Entry:
-    """One score of one method on one data set.
+    """One score of one method on one dataset.
 
     Args:
         kind: "measured" or "reported".
@@ -86,10 +86,10 @@ def read_entries(folder: str | Path) -> tuple[list[Entry], list[str]]:
 
 
 def leaderboard_page(entries: Sequence[Entry], remarks: Iterable[str] = ()) -> str:
-    """Set the leaderboard as a Markdown page, a table per data set.
+    """Set the leaderboard as a Markdown page, a table per dataset.
 
     Args:
-        entries: of any data sets and kinds. What was measured and what was reported of one method
+        entries: of any datasets and kinds. What was measured and what was reported of one method
             and setting share a line.
         remarks: lines below the tables.
 

@@ -61,7 +61,7 @@ def evaluation_key(
 
     Args:
         cfg: the full config.
-        dataset_name: the data set.
+        dataset_name: the dataset.
         weights: with `sha256`.
         vocabulary: what the model is asked for.
 
@@ -99,7 +99,7 @@ def make_manifest(
 
     Args:
         cfg: the full config.
-        dataset_name: the data set.
+        dataset_name: the dataset.
         metrics: content of `metrics.json`, empty where the evaluator wrote none.
         weights: name, path and sha256; None where only the config knows.
         vocabulary: what the model was asked for.

@@ -44,7 +44,7 @@ def write_report(path: str | Path, results: Sequence[DatasetResult]) -> Path:
 
 
 def _section(result: DatasetResult) -> dict[str, Any]:
-    """What the template says of one data set."""
+    """What the template says of one dataset."""
     missing = list(result.metrics["images"]["missing"].values())
     intervals = result.metrics.get("intervals") or {}
     pairs = result.rows("confusion_pairs")

@@ -1,7 +1,7 @@
 """The protocol of a published row, as TEST.PROTOCOL states it, against what an evaluation does.
 
 Numbers of one model differ by points between protocols that papers leave unsaid; so a config that
-names a row is not evaluated on a data set that contradicts it.
+names a row is not evaluated on a dataset that contradicts it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ METRICS = {"ovseg": "mIoU", "detectron2": "mIoU-gt"}
 
 
 def check_protocol(cfg: CfgNode, dataset_name: str) -> None:
-    """Refuse to evaluate a row on a data set that its protocol does not fit.
+    """Refuse to evaluate a row on a dataset that its protocol does not fit.
 
     Args:
         cfg: the full config; what TEST.PROTOCOL leaves open is not checked.
-        dataset_name: a registered data set.
+        dataset_name: a registered dataset.
 
     Raises:
         ValueError: the background rule or the ignore value is another, or a value is not one of
@@ -47,7 +47,7 @@ def check_protocol(cfg: CfgNode, dataset_name: str) -> None:
     if wrong:
         raise ValueError(
             f"{dataset_name}: expected the protocol of {protocol.ROW or 'the config'} with "
-            f"{' and '.join(wrong)}; evaluate on the row's own data set, or state the protocol of "
+            f"{' and '.join(wrong)}; evaluate on the row's own dataset, or state the protocol of "
             "this one under TEST.PROTOCOL"
         )
 

@@ -94,7 +94,7 @@ class ImageRow:
     """The result of one image.
 
     Args:
-        file: its name, below the data set's folder of images where it lies there.
+        file: its name, below the dataset's folder of images where it lies there.
         miou, miou_gt: over the classes of this image, see `ovseg.evaluation.confusion`; NaN
             where all pixels are ignored.
         accuracy: percent of pixels that are right; NaN likewise.

@@ -70,10 +70,10 @@ class ResultError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """The counts of all images of a data set, and all that follows from them.
+    """The counts of all images of a dataset, and all that follows from them.
 
     Args:
-        dataset: name of the data set.
+        dataset: name of the dataset.
         class_names: K names.
         ignore_label: value of pixels without a class.
         evaluation_set, class_groups: as `ovseg.evaluation.confusion.scores` takes them.
@@ -208,7 +208,7 @@ class DatasetResult:
 
     @property
     def dataset(self) -> str:
-        """Name of the data set."""
+        """Name of the dataset."""
         return str(self.metrics["dataset"])
 
     @property
@@ -240,7 +240,7 @@ def load_result(folder: str | Path) -> DatasetResult:
     """Read the result of one evaluation.
 
     Args:
-        folder: `OUTPUT_DIR/inference/<data set>`.
+        folder: `OUTPUT_DIR/inference/<dataset>`.
 
     Returns:
         The result.
@@ -253,7 +253,7 @@ def load_result(folder: str | Path) -> DatasetResult:
     if not isinstance(metrics, dict) or not isinstance(metrics.get("sem_seg"), dict):
         raise ResultError(
             f"{folder / _METRICS}: expected the scores of an evaluation (sem_seg), got something "
-            "else; give the folder OUTPUT_DIR/inference/<data set>"
+            "else; give the folder OUTPUT_DIR/inference/<dataset>"
         )
     path = folder / _MANIFEST
     manifest = _read_json(path) if path.is_file() else {}
@@ -264,10 +264,10 @@ def find_results(path: str | Path) -> dict[str, DatasetResult]:
     """Find the results below a folder.
 
     Args:
-        path: an OUTPUT_DIR, its `inference`, or the folder of one data set.
+        path: an OUTPUT_DIR, its `inference`, or the folder of one dataset.
 
     Returns:
-        Results by name of the data set, sorted.
+        Results by name of the dataset, sorted.
 
     Raises:
         ResultError: there is none.
@@ -279,12 +279,12 @@ def find_results(path: str | Path) -> dict[str, DatasetResult]:
             return {result.dataset: result for result in found}
     raise ResultError(
         f"{path}: expected the result of an evaluation ({_METRICS} there, in a folder below, or "
-        "in inference/<data set>), got none; evaluate with tools/train_net.py --eval-only"
+        "in inference/<dataset>), got none; evaluate with tools/train_net.py --eval-only"
     )
 
 
 def labels_hash(files: Sequence[str], images: Sequence[ImageCounts]) -> str:
-    """Fingerprint of the ground truth of a data set.
+    """Fingerprint of the ground truth of a dataset.
 
     Args:
         files: I names.

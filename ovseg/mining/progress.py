@@ -52,8 +52,8 @@ def watch(
             done += 1
             mining_seconds += shard["seconds"]
             counts.update({name: int(shard[name]) for name in shard if name != "seconds"})
-            set_aside = f"{counts['images_quarantined']:,}"
-            bar.set_postfix(pairs=f"{counts['pairs']:,}", set_aside=set_aside, refresh=False)
+            quarantined = f"{counts['images_quarantined']:,}"
+            bar.set_postfix(pairs=f"{counts['pairs']:,}", quarantined=quarantined, refresh=False)
             bar.update(int(shard["images_in"]))
     seconds, mined = time.perf_counter() - began, counts["images_in"]
     return {

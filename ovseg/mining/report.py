@@ -95,7 +95,7 @@ def write_report(
         read_image: gives the picture of a row; one that cannot be read leaves its place empty.
         summary: of the run. Its plain numbers and texts are listed where the pairs do not tell
             them; `quarantine` and `without_pairs` (reason -> count) become tables.
-        quarantine: pictures set aside (image_id, uri, kind, reason), the first of which are shown.
+        quarantine: pictures quarantined (image_id, uri, kind, reason), the first of which are shown.
         gallery: pairs in each part of the gallery.
 
     Returns:
@@ -130,11 +130,11 @@ def write_report(
         numbers=_numbers(records, counts, summary),
         plain=_plain(summary),
         reasons={
-            "images set aside": _most_frequent(summary.get("quarantine") or {}),
+            "images quarantined": _most_frequent(summary.get("quarantine") or {}),
             "without a pair": _most_frequent(summary.get("without_pairs") or {}),
         },
-        set_aside=shown,
-        num_set_aside=len(quarantine),
+        quarantine=shown,
+        num_quarantined=len(quarantine),
         charts=_charts(records, counts),
         frequent=counts[:_FREQUENT],
         num_nouns=len(counts),

@@ -203,7 +203,7 @@ class ImageBatch:
         images: per image (3, h, w) float32 RGB 0-255.
         padded: the images normalised and zero-padded at the bottom and right to one size.
         output_sizes: per image the requested (H, W).
-        image_ids: per image its name in its data set, "" where it has none.
+        image_ids: per image its name in its dataset, "" where it has none.
         offsets: per image the (top, left) of its first pixel in the picture it is a tile of, at
             the network's input size; (0, 0) for a whole picture.
     """
@@ -224,7 +224,7 @@ class SegmentationModel(Segmentor):
         size_divisibility: padded sides are multiples of this.
         templates: prompt templates of vocabularies that are made from bare class names.
         output: "labels" or "sem_seg", the entry of each result.
-        synonyms: what stands for a class of a data set, see `Vocabulary.from_classes`.
+        synonyms: what stands for a class of a dataset, see `Vocabulary.from_classes`.
 
     Raises:
         ValueError: `output` or `synonyms` is none of these.
@@ -304,7 +304,7 @@ class SegmentationModel(Segmentor):
         """Reads the vocabulary that the inputs name.
 
         Args:
-            batched_inputs: inputs of one data set, or with the same class_names.
+            batched_inputs: inputs of one dataset, or with the same class_names.
 
         Returns:
             The metadata's vocabulary, or one made from class names with this model's templates.
@@ -323,7 +323,7 @@ class SegmentationModel(Segmentor):
         datasets = sorted({str(x.get("meta", {}).get("dataset_name")) for x in batched_inputs})
         if len(datasets) != 1 or datasets == ["None"]:
             raise ValueError(
-                "Expected inputs of one data set, got meta['dataset_name'] = "
+                "Expected inputs of one dataset, got meta['dataset_name'] = "
                 f"{datasets}; pass a vocabulary, or give every input the same "
                 "meta = {'dataset_name': ...}."
             )
@@ -335,7 +335,7 @@ class SegmentationModel(Segmentor):
         if not names:
             raise ValueError(
                 f"Expected the metadata of {datasets[0]!r} to have stuff_classes or a vocabulary, "
-                "got neither; register the data set or pass a vocabulary."
+                "got neither; register the dataset or pass a vocabulary."
             )
         return Vocabulary.from_classes(
             names,

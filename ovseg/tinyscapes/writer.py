@@ -54,7 +54,7 @@ def write_split(
     """Writes one split, or completes one that was interrupted; the bytes depend on neither.
 
     Args:
-        root: the folder that holds data sets; the files go to `root/tinyscapes`.
+        root: the folder that holds datasets; the files go to `root/tinyscapes`.
         split: "train", "val" or "test".
         count: number of pictures, >= 1; None takes the split's default.
         workers: processes that draw; 0 and 1 draw in this one.
@@ -80,11 +80,11 @@ def ensure_split(
     """Writes a split unless this version of it is there already.
 
     Args:
-        root: the folder that holds data sets.
+        root: the folder that holds datasets.
         split: "train", "val" or "test".
         count: number of pictures; None takes what is there, or else the split's default.
         workers: processes that draw. By default this one does, because a script that merely
-            loads a data set may lack the main guard that new processes need.
+            loads a dataset may lack the main guard that new processes need.
 
     Returns:
         the folder `root/tinyscapes`.

@@ -214,7 +214,7 @@ def train(
         resume: continue from `OUTPUT_DIR/last_checkpoint` if there is one.
         make_loader: `make_loader(cfg, start_iteration=i)` yields the batches from iteration `i` on.
         initialise: loads the initial weights; called unless a checkpoint is resumed.
-        evaluate: maps config and model to results by data set; None never evaluates.
+        evaluate: maps config and model to results by dataset; None never evaluates.
 
     Returns:
         Results of the last evaluation; {} where there was none.

@@ -100,7 +100,7 @@ class EncodingCache:
         """Encode a picture, or read what is known of it.
 
         Args:
-            record: of a data set, with `file_name`.
+            record: of a dataset, with `file_name`.
             thresholds: of the masks, for each of which CLIP's features are wanted.
 
         Returns:

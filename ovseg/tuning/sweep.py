@@ -41,7 +41,7 @@ class LabelledEncoding(NamedTuple):
 def encode_all(
     model: OVSeg, loader: Iterable[Sequence[Mapping[str, Any]]]
 ) -> Iterator[LabelledEncoding]:
-    """Encode a data set.
+    """Encode a dataset.
 
     Args:
         model: in eval mode.

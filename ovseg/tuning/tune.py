@@ -168,12 +168,12 @@ def tune(
     known_as_test: bool = False,
     progress: bool = False,
 ) -> Tuning:
-    """Score every setting of a grid on a data set, each with the numbers of a full evaluation.
+    """Score every setting of a grid on a dataset, each with the numbers of a full evaluation.
 
     Args:
         cfg: the config that the model was built from.
         model: in eval mode, with its weights.
-        dataset_name: a registered data set with label maps.
+        dataset_name: a registered dataset with label maps.
         cache: of the same config and model.
         grid: what to try.
         metric: what to choose by, such as "mIoU", "mIoU-gt" or "hIoU-seen".
@@ -185,7 +185,7 @@ def tune(
         The scores of all settings.
 
     Raises:
-        SplitError: the data set is a test split, and the user did not say so.
+        SplitError: the dataset is a test split, and the user did not say so.
         ValueError: the config asks for something else than plain inference with CLIP, the metric is
             not one of the scores, or no picture can be read.
     """
@@ -219,12 +219,12 @@ def tune(
 def template_vocabularies(
     cfg: CfgNode, model: OVSeg, dataset_name: str, names: Iterable[str]
 ) -> dict[str, Vocabulary]:
-    """A data set's vocabulary with each of some template lists.
+    """A dataset's vocabulary with each of some template lists.
 
     Args:
         cfg: the config; the list "predefined" is its own.
         model: finds the vocabulary.
-        dataset_name: a registered data set.
+        dataset_name: a registered dataset.
         names: of template lists.
 
     Returns:

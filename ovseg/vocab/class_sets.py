@@ -44,7 +44,7 @@ class ClassSets:
         class_groups: Mapping[str, Sequence[int]] | None,
         num_classes: int,
     ) -> ClassSets:
-        """Complete and check what the metadata of a data set say.
+        """Complete and check what the metadata of a dataset say.
 
         The counterpart of a set is the one of the opposite name (`unseen` of `seen`), or the one of
         all other classes, where such a set is given; else it is made of all other classes, and

@@ -112,7 +112,7 @@ class Vocabulary:
         synonyms: str = "list",
         background: int | None = None,
     ) -> Vocabulary:
-        """Make the vocabulary of a data set's classes.
+        """Make the vocabulary of a dataset's classes.
 
         Args:
             names: K class names; they are stripped.

@@ -71,7 +71,7 @@ def toy_cfg(toy: str):
 
 @pytest.fixture
 def evaluate_tiny(tmp_path, monkeypatch) -> Iterator[Callable[..., Mapping[str, Any]]]:
-    """Evaluate the bundled model on data sets of a root by their names in the catalogue.
+    """Evaluate the bundled model on datasets of a root by their names in the catalogue.
 
     Predictions lie in `tmp_path / "output" / "inference" / name`.
     """

@@ -114,7 +114,7 @@ def test_registering_again_follows_the_file_and_other_owners_keep_their_names(tm
     register_yaml(path)
     assert MetadataCatalog.get("garden").stuff_classes[3] == "pond"
     other = write(tmp_path, name="other.yaml")
-    with pytest.raises(ValueError, match=r"'garden' is taken by another data set; change `name`"):
+    with pytest.raises(ValueError, match=r"'garden' is taken by another dataset; change `name`"):
         register_yaml(other)
 
 
@@ -165,7 +165,7 @@ def test_unusable_files_say_what_to_change(tmp_path, old, new, message):
 
 
 def test_missing_files_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no data set file .*nothing\.yaml"):
+    with pytest.raises(FileNotFoundError, match=r"no dataset file .*nothing\.yaml"):
         resolve_dataset(str(tmp_path / "nothing.yaml"))
     name = register_yaml(write(tmp_path))
     with pytest.raises(DatasetFilesError, match=r"no folder .*pictures"):

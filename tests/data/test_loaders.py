@@ -124,8 +124,8 @@ def test_a_damaged_picture_is_replaced_and_reported_once(
     files = [s["file_name"] for batch in batches for s in batch]
     assert broken not in files
     assert len(files) == 24
-    assert list(loader.set_aside) == [broken]
-    assert sum("set aside" in record.message for record in caplog.records) == 1
+    assert list(loader.quarantined) == [broken]
+    assert sum("quarantined" in record.message for record in caplog.records) == 1
     toy_cfg.DATALOADER.NUM_WORKERS = 0
     assert same(batches, take(build_train_loader(toy_cfg), 6))
 

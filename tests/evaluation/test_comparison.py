@@ -61,7 +61,7 @@ def test_other_classes_or_labels_are_warned_about(results, tmp_path) -> None:
     labels = load_result(write_folder(tmp_path / "l", seed=1, dataset="elsewhere"))
     found = compare(results[0], labels)
     assert any("ground truth differs" in warning for warning in found.warnings)
-    assert any("two data sets" in warning for warning in found.warnings)
+    assert any("two datasets" in warning for warning in found.warnings)
     assert "NOT COMPARABLE" in format_comparison(found)
 
 

@@ -91,7 +91,7 @@ def test_two_processes_leave_the_same_numbers(root, whole, tmp_path) -> None:
 
 
 def test_a_killed_evaluation_goes_on_where_it_stopped(root, whole, tmp_path) -> None:
-    # The second data set's fourth picture is the end of it.
+    # The second dataset's fourth picture is the end of it.
     killed = in_own_processes(root, tmp_path, DIE_AFTER=str(COUNT + 4))
     assert killed.returncode == -signal.SIGKILL
     first, second = (tmp_path / "inference" / name for name in DATASETS)

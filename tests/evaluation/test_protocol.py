@@ -16,7 +16,7 @@ from ovseg.weights import catalogue
 from tests.helpers import ROOT
 
 CONFIGS = sorted((ROOT / "configs" / "eval").glob("*.yaml"))
-# Row: data set, classes, background rule, ignore value.
+# Row: dataset, classes, background rule, ignore value.
 ROWS = {
     "A-150": ("ade20k_sem_seg_val", "none", 255),
     "A-847": ("ade20k_full_sem_seg_val", "none", 65535),

@@ -282,7 +282,7 @@ def test_a_bar_tells_how_far_a_run_is_and_the_figures_how_fast(world, capsys, ca
 
     assert "2 of 4 shards are finished already" in caplog.text
     last = capsys.readouterr().err.split("\r")[-1]
-    assert "17/17" in last and "pairs=1,009" in last and "set_aside=2" in last
+    assert "17/17" in last and "pairs=1,009" in last and "quarantined=2" in last
     assert figures == {
         "seconds": 4.0,
         "images_mined": 7,

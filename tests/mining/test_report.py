@@ -162,7 +162,7 @@ def test_no_pairs_give_a_page_that_says_so(tmp_path):
     text = write_report(tmp_path / "a.html", make_records(0), Pictures(), {}).read_text("utf-8")
 
     assert '<td>pairs</td><td class="number">0</td>' in text
-    assert "Nothing was set aside." in text
+    assert "Nothing was quarantined." in text
 
 
 def test_the_region_is_drawn_where_it_is(tmp_path):

@@ -17,7 +17,7 @@ from ovseg.tinyscapes.writer import JPEG_QUALITY
 DRAWN = {"1": "78b31c0080d17c1b46c60377dfb4af188f17f65b1d0b983e38bad133c33c5d97"}
 CHANGED = (
     "tinyscapes draws or writes something else than before. If that was meant, raise VERSION and "
-    "empty SAME_CONTENT in ovseg/tinyscapes/version.py, so that every data set is drawn again, and "
+    "empty SAME_CONTENT in ovseg/tinyscapes/version.py, so that every dataset is drawn again, and "
     "put {found!r} under the new version into DRAWN. If no code was changed, another OpenCV or "
     "numpy than DRAWN was made with draws differently."
 )

@@ -28,7 +28,7 @@ _RESNETS: dict[str, Any] = {
 _SEM_SEG_HEAD: dict[str, Any] = {
     "NAME": "SemSegFPNHead",  # a registered head, such as "OpenVocabMaskFormerHead"
     "IN_FEATURES": ["p2", "p3", "p4", "p5"],  # features of the backbone that the head takes
-    "IGNORE_VALUE": 255,  # label of pixels without a class, where the data set states none
+    "IGNORE_VALUE": 255,  # label of pixels without a class, where the dataset states none
     "NUM_CLASSES": 54,  # classes of the training set
     "CONVS_DIM": 128,  # channels of the pixel decoder's convolutions
     "NORM": "GN",  # their normalisation, as of RESNETS.NORM
@@ -65,7 +65,7 @@ _INPUT: dict[str, Any] = {
 
 _DATASETS: dict[str, Any] = {
     "TRAIN": (),  # training sets with the same classes, by name or as path of a YAML file
-    "TEST": (),  # data sets to evaluate, likewise
+    "TEST": (),  # datasets to evaluate, likewise
 }
 
 _DATALOADER: dict[str, Any] = {

@@ -1,1 +1,1 @@
-"""Conversions of raw annotations, one module per data set: arrays in, arrays out."""
+"""Conversions of raw annotations, one module per dataset: arrays in, arrays out."""

@@ -1,4 +1,4 @@
-"""ADE20K in its two editions: the 150 classes of the challenge and the 847 of the full data set.
+"""ADE20K in its two editions: the 150 classes of the challenge and the 847 of the full dataset.
 
 Zhou et al., "Scene Parsing through ADE20K Dataset" (2017). The 847 classes are those that occur in
 both the training and the validation part; MaskFormer introduced them as a benchmark.
@@ -43,11 +43,11 @@ _IGNORE_FULL = 65535
 _SHORT_SIDE = 512
 _REMEDY = (
     "Unpack ADEChallengeData2016.zip (http://sceneparsing.csail.mit.edu) into the folder of all "
-    "data sets, or name that folder with --root"
+    "datasets, or name that folder with --root"
 )
 _FULL_REMEDY = (
-    "Unpack the full data set (https://ade20k.csail.mit.edu, after registering) so that "
-    "ADE20K_2021_17_01/index_ade20k.pkl lies in the folder of all data sets, or name that folder "
+    "Unpack the full dataset (https://ade20k.csail.mit.edu, after registering) so that "
+    "ADE20K_2021_17_01/index_ade20k.pkl lies in the folder of all datasets, or name that folder "
     "with --root"
 )
 
@@ -72,7 +72,7 @@ def plan_ade20k(root: Path, split: str) -> Plan:
     """Find the annotation of the challenge.
 
     Args:
-        root: folder of all data sets.
+        root: folder of all datasets.
         split: "train" or "val".
 
     Returns:
@@ -109,7 +109,7 @@ def ade20k_full_labels(ids: np.ndarray, *, objects: int) -> np.ndarray:
 
     Args:
         ids: (H, W) integers from 0 to the number of objects.
-        objects: how many objects the data set's index names.
+        objects: how many objects the dataset's index names.
 
     Returns:
         (H, W) uint16: 0-846, and 65535 for objects outside the classes.
@@ -125,12 +125,12 @@ def ade20k_full_labels(ids: np.ndarray, *, objects: int) -> np.ndarray:
 
 
 def plan_ade20k_full(root: Path, split: str) -> Plan:
-    """Find the pictures and annotation of the full data set by its index.
+    """Find the pictures and annotation of the full dataset by its index.
 
     Pictures are written anew as JPEG, with the shorter side at most 512, as in published results.
 
     Args:
-        root: folder of all data sets.
+        root: folder of all datasets.
         split: "val".
 
     Returns:
@@ -165,7 +165,7 @@ def plan_ade20k_full(root: Path, split: str) -> Plan:
 
 
 def read_index(path: Path) -> Mapping[str, Sequence[str]]:
-    """Read the names of pictures and objects from the index of the full data set.
+    """Read the names of pictures and objects from the index of the full dataset.
 
     The index is a pickle. Only plain containers, strings, numbers and arrays are admitted.
 
@@ -195,7 +195,7 @@ def read_index(path: Path) -> Mapping[str, Sequence[str]]:
     ]
     if outside:
         raise PreparationError(
-            f"{path}: expected pictures inside the folder of all data sets, got "
+            f"{path}: expected pictures inside the folder of all datasets, got "
             f"{', '.join(outside[:5])}\n{_FULL_REMEDY}"
         )
     return columns

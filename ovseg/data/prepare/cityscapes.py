@@ -33,7 +33,7 @@ def plan(root: Path, split: str) -> Plan:
     """Find the label maps of a split in the folders of its cities.
 
     Args:
-        root: folder of all data sets.
+        root: folder of all datasets.
         split: "train" or "val".
 
     Returns:

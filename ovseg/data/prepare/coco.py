@@ -38,12 +38,12 @@ _THINGS = 80
 _MAPS_REMEDY = (
     "Unpack stuffthingmaps_trainval2017.zip of COCO-Stuff (https://github.com/nightrome/cocostuff) "
     "so that the label maps lie in coco/stuffthingmaps/{train2017,val2017}, or name the folder of "
-    "all data sets with --root"
+    "all datasets with --root"
 )
 _10K_REMEDY = (
     "Unpack cocostuff-10k-v1.1.zip (https://github.com/nightrome/cocostuff10k) into "
     "coco/coco_stuff_10k, which then holds images, annotations and imageLists, or name the folder "
-    "of all data sets with --root"
+    "of all datasets with --root"
 )
 
 
@@ -106,7 +106,7 @@ def plan_coco_stuff(root: Path, split: str) -> Plan:
     """Find the label maps of COCO-Stuff; maps without any labelled pixel are left out.
 
     Args:
-        root: folder of all data sets.
+        root: folder of all datasets.
         split: "train2017" or "val2017".
 
     Returns:
@@ -126,7 +126,7 @@ def plan_coco_object(root: Path, split: str) -> Plan:
     """Find the label maps of COCO-Stuff, to make those of COCO-Object.
 
     Args:
-        root: folder of all data sets.
+        root: folder of all datasets.
         split: "val2017".
 
     Returns:
@@ -154,7 +154,7 @@ def plan_coco_stuff_10k(root: Path, split: str) -> Plan:
     """Find the pictures and label matrices of a split of COCO-Stuff 10k.
 
     Args:
-        root: folder of all data sets.
+        root: folder of all datasets.
         split: "train" or "test".
 
     Returns:

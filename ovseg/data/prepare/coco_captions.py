@@ -19,7 +19,7 @@ __all__ = ["CaptionCheck", "check_coco_captions"]
 
 _REMEDY = (
     "Unpack annotations_trainval2017.zip, train2017.zip and val2017.zip "
-    "(https://cocodataset.org/#download) into the folder `coco` of the folder of all data sets, or "
+    "(https://cocodataset.org/#download) into the folder `coco` of the folder of all datasets, or "
     "name that folder with --root"
 )
 
@@ -43,7 +43,7 @@ def check_coco_captions(root: Path, split: str) -> CaptionCheck:
     """Hold the captions of COCO against its pictures.
 
     Args:
-        root: folder of all data sets.
+        root: folder of all datasets.
         split: "train2017" or "val2017".
 
     Returns:

@@ -19,12 +19,12 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Plan:
-    """What one split of a data set takes.
+    """What one split of a dataset takes.
 
     Args:
         tasks: the files.
         convert: makes their labels.
-        report: file for the figures and for the reasons of files set aside.
+        report: file for the figures and for the reasons of files quarantined.
     """
 
     tasks: Sequence[Task]
@@ -45,11 +45,11 @@ def run_command(
         arguments: the command line; None takes the program's.
         description: first line of the help.
         splits: their names; without --split all of them are prepared.
-        plan: from the folder of all data sets and a split to the work; `PreparationError` when raw
+        plan: from the folder of all datasets and a split to the work; `PreparationError` when raw
             data are missing.
 
     Returns:
-        Exit status: 0; 1 when a file was set aside or the run had to stop.
+        Exit status: 0; 1 when a file was quarantined or the run had to stop.
     """
     options = _make_parser(description, splits).parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -70,7 +70,7 @@ def run_command(
             return 1
         _logger.info("%s: %s", split, report)
         for file, reason in report.failed[:10]:
-            _logger.error("set aside: %s: %s", file, reason)
+            _logger.error("quarantined: %s: %s", file, reason)
         if report.failed:
             _logger.error(
                 "%d files could not be used; %s lists them all. Replace them and start the same "
@@ -89,7 +89,7 @@ def _make_parser(description: str, splits: Sequence[str]) -> argparse.ArgumentPa
         "--root",
         type=dataset_root,
         default=dataset_root(),
-        help=f"folder of all data sets (default: ${ROOT_VARIABLE}, else datasets)",
+        help=f"folder of all datasets (default: ${ROOT_VARIABLE}, else datasets)",
     )
     parser.add_argument(
         "--split", nargs="+", choices=splits, help=f"default: all of {', '.join(splits)}"

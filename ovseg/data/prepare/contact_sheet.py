@@ -1,4 +1,4 @@
-"""One picture of many: examples of a data set with their labels, to be looked at."""
+"""One picture of many: examples of a dataset with their labels, to be looked at."""
 
 from __future__ import annotations
 

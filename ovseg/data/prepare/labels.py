@@ -65,7 +65,7 @@ def relabel(
         shown = ", ".join(map(str, unknown[:10])) + (" ..." if len(unknown) > 10 else "")
         raise ValueError(
             f"expected labels in {_ranges([*mapping, *ignored])}, got {shown} in "
-            f"{int((result < 0).sum())} pixels; this file is damaged or of another data set"
+            f"{int((result < 0).sum())} pixels; this file is damaged or of another dataset"
         )
     return result.astype(np.uint8 if ignore_label <= 255 else np.uint16)
 

@@ -30,7 +30,7 @@ def plan(root: Path, split: str) -> Plan:
     """Find the masks of a split, rural and urban.
 
     Args:
-        root: folder of all data sets.
+        root: folder of all datasets.
         split: "train" or "val".
 
     Returns:

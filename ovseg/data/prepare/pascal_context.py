@@ -40,7 +40,7 @@ def plan(root: Path, split: str) -> Plan:
     """Find the label maps of a split and hold the lists of names against the class lists.
 
     Args:
-        root: folder of all data sets.
+        root: folder of all datasets.
         split: "train" or "val".
 
     Returns:

@@ -24,7 +24,7 @@ SPLITS = ("train", "val")
 FOLDER = Path("VOCdevkit", "VOC2012")
 
 _REMEDY = (
-    "unpack VOCtrainval_11-May-2012.tar into the folder of all data sets; see datasets/README.md"
+    "unpack VOCtrainval_11-May-2012.tar into the folder of all datasets; see datasets/README.md"
 )
 _WITH_BACKGROUND = "voc21_"  # first letters of the folder of its labels
 _IGNORED = 255
@@ -34,7 +34,7 @@ def plan(root: Path, split: str) -> Plan:
     """Find the label maps of a split.
 
     Args:
-        root: folder of all data sets.
+        root: folder of all datasets.
         split: "train" or "val".
 
     Returns:

@@ -1,8 +1,8 @@
 """The engine of all `datasets/prepare_<name>.py`: raw annotation files in, label files out.
 
-What differs between data sets is a list of tasks and a function that turns the files of one task
+What differs between datasets is a list of tasks and a function that turns the files of one task
 into arrays. Everything else is here: processes, progress, going on after an interruption, files
-that are there whole or not at all, bad files set aside with their reason.
+that are there whole or not at all, bad files quarantined with their reason.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class PreparationReport:
         written: tasks whose targets were written.
         kept: tasks whose targets were there already.
         skipped: tasks without any labelled pixel.
-        failed: the files set aside (first sources of their tasks) and the reasons, sorted.
+        failed: the files quarantined (first sources of their tasks) and the reasons, sorted.
     """
 
     written: int = 0
@@ -98,7 +98,7 @@ class PreparationReport:
     def __str__(self) -> str:
         return (
             f"{self.written} written, {self.kept} there already, {self.skipped} without labels, "
-            f"{len(self.failed)} set aside"
+            f"{len(self.failed)} quarantined"
         )
 
     def write(self, path: str | Path) -> None:
@@ -135,7 +135,7 @@ def prepare(
         force: make targets again that are there and readable.
 
     Returns:
-        The figures; a task set aside does not stop the others.
+        The figures; a quarantined task does not stop the others.
 
     Raises:
         PreparationError: a target cannot be written (read-only, disk full), another run writes to

@@ -1,4 +1,4 @@
-"""What a data set should look like on disk, from the catalogue or a YAML file."""
+"""What a dataset should look like on disk, from the catalogue or a YAML file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Subject", "find_subject", "prepared_names"]
 
 @dataclass(frozen=True)
 class Subject:
-    """A data set that is to be verified.
+    """A dataset that is to be verified.
 
     Args:
         name: name in the catalogue.
@@ -32,7 +32,7 @@ class Subject:
         count: published number of pictures.
         listing: file with the names of the split.
         partial: label maps of nothing but ignored pixels are left out.
-        name_files: files of the data set with class names, and the class list each has to equal.
+        name_files: files of the dataset with class names, and the class list each has to equal.
         records: pictures with their label maps, where folders do not say.
     """
 
@@ -52,17 +52,17 @@ class Subject:
 
 
 def find_subject(name: str, root: Path | None = None) -> Subject:
-    """Find out what a data set should look like.
+    """Find out what a dataset should look like.
 
     Args:
-        name: a data set of the catalogue, or the path of a YAML file.
-        root: folder of all data sets; None takes it from the environment.
+        name: a dataset of the catalogue, or the path of a YAML file.
+        root: folder of all datasets; None takes it from the environment.
 
     Returns:
         What is to be verified.
 
     Raises:
-        ValueError: there is no such data set, or its YAML file is unusable.
+        ValueError: there is no such dataset, or its YAML file is unusable.
         FileNotFoundError: there is no such YAML file.
     """
     base = dataset_root(root)
@@ -74,16 +74,16 @@ def find_subject(name: str, root: Path | None = None) -> Subject:
     if name in DatasetCatalog.list():
         return _from_records(name)
     raise ValueError(
-        f"expected the name of a data set or the path of a .yaml file, got {name!r}; valid: "
+        f"expected the name of a dataset or the path of a .yaml file, got {name!r}; valid: "
         f"{', '.join(folders.name for folders in BENCHMARKS)}"
     )
 
 
 def prepared_names(root: Path | None = None) -> list[str]:
-    """List the data sets whose label maps are there.
+    """List the datasets whose label maps are there.
 
     Args:
-        root: folder of all data sets; None takes it from the environment.
+        root: folder of all datasets; None takes it from the environment.
     """
     base = dataset_root(root)
     return [f.name for f in BENCHMARKS if (base / f.labels.split("*")[0]).is_dir()]

@@ -48,7 +48,7 @@ def plan(root: Path, split: str) -> Plan:
     """Find the tiles of a split.
 
     Args:
-        root: folder of all data sets.
+        root: folder of all datasets.
         split: "train" or "val".
 
     Returns:
@@ -110,7 +110,7 @@ def vaihingen_labels(colors: np.ndarray) -> np.ndarray:
         raise ValueError(
             f"expected the colours of {', '.join(_COLORS)} or black, got "
             f"{(value >> 16, value >> 8 & 255, value & 255)} in {int(unknown.sum())} pixels; "
-            "the file was saved with loss or is of another data set"
+            "the file was saved with loss or is of another dataset"
         )
     return labels
 

@@ -1,4 +1,4 @@
-"""Is a data set on disk what it should be? Every fault comes with the way to mend it."""
+"""Is a dataset on disk what it should be? Every fault comes with the way to mend it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Complaint:
-    """One fault of a data set.
+    """One fault of a dataset.
 
     Args:
         what: the fault.
@@ -59,12 +59,12 @@ class Complaint:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found out about a data set.
+    """What was found out about a dataset.
 
     Args:
-        name: the data set.
+        name: the dataset.
         facts: how many pictures there are, how large they are, which classes occur.
-        complaints: its faults; empty for a sound data set.
+        complaints: its faults; empty for a sound dataset.
         notes: what is worth knowing and no fault.
     """
 
@@ -125,11 +125,11 @@ def verify(
     workers: int = 1,
     progress: bool = False,
 ) -> Verification:
-    """Check the files of a data set; every picture and label map is read in full.
+    """Check the files of a dataset; every picture and label map is read in full.
 
     Args:
-        name: a data set of the catalogue, or the path of a YAML file that describes one.
-        root: folder of all data sets; None takes it from the environment.
+        name: a dataset of the catalogue, or the path of a YAML file that describes one.
+        root: folder of all datasets; None takes it from the environment.
         subset: the files are a part of the set on purpose: leave the published counts aside.
         sheet: PNG to write with ten pictures and their labels; None writes none.
         workers: processes; 1 reads in this one.
@@ -139,7 +139,7 @@ def verify(
         Facts and faults.
 
     Raises:
-        ValueError: there is no such data set, or its YAML file is unusable.
+        ValueError: there is no such dataset, or its YAML file is unusable.
         FileNotFoundError: there is no such YAML file.
     """
     subject = find_subject(name, root)
@@ -178,7 +178,7 @@ def _labelled(subject: Subject, file: _File) -> int:
 
 
 def _check_order(subject: Subject) -> tuple[list[Complaint], list[str]]:
-    """Hold class names in the catalogue and in files of the data set against the class list."""
+    """Hold class names in the catalogue and in files of the dataset against the class list."""
     complaints, notes = [], []
     wanted = [name.strip() for name in subject.classes]
     given = [

@@ -185,7 +185,7 @@ class Harmful:
         (lambda index: {**index, "objectnames": 3}, "names under 'objectnames'"),
         (lambda index: {**index, "folder": []}, "names under 'folder'"),
         (lambda index: {**index, "folder": ["a", "b"]}, "as many folders as file names, got 2"),
-        (lambda index: {**index, "folder": ["../.."]}, "inside the folder of all data sets"),
+        (lambda index: {**index, "folder": ["../.."]}, "inside the folder of all datasets"),
         (lambda index: {**index, "filename": ["/etc/ADE_val_1.jpg"]}, "inside the folder of all"),
     ],
 )

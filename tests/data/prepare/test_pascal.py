@@ -85,7 +85,7 @@ def test_a_coloured_mask_is_set_aside(tmp_path, caplog):
     Image.open(file).convert("RGB").save(file)
     assert prepare("voc", tmp_path, "--split", "val") == 1
     # Named once, though two tasks read it, and without the path in front of the reason.
-    reasons = [r.getMessage() for r in caplog.records if r.getMessage().startswith("set aside")]
+    reasons = [r.getMessage() for r in caplog.records if r.getMessage().startswith("quarantined")]
     assert len(reasons) == 1 and reasons[0].count(str(file)) == 1
     assert "store the class ids, not colours" in reasons[0]
     assert "1 files could not be used" in caplog.text

@@ -273,7 +273,7 @@ def test_unknown_names_are_refused_with_the_choices(tmp_path, capsys):
         verify("voc", root=tmp_path)
     assert script("verify")(["voc", "--root", str(tmp_path)]) == 1
     assert script("verify")(["--root", str(tmp_path)]) == 1
-    assert "no label maps of a known data set" in capsys.readouterr().err
+    assert "no label maps of a known dataset" in capsys.readouterr().err
 
 
 @pytest.mark.slow
