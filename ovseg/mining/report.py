@@ -95,7 +95,7 @@ def write_report(
         read_image: gives the picture of a row; one that cannot be read leaves its place empty.
         summary: of the run. Its plain numbers and texts are listed where the pairs do not tell
             them; `quarantine` and `without_pairs` (reason -> count) become tables.
-        quarantine: pictures quarantined (image_id, uri, kind, reason), the first of which are shown.
+        quarantine: pictures with their fault (image_id, uri, kind, reason); the first are shown.
         gallery: pairs in each part of the gallery.
 
     Returns:
