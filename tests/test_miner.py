@@ -12,7 +12,7 @@ from ovseg.modeling.proposer import MaskFormerProposer
 from ovseg.modeling.region_scorer import ClipScorer
 from ovseg.proposals import GridProposer
 from ovseg.vocab import Vocabulary
-from tests.modeling.test_region_classifier import classifier
+from tests.modeling.test_region_classifier import classifier, classify
 
 TEXTS = ("cat", "blue sky", "tree")
 CONFIG = MiningConfig(nouns=NounConfig(tagger="textblob"))
@@ -48,8 +48,8 @@ def test_scores_are_the_cosines_of_the_classifier(options):
 
     tensor = torch.from_numpy(image).permute(2, 0, 1)
     with torch.no_grad():
-        logits, valid = adapter.classify(
-            tensor, torch.from_numpy(masks).float(), Vocabulary.make(TEXTS)
+        logits, valid = classify(
+            adapter, tensor, torch.from_numpy(masks).float(), Vocabulary.make(TEXTS)
         )
     assert valid.all()
     assert scores.dtype == np.float32

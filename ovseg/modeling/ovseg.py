@@ -196,7 +196,7 @@ class OVSeg(MaskFormer):
                     f"expected an encoding with region features for the threshold {threshold:g} "
                     "or with the image to make them from, got neither"
                 )
-            known = encoding.regions[threshold] = self.clip_adapter.region_features(
+            known = encoding.regions[threshold] = self.clip_adapter(
                 encoding.image, encoding.masks, threshold=threshold, known=known
             )
         return known

@@ -233,20 +233,7 @@ class RegionClassifier(nn.Module):
             features.append(encoded.float())
         return torch.cat(features)
 
-    def forward(self, image: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """Encodes the regions of the masks that are not empty.
-
-        Args:
-            image: (3, h, w) RGB 0-255.
-            masks: (Q, h, w) in [0, 1].
-
-        Returns:
-            (V, D) features, not normalised, and valid (Q,) bool with V entries set.
-        """
-        regions = self.region_features(image, masks)
-        return regions.features[regions.valid], regions.valid
-
-    def region_features(
+    def forward(
         self,
         image: Tensor,
         masks: Tensor,
@@ -281,23 +268,6 @@ class RegionClassifier(nn.Module):
             crops = self.crops(image, chosen, boxes, threshold=threshold)
             features[missing] = self.encode_crops(crops)
         return RegionFeatures(features=features, encoded=encoded | missing, valid=valid)
-
-    def classify(
-        self, image: Tensor, masks: Tensor, vocabulary: Vocabulary
-    ) -> tuple[Tensor, Tensor]:
-        """Compares the regions of an image with a vocabulary.
-
-        Args:
-            image: (3, h, w) RGB 0-255.
-            masks: (Q, h, w) in [0, 1].
-            vocabulary: K classes.
-
-        Returns:
-            (V, K + 1) logits of the V masks that are not empty, the last column for "no object",
-            and valid (Q,) bool.
-        """
-        features, valid = self(image, masks)
-        return self.similarity(features, self.text_features(vocabulary)), valid
 
 
 def _full_batches(crops: Iterable[Crops], size: int) -> Iterator[Crops]:

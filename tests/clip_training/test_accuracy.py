@@ -19,6 +19,7 @@ from ovseg.modeling import MaskPrediction
 from ovseg.modeling.region_classifier import RegionClassifier
 from ovseg.vocab import Vocabulary
 from tests.clip.tiny import make_clip
+from tests.modeling.test_region_classifier import classify
 
 NAMES = ("cat", "dog", "tree", "sky", "road", "boat", "chair")
 SIZE = (32, 32)
@@ -52,7 +53,7 @@ def test_the_figures_are_those_of_regions_named_as_in_segmentation(mask_prompt: 
         masks = torch.from_numpy(labels == ids[:, None, None]).float()
         picture = torch.from_numpy(image).permute(2, 0, 1).float()
         with torch.no_grad():
-            logits, _ = classifier.classify(picture, masks, vocabulary)
+            logits, _ = classify(classifier, picture, masks, vocabulary)
         scores.append(logits[:, :-1])
         targets.append(torch.from_numpy(ids).long())
     assert found == top_accuracy(torch.cat(scores), torch.cat(targets), groups=groups)

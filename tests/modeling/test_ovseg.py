@@ -100,7 +100,7 @@ def test_all_proposals_below_the_threshold_keep_the_proposals_ranking():
 
 def test_without_the_ensemble_clip_is_not_run():
     model = tiny_model(**{ENSEMBLE: False})
-    model.clip_adapter.region_features = None
+    model.clip_adapter.forward = None
     [prediction] = model.predict([sample()], vocabulary())
     assert prediction.clip_scores is None
     assert torch.equal(prediction.class_scores, prediction.proposal_scores)
@@ -303,10 +303,10 @@ def test_region_features_are_filled_mask_by_mask_and_end_as_all_at_once():
     forward = adapter.clip_model.visual.forward
     adapter.clip_model.visual.forward = lambda *args: calls.append(len(args[0])) or forward(*args)
     with torch.no_grad():
-        whole = adapter.region_features(encoding.image, encoding.masks)
+        whole = adapter(encoding.image, encoding.masks)
         wanted = torch.arange(QUERIES) % 2 == 0
-        part = adapter.region_features(encoding.image, encoding.masks, wanted=wanted)
-        rest = adapter.region_features(encoding.image, encoding.masks, known=part)
+        part = adapter(encoding.image, encoding.masks, wanted=wanted)
+        rest = adapter(encoding.image, encoding.masks, known=part)
     valid = whole.valid
     assert calls == [int(valid.sum()), int((valid & wanted).sum()), int((valid & ~wanted).sum())]
     assert torch.equal(part.encoded, valid & wanted) and torch.equal(rest.encoded, valid)

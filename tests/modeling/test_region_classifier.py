@@ -19,6 +19,13 @@ def classifier(**options) -> RegionClassifier:
     return RegionClassifier(clip_model=clip, **options)
 
 
+def classify(adapter, picture, masks, words=None):
+    """Logits (V, K + 1) of the masks that are not empty, and which these are."""
+    regions = adapter(picture, masks)
+    text = adapter.text_features(words or vocabulary())
+    return adapter.similarity(regions.features[regions.valid], text), regions.valid
+
+
 def blobs(count: int = 5, height: int = 40, width: int = 56) -> torch.Tensor:
     torch.manual_seed(4)
     masks = torch.zeros(count, height, width)
@@ -63,20 +70,20 @@ def test_boxes_are_expanded_about_the_centre_truncated_and_clipped():
 
 @pytest.mark.parametrize("chunk_size", [1, 2, 5, 64])
 def test_chunk_size_does_not_change_the_result(chunk_size):
-    expected, _ = classifier(chunk_size=3)(image(40, 56), blobs())
-    features, _ = classifier(chunk_size=chunk_size)(image(40, 56), blobs())
+    expected = classifier(chunk_size=3)(image(40, 56), blobs()).features
+    features = classifier(chunk_size=chunk_size)(image(40, 56), blobs()).features
     torch.testing.assert_close(features, expected)
 
 
 def test_the_prompt_changes_features_and_matting_switches_it_off():
     picture, masks = image(40, 56), blobs() * 0.0
     masks[0, :20, :20] = masks[0, 20:, 20:] = 0.9  # leaves two empty quadrants in its box
-    prompted, _ = classifier(mask_prompt=True)(picture, masks[:1])
-    plain, _ = classifier(mask_prompt=False)(picture, masks[:1])
+    prompted = classifier(mask_prompt=True)(picture, masks[:1]).features
+    plain = classifier(mask_prompt=False)(picture, masks[:1]).features
     assert (prompted - plain).abs().max() > 1e-2
     soft = masks.clamp(min=0.01)
-    with_prompt, _ = classifier(matting=True)(picture, soft[:1])
-    without, _ = classifier(matting=True, mask_prompt=False)(picture, soft[:1])
+    with_prompt = classifier(matting=True)(picture, soft[:1]).features
+    without = classifier(matting=True, mask_prompt=False)(picture, soft[:1]).features
     torch.testing.assert_close(with_prompt, without)
 
 
@@ -84,15 +91,15 @@ def test_masks_below_the_threshold_are_left_out():
     masks = blobs()
     masks[[0, 3]] *= 0.1
     adapter = classifier()
-    logits, valid = adapter.classify(image(40, 56), masks, vocabulary())
+    logits, valid = classify(adapter, image(40, 56), masks)
     assert valid.tolist() == [False, True, True, False, True]
-    expected, _ = adapter.classify(image(40, 56), masks[valid], vocabulary())
+    expected, _ = classify(adapter, image(40, 56), masks[valid])
     torch.testing.assert_close(logits, expected)
     assert logits.shape == (3, 4)
 
 
 def test_no_mask_at_all_gives_no_features():
-    logits, valid = classifier().classify(image(40, 56), torch.zeros(3, 40, 56), vocabulary())
+    logits, valid = classify(classifier(), image(40, 56), torch.zeros(3, 40, 56))
     assert logits.shape == (0, 4) and not valid.any()
 
 
@@ -159,7 +166,7 @@ def test_other_image_sizes_of_clip_are_used():
         },
     }
     adapter = RegionClassifier(clip_model=build_clip(config, mask_prompt_depth=1))
-    features, _ = adapter(image(40, 56), blobs())
+    features = adapter(image(40, 56), blobs()).features
     assert features.shape == (5, 16)
 
 

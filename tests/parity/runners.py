@@ -88,11 +88,11 @@ def spy(model: OVSeg) -> dict[str, Any]:
     model.backbone.register_forward_hook(lambda _m, _i, out: seen.update(features=out))
     model.sem_seg_head.register_forward_hook(lambda _m, _i, out: seen.update(outputs=dict(out)))
     adapter = model.clip_adapter
-    region_features, crop_regions = adapter.region_features, adapter.crop_regions
+    encode, crop_regions = adapter.forward, adapter.crop_regions
     similarity = adapter.similarity
 
-    def spying_features(*args: Any, **options: Any) -> RegionFeatures:
-        regions = region_features(*args, **options)
+    def spying_forward(*args: Any, **options: Any) -> RegionFeatures:
+        regions = encode(*args, **options)
         seen["valid"] = regions.valid
         return regions
 
@@ -105,7 +105,7 @@ def spy(model: OVSeg) -> dict[str, Any]:
         seen.setdefault("region", regions[0])
         return regions, masks
 
-    adapter.region_features, adapter.similarity = spying_features, spying_similarity
+    adapter.forward, adapter.similarity = spying_forward, spying_similarity
     adapter.crop_regions = spying_crop
     return seen
 
