@@ -50,7 +50,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--vis", default="overlay", metavar="VIEWS", help=f"of {','.join(VIEWS)}, with commas")
     add("--proposals", action="store_true", help="list the model's masks in the JSON file")
     add("--config-file", metavar="FILE", help="config file or shipped name")
-    add("--weights", metavar="W", help="name, path, address, random (default: the config's, else ovseg_tiny)")
+    add(
+        "--weights",
+        metavar="W",
+        help="name, path, address, random (default: the config's)",
+    )
     add("--device", help="cpu, cuda, cuda:1 (default: the GPU if there is one)")
     add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="config overrides")
     return parser.parse_args(arguments)

@@ -129,7 +129,7 @@ def test_vocabulary_of_a_benchmark_and_background(
     [
         (["--input", "x.jpg"], "name what to look for"),
         (["--class-names", "sky", "--vis", "3d"], "expected some of"),
-        (["--vocabulary", "ade", *TINY], "'ade20k_150'"),
+        (["--vocabulary", "ade", *TINY], "valid: ade20k_150"),
         (["--class-names", "sky", "sky", *TINY], "unique class names"),
         (["--class-file", "nowhere.txt"], "nowhere.txt"),
         (["--class-names", "sky", "--config-file", "ovseg_giant"], "shipped: "),
