@@ -310,21 +310,24 @@ class MaskPrediction(Prediction):
         Each mask counts by its value at the pixel. Masks that were left out do not count.
         """
         used = self.class_scores.ne(0).any(1)
-        masks, class_scores = self.masks[used], self.class_scores[used]  # (U, h, w), (U, K)
+        masks, class_scores = self.masks, self.class_scores[used]  # (Q, h, w), (U, K)
         if self.binary:
             masks = (masks > self.mask_threshold).to(class_scores.dtype)
         size = (masks.shape[2], masks.shape[1])
         near = cv2.resize(labels.astype(np.int32), size, interpolation=cv2.INTER_NEAREST)  # (h, w)
-        index = torch.from_numpy(near.astype(np.int64)).to(masks.device).flatten() + 1
-        weights = masks.new_zeros(len(masks), self.num_classes + 1)  # blank first
-        weights = weights.index_add_(1, index, masks.flatten(1))[:, 1:]  # (U, K)
+        named = torch.from_numpy(near).to(masks.device).flatten()  # (h * w,)
+        present = torch.from_numpy(np.unique(near)).to(masks.device)
+        present = present[present >= 0].long()  # (P,), few of the K
+        inside = (present[:, None] == named).to(masks.dtype)  # (P, h * w)
+        weights = masks.new_zeros(len(class_scores), self.num_classes)  # (U, K)
+        weights[:, present] = (inside @ masks.flatten(1).T).T[used]
         total = weights.sum(0)  # (K,)
         means = (weights * class_scores).sum(0) / total.clamp(min=1e-12)
         # A region too thin for the network's grid: the best mask stands for it.
         best = class_scores.amax(0) if len(class_scores) else torch.zeros_like(total)
         scores = torch.where(total > 0, means, best).float().cpu().numpy()
-        present = np.bincount(labels.ravel() + 1, minlength=self.num_classes + 1)[1:] > 0
-        return np.where(present, scores, 0.0).clip(0.0, 1.0).astype(np.float32)
+        pixels = np.bincount(labels.ravel() + 1, minlength=self.num_classes + 1)[1:]
+        return np.where(pixels > 0, scores, 0.0).clip(0.0, 1.0).astype(np.float32)
 
     def proposals(self) -> tuple[Proposal, ...]:
         """Lists the masks that took part, with the classes they were given.
