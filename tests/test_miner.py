@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -128,7 +130,8 @@ def test_random_weights_are_the_same_in_every_worker():
     image, masks = picture(0), regions(3)
 
     assert isinstance(first.proposer, GridProposer)
-    assert first.scorer.name.startswith("random@")
+    assert re.fullmatch("random@[0-9a-f]{8}", first.scorer.name)
+    assert second.scorer.name == first.scorer.name
     assert np.array_equal(first.scorer(image, masks, TEXTS), second.scorer(image, masks, TEXTS))
 
 

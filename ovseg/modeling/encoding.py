@@ -81,3 +81,8 @@ class MaskEncoding(Encoding):
     def masks(self) -> Tensor:
         """Masks at the network's input size, (Q, h, w) float32 in [0, 1]; kept once computed."""
         return self.input_logits().sigmoid()
+
+    @cached_property
+    def peaks(self) -> Tensor:
+        """Each mask's highest value, (Q,)."""
+        return self.masks.amax((1, 2))

@@ -236,7 +236,7 @@ class MaskFormer(SegmentationModel):
             class_scores=proposal_scores,
             proposal_scores=proposal_scores,
             clip_scores=None,
-            valid=encoding.masks.amax((1, 2)) > self.mask_threshold,
+            valid=encoding.peaks > self.mask_threshold,
             output_size=encoding.output_size,
             mask_threshold=self.mask_threshold,
         )
