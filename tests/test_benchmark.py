@@ -11,6 +11,7 @@ from ovseg.benchmark import (
     LabelMaps,
     compare_label_maps,
     compare_text_towers,
+    draw_words,
     measure,
     measure_evaluation,
     measure_words,
@@ -146,6 +147,14 @@ def test_ratios_are_those_of_the_costs_and_unknown_memory_stays_unknown():
     assert Comparison(Cost(2.0, None), Cost(0.5, 10), 0.0).memory_ratio is None
     assert Comparison(Cost(2.0, 40), Cost(0.5, 10), 0.0).memory_ratio == 4.0
     assert Comparison(Cost(2.0, 40), Cost(0.5, 10), 0.0).speedup == 4.0
+
+
+def test_words_are_drawn_ten_at_a_time_and_come_round_when_all_were_drawn():
+    names = [str(number) for number in range(25)]
+    first, second, third = draw_words(names, 3)
+    assert len(first) == len(second) == len(third) == 10 and not {*first} & {*second}
+    assert {*first, *second, *third} == {*names} and first[:5] == third[5:]
+    assert draw_words(["a", "b"], 2) == 2 * [draw_words(["a", "b"], 1)[0]]
 
 
 def test_words_are_asked_of_one_encoding_each_twice():

@@ -7,19 +7,17 @@ cost in one way only: masks that a trained model leaves empty cost CLIP nothing.
 from __future__ import annotations
 
 import argparse
-import random
 import sys
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where it is not installed
 
 from ovseg.benchmark import (
-    Words,
     compare_label_maps,
     compare_text_towers,
+    draw_words,
     measure_evaluation,
     measure_words,
     stages,
@@ -92,7 +90,10 @@ def main(args: argparse.Namespace) -> dict[str, object]:
     print(f"\nevaluating the image, label map in bands: {whole}")
     words = None
     if args.questions:
-        words = ask(Predictor.from_config(cfg, model), image, vocabulary, args.questions)
+        model.clip_adapter.text_bank.clear()  # the stages have met all words
+        picture = image.byte().permute(1, 2, 0).numpy()
+        asked = draw_words(vocabulary.names, args.questions)
+        words = measure_words(Predictor.from_config(cfg, model), picture, asked)
         print(f"\none picture, {args.questions} vocabularies of 10 classes:\n  {words.text()}")
     figures = {
         "settings": {**vars(args), "output": str(args.output), "classes": len(vocabulary)},
@@ -106,14 +107,6 @@ def main(args: argparse.Namespace) -> dict[str, object]:
     if args.output is not None:
         write_json(args.output, figures)
     return figures
-
-
-def ask(predictor: Predictor, image: Tensor, vocabulary: Vocabulary, count: int) -> Words:
-    """Ask a picture for `count` draws of ten of the classes."""
-    draw = random.Random(0)
-    drawn = [draw.sample(vocabulary.names, min(10, len(vocabulary))) for _ in range(count)]
-    picture = image.byte().permute(1, 2, 0).numpy()
-    return measure_words(predictor, picture, [predictor.vocabulary(names) for names in drawn])
 
 
 if __name__ == "__main__":

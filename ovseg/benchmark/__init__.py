@@ -5,7 +5,7 @@ from __future__ import annotations
 from ovseg.benchmark.cost import Comparison, Cost, measure
 from ovseg.benchmark.labels import LabelMaps, compare_label_maps
 from ovseg.benchmark.stage_times import compare_text_towers, measure_evaluation, stages
-from ovseg.benchmark.words import Words, measure_words
+from ovseg.benchmark.words import Words, draw_words, measure_words
 
 __all__ = [
     "Comparison",
@@ -14,6 +14,7 @@ __all__ = [
     "Words",
     "compare_label_maps",
     "compare_text_towers",
+    "draw_words",
     "measure",
     "measure_evaluation",
     "measure_words",

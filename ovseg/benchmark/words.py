@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 from collections.abc import Sequence
@@ -69,15 +70,24 @@ class Words:
         }
 
 
+def draw_words(names: Sequence[str], count: int) -> list[list[str]]:
+    """Draw ten of some names, then ten others; they come round again when all were drawn."""
+    order = list(names)
+    random.Random(0).shuffle(order)
+    ten = min(10, len(order))
+    starts = (ten * turn % len(order) for turn in range(count))
+    return [(order + order)[start : start + ten] for start in starts]
+
+
 def measure_words(
-    predictor: Predictor, image: np.ndarray, vocabularies: Sequence[Vocabulary]
+    predictor: Predictor, image: np.ndarray, questions: Sequence[Sequence[str] | Vocabulary]
 ) -> Words:
     """Ask one picture many questions.
 
     Args:
         predictor: any.
         image: (H, W, 3) uint8 RGB.
-        vocabularies: at least two.
+        questions: at least two lists of names, or vocabularies.
 
     Returns:
         What each of them cost.
@@ -89,10 +99,10 @@ def measure_words(
     wait_for(device)
     encode = time.perf_counter() - began
     times = []
-    for vocabulary in [*vocabularies, *vocabularies]:
+    for names in [*questions, *questions]:
         began = time.perf_counter()
-        picture.segment(vocabulary)  # returns when the labels are in main memory
+        picture.segment(names)  # returns when the labels are in main memory
         times.append(time.perf_counter() - began)
     peak = peak_bytes(device)
     held = None if before is None or peak is None else max(peak - before, 0)
-    return Words(encode, times[: len(vocabularies)], times[len(vocabularies) :], held)
+    return Words(encode, times[: len(questions)], times[len(questions) :], held)
