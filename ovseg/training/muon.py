@@ -1,28 +1,95 @@
-"""Muon for matrices and AdamW for all else, as one optimizer."""
+"""Muon for matrices and AdamW for all else, as one optimizer.
+
+Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024), and Liu et
+al., "Muon is scalable for LLM training" (2025), section 2.2, for the size of an update.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import torch
+from torch import Tensor
 
-__all__ = ["MuonAdamW"]
+__all__ = ["Muon", "MuonAdamW", "orthogonalise"]
+
+# Of the quintic x -> a x + b x^3 + c x^5, whose iteration drives singular values towards 1.
+_QUINTIC = (3.4445, -4.7750, 2.0315)
+_ITERATIONS = 5
+
+
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """Drives the singular values of matrices to between about 0.7 and 1.2.
+
+    In bfloat16 on a GPU, as elsewhere; on a CPU in float32, which is several times faster there.
+
+    Args:
+        matrices: (N, rows, columns).
+
+    Returns:
+        (N, rows, columns) in the input's dtype.
+    """
+    a, b, c = _QUINTIC
+    x = matrices.to(torch.bfloat16 if matrices.is_cuda else torch.float32)
+    x = x.mT if x.shape[1] > x.shape[2] else x
+    x = x / x.flatten(1).norm(dim=1).clamp(min=1e-7)[:, None, None]
+    for _ in range(_ITERATIONS):
+        gram = x @ x.mT  # (N, r, r), r the shorter side
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    x = x.mT if matrices.shape[1] > matrices.shape[2] else x
+    return x.to(matrices.dtype)
+
+
+class Muon(torch.optim.Optimizer):
+    """Steps along the orthogonalised momentum, which is Nesterov's.
+
+    An update has the size of AdamW's. A convolution (out, in, h, w) counts as the matrix (out, in *
+    h * w). Against `torch.optim.Muon`, which computes in bfloat16 everywhere and takes one matrix
+    after the other: on a CPU without bfloat16 it took half of a training step.
+
+    Args:
+        params: parameter groups, each with `lr` and `weight_decay`; tensors of 2 or 4 dimensions.
+        momentum: share of the running mean that stays.
+    """
+
+    def __init__(self, params: list[dict[str, Any]], *, momentum: float = 0.95) -> None:
+        super().__init__(params, {"momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Take a step; gradients are computed before."""
+        for group in self.param_groups:
+            same_shape: dict[tuple[int, int], list[Tensor]] = defaultdict(list)
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    same_shape[parameter.flatten(1).shape].append(parameter)
+            for shape, parameters in same_shape.items():
+                updates = torch.stack([self._momentum(p, group["momentum"]) for p in parameters])
+                step = group["lr"] * 0.2 * max(shape) ** 0.5
+                for parameter, update in zip(parameters, orthogonalise(updates), strict=True):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    parameter.sub_(update.view_as(parameter), alpha=step)
+
+    def _momentum(self, parameter: Tensor, momentum: float) -> Tensor:
+        """Updates a parameter's running mean; returns what to step along, as a matrix."""
+        state = self.state[parameter]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        mean = state["momentum_buffer"].lerp_(parameter.grad, 1 - momentum)
+        return parameter.grad.lerp(mean, momentum).flatten(1)
 
 
 class MuonAdamW(torch.optim.Optimizer):
     """Two optimizers behind one interface: Muon steps the matrices, AdamW everything else.
 
-    Muon's update is scaled to the size of AdamW's, so that both can share a schedule (Liu et al.
-    2025, "Muon is scalable for LLM training", section 2.2).
+    Muon's update is scaled to the size of AdamW's, so that both can share a schedule.
 
     Args:
-        matrices: parameter groups whose parameters are all 2-D, each with `lr` and `weight_decay`.
+        matrices: parameter groups for Muon, each with `lr` and `weight_decay`.
         others: parameter groups for AdamW, likewise.
         betas: of AdamW.
         eps: of AdamW.
-
-    Raises:
-        RuntimeError: if torch is older than 2.9, the first release with Muon.
     """
 
     def __init__(
@@ -33,14 +100,9 @@ class MuonAdamW(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ) -> None:
-        if not hasattr(torch.optim, "Muon"):
-            raise RuntimeError(
-                f"Muon: expected torch 2.9 or newer, got {torch.__version__}; upgrade torch or "
-                "train with SOLVER.OPTIMIZER ADAMW"
-            )
         self.parts: list[torch.optim.Optimizer] = []
         if matrices:
-            self.parts.append(torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw"))
+            self.parts.append(Muon(matrices))
         if others:
             self.parts.append(torch.optim.AdamW(others, betas=betas, eps=eps))
         super().__init__([group for part in self.parts for group in part.param_groups], {})
