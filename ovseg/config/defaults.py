@@ -32,6 +32,7 @@ def get_default_cfg() -> CfgNode:
     _add_solver(cfg)
     _add_mask_former(cfg)
     _add_swin(cfg)
+    _add_timm(cfg)
     _add_clip_adapter(cfg)
     _add_test(cfg)
     add_keys_without_effect(cfg)
@@ -57,6 +58,11 @@ def _add_input(cfg: CfgNode) -> None:
     cfg.INPUT.COLOR_AUG_SSD = False
     # Pad training images to a square of this side; -1 for no padding.
     cfg.INPUT.SIZE_DIVISIBILITY = -1
+    # Ours: segments that look like no class, with a mask and no label (queries from points only).
+    cfg.INPUT.SEGMENT_AUG = CfgNode()
+    cfg.INPUT.SEGMENT_AUG.ENABLED = False
+    cfg.INPUT.SEGMENT_AUG.CHANGED = 0.3  # chance of a segment to get other colours or a texture
+    cfg.INPUT.SEGMENT_AUG.PASTED = 2  # random shapes that are pasted at most
     # Redraw a crop while one class covers more than this share of it; 1.0 accepts any crop.
     cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
 
@@ -100,12 +106,23 @@ def _add_mask_former(cfg: CfgNode) -> None:
     cfg.MODEL.INFERENCE_MODE = ""
 
     mask_former = cfg.MODEL.MASK_FORMER = CfgNode()
+    # Ours: "learned" queries, matched to segments as upstream has it; or "points": queries made
+    # from the features of pixels, each asked for the segment that its pixel lies in.
+    mask_former.QUERIES = "learned"
+    points = mask_former.POINTS = CfgNode()
+    points.PER_IMAGE = 12  # drawn on the segments of each training picture
+    points.QUALITY_WEIGHT = 1.0  # of the squared error of a mask's expected IoU
+    points.CLASS_WEIGHT = 1.0  # of the cross-entropy of pixels over the training classes
+    points.GRID = 14  # points along each side of a picture that is segmented
+    points.NMS_IOU = 0.7  # a mask that overlaps a better one by this much is left out
+    points.STABILITY_OFFSET = 1.0  # of logits: how much the cut moves to tell whether a mask stays
     mask_former.DEEP_SUPERVISION = True  # losses on every decoder layer
     mask_former.NO_OBJECT_WEIGHT = 0.1  # of "no object" in the classification loss
     # Whether ignored pixels and padding count as negatives of every mask (upstream) or as nothing.
     mask_former.IGNORED_AS_NEGATIVE = True
     mask_former.DICE_WEIGHT = 1.0  # of the dice loss of masks, in matching too
-    mask_former.MASK_WEIGHT = 20.0  # of the focal loss of masks, in matching too
+    # Of the focal loss of masks, in matching too; with points of their binary cross-entropy.
+    mask_former.MASK_WEIGHT = 20.0
     mask_former.NHEADS = 8  # attention heads of the transformer
     mask_former.DROPOUT = 0.1  # in the transformer, while training
     mask_former.DIM_FEEDFORWARD = 2048  # width inside its feed-forward blocks
@@ -113,7 +130,7 @@ def _add_mask_former(cfg: CfgNode) -> None:
     mask_former.DEC_LAYERS = 6  # its decoder layers over the queries
     mask_former.PRE_NORM = False  # normalise before each block instead of after
     mask_former.HIDDEN_DIM = 256  # width of the transformer and of each query
-    mask_former.NUM_OBJECT_QUERIES = 100  # masks per picture
+    mask_former.NUM_OBJECT_QUERIES = 100  # masks per picture; with points at most
     # What the queries look at: a feature of the backbone, or "transformer_encoder" for the
     # transformer pixel decoder's.
     mask_former.TRANSFORMER_IN_FEATURE = "res5"
@@ -150,6 +167,14 @@ def _add_swin(cfg: CfgNode) -> None:
     swin.OUT_FEATURES = ["res2", "res3", "res4", "res5"]  # stages whose features are given out
     swin.NORM_INDICES = None  # anything else is refused: one LayerNorm per output, as released
     swin.PROJECTION = False  # anything else is refused: outputs are not projected, as released
+
+
+def _add_timm(cfg: CfgNode) -> None:
+    """Settings of the backbone "TimmBackbone"; all ours."""
+    timm = cfg.MODEL.TIMM = CfgNode()
+    timm.NAME = "resnet18"  # as timm.create_model takes it
+    timm.OPTIONS = CfgNode(new_allowed=True)  # further arguments of the model
+    timm.OUT_FEATURES = ["res2", "res3", "res4", "res5"]  # strides 4 to 32; "res1" has stride 2
 
 
 def _add_clip_adapter(cfg: CfgNode) -> None:

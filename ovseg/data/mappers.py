@@ -20,6 +20,7 @@ from ovseg.d2.config import CfgNode, configurable
 from ovseg.d2.data import MetadataCatalog
 from ovseg.d2.structures import Instances
 from ovseg.data.dataset_yaml import resolve_dataset
+from ovseg.data.segment_augmentation import FREE_LABEL, SegmentAugmentation
 from ovseg.data.transforms import ColorAugSSD, Labelled, TrainTransform
 from ovseg.utils.images import ImageError, read_image, read_label
 from ovseg.utils.resizing import resize_shortest_edge
@@ -72,13 +73,22 @@ class TrainMapper:
         transform: the random changes.
         ignore_label: label of pixels without a class.
         num_classes: labels must be below this.
+        segments: changes of single segments after that; None for none.
     """
 
     @configurable
-    def __init__(self, *, transform: TrainTransform, ignore_label: int, num_classes: int) -> None:
+    def __init__(
+        self,
+        *,
+        transform: TrainTransform,
+        ignore_label: int,
+        num_classes: int,
+        segments: SegmentAugmentation | None = None,
+    ) -> None:
         self.transform = transform
         self.ignore_label = ignore_label
         self.num_classes = num_classes
+        self.segments = segments
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -109,6 +119,7 @@ class TrainMapper:
             "transform": transform,
             "ignore_label": ignore_label,
             "num_classes": head.NUM_CLASSES,
+            "segments": _segment_augmentation(cfg, ignore_label),
         }
 
     def __call__(
@@ -122,8 +133,9 @@ class TrainMapper:
 
         Returns:
             The record with `image` (3, H, W) uint8 RGB, `height` and `width` of the file, and
-            `instances`: `gt_classes` (N,) int64, sorted, and `gt_masks` (N, H, W) bool; `ignored`
-            (H, W) bool: padding and pixels without a label.
+            `instances`: `gt_classes` (N,) int64, sorted but for segments without a class, which
+            come last as -1, and `gt_masks` (N, H, W) bool; `ignored` (H, W) bool: padding and
+            pixels without a label.
 
         Raises:
             ImageError: a file is unreadable, or picture and labels differ in size.
@@ -137,8 +149,10 @@ class TrainMapper:
                 f"{record['sem_seg_file_name']}: expected labels of the picture's size "
                 f"{image.shape[:2]}, got {labels.shape} (height, width)"
             )
-        sample = Labelled(image, labels)
-        sample = self.transform(sample, np.random.default_rng() if rng is None else rng)
+        rng = np.random.default_rng() if rng is None else rng
+        sample = self.transform(Labelled(image, labels), rng)
+        if self.segments is not None:
+            sample = self.segments(sample, rng)
         return {
             **record,
             "height": image.shape[0],
@@ -210,16 +224,33 @@ def semantic_instances(labels: np.ndarray, ignore_label: int) -> Instances:
         ignore_label: label that gets no mask.
 
     Returns:
-        Instances with `gt_classes` (N,) int64, ascending, and `gt_masks` (N, H, W) bool; N = 0
-        where all is ignored.
+        Instances with `gt_classes` (N,) int64, ascending, -1 for labels from `FREE_LABEL` on,
+        which are the last, and `gt_masks` (N, H, W) bool; N = 0 where all is ignored.
     """
     classes = np.unique(labels)
     classes = classes[classes != ignore_label]
     masks = labels[None] == classes[:, None, None]  # (N, H, W)
+    classes = np.where(classes < FREE_LABEL, classes, -1)
     return Instances(
         (labels.shape[0], labels.shape[1]),
         gt_classes=torch.from_numpy(classes.astype(np.int64)),
         gt_masks=torch.from_numpy(masks),
+    )
+
+
+def _segment_augmentation(cfg: CfgNode, ignore_label: int) -> SegmentAugmentation | None:
+    """The changes that INPUT.SEGMENT_AUG asks for."""
+    if not cfg.INPUT.SEGMENT_AUG.ENABLED:
+        return None
+    if cfg.MODEL.MASK_FORMER.QUERIES != "points":
+        raise ValueError(
+            "INPUT.SEGMENT_AUG.ENABLED: it makes masks without a class, which learned queries "
+            "cannot be trained on; set MODEL.MASK_FORMER.QUERIES to points, or switch it off"
+        )
+    return SegmentAugmentation(
+        changed=cfg.INPUT.SEGMENT_AUG.CHANGED,
+        pasted=cfg.INPUT.SEGMENT_AUG.PASTED,
+        ignore_label=ignore_label,
     )
 
 

@@ -120,6 +120,31 @@ class SetCriterion(nn.Module):
         weight, masks = _mean_over_processes(mine, self.empty_weight.device)
         return {"loss_ce": weight, "loss_mask": masks, "loss_dice": masks}
 
+    def micro_batch_weights(
+        self, counts: Sequence[Sequence[int]], queries: int
+    ) -> list[dict[str, float]]:
+        """Weights that make the losses of parts of a batch add up to those of the whole batch.
+
+        Args:
+            counts: per part the targets of each image.
+            queries: Q.
+
+        Returns:
+            Per part a factor by name of a loss; `loss_ce` stands for `loss_ce_0` and so on, too.
+        """
+        each = [self.divisors(part, queries) for part in counts]
+        sums = {name: sum(part[name] for part in each) for name in each[0]}
+        return [
+            {
+                "loss_ce": part["loss_ce"] / (sums["loss_ce"] or 1.0),
+                **{
+                    name: max(part[name], 1.0) / max(sums[name], 1.0)
+                    for name in ("loss_mask", "loss_dice")
+                },
+            }
+            for part in each
+        ]
+
     def class_loss(
         self,
         logits: Tensor,

@@ -15,17 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovseg.d2.config import CfgNode, configurable
-from ovseg.d2.modeling import (
-    META_ARCH_REGISTRY,
-    Backbone,
-    build_backbone,
-    build_sem_seg_head,
-)
+from ovseg.d2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
 from ovseg.modeling import backbone as _backbones  # noqa: F401  # registers them
-from ovseg.modeling import heads as _heads  # noqa: F401
 from ovseg.modeling.criterion import SetCriterion
 from ovseg.modeling.encoding import MaskEncoding
+from ovseg.modeling.heads import build_mask_head
 from ovseg.modeling.matcher import HungarianMatcher
+from ovseg.modeling.point_criterion import PointCriterion
 from ovseg.modeling.prediction import MaskPrediction
 from ovseg.modeling.segmentor import Encoding, Inputs, SegmentationModel
 from ovseg.vocab import Vocabulary
@@ -63,14 +59,45 @@ def instance_targets(
     return targets
 
 
+def build_criterion(cfg: CfgNode) -> SetCriterion | PointCriterion:
+    """Builds the losses of the queries that MODEL.MASK_FORMER.QUERIES names.
+
+    Args:
+        cfg: full configuration.
+
+    Returns:
+        The criterion.
+    """
+    former, classes = cfg.MODEL.MASK_FORMER, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    if former.QUERIES == "points":
+        return PointCriterion(
+            num_classes=classes,
+            points=former.POINTS.PER_IMAGE,
+            mask_weight=former.MASK_WEIGHT,
+            dice_weight=former.DICE_WEIGHT,
+            quality_weight=former.POINTS.QUALITY_WEIGHT,
+            class_weight=former.POINTS.CLASS_WEIGHT,
+        )
+    return SetCriterion(
+        num_classes=classes,
+        matcher=HungarianMatcher(
+            cost_class=1.0, cost_mask=former.MASK_WEIGHT, cost_dice=former.DICE_WEIGHT
+        ),
+        no_object_weight=former.NO_OBJECT_WEIGHT,
+        mask_weight=former.MASK_WEIGHT,
+        dice_weight=former.DICE_WEIGHT,
+    )
+
+
 @META_ARCH_REGISTRY.register()
 class MaskFormer(SegmentationModel):
     """Segmentation by classifying masks, with the classes it was trained on.
 
     Args:
         backbone: images to features.
-        sem_seg_head: features to class logits and masks per query.
-        criterion: the training losses.
+        sem_seg_head: features to masks and their class outputs; its queries are learned or made
+            from the features of pixels.
+        criterion: the training losses of such queries.
         mask_threshold: a mask with a pixel above this value counts as valid.
         ignored_as_negative: whether ignored pixels and padding count as negatives of every mask, as
             upstream has it, or as nothing.
@@ -83,7 +110,7 @@ class MaskFormer(SegmentationModel):
         *,
         backbone: Backbone,
         sem_seg_head: nn.Module,
-        criterion: SetCriterion,
+        criterion: SetCriterion | PointCriterion,
         mask_threshold: float,
         ignored_as_negative: bool = True,
         **base: Any,
@@ -101,19 +128,10 @@ class MaskFormer(SegmentationModel):
         former = cfg.MODEL.MASK_FORMER
         backbone = build_backbone(cfg)
         divisibility = former.SIZE_DIVISIBILITY
-        criterion = SetCriterion(
-            num_classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
-            matcher=HungarianMatcher(
-                cost_class=1.0, cost_mask=former.MASK_WEIGHT, cost_dice=former.DICE_WEIGHT
-            ),
-            no_object_weight=former.NO_OBJECT_WEIGHT,
-            mask_weight=former.MASK_WEIGHT,
-            dice_weight=former.DICE_WEIGHT,
-        )
         return super().from_config(cfg) | {
             "backbone": backbone,
-            "sem_seg_head": build_sem_seg_head(cfg, backbone.output_shape()),
-            "criterion": criterion,
+            "sem_seg_head": build_mask_head(cfg, backbone.output_shape()),
+            "criterion": build_criterion(cfg),
             "mask_threshold": cfg.MODEL.CLIP_ADAPTER.MASK_THR,
             "ignored_as_negative": former.IGNORED_AS_NEGATIVE,
             "size_divisibility": (
@@ -140,8 +158,9 @@ class MaskFormer(SegmentationModel):
             images: (B, 3, h, w) normalised and padded.
 
         Returns:
-            Of the head: pred_masks (B, Q, h / 4, w / 4), pred_logits (B, Q, D), and aux_outputs
-            with the same of the earlier decoder layers.
+            What the head gives. Of learned queries: pred_masks (B, Q, h / 4, w / 4), pred_logits (B,
+            Q, D), and aux_outputs with the same of the earlier decoder layers; of points see
+            `PointQueryHead.forward`.
         """
         return self.sem_seg_head(self.backbone(images))
 
@@ -193,20 +212,8 @@ class MaskFormer(SegmentationModel):
         Returns:
             Per part a factor by name of a loss; `loss_ce` stands for `loss_ce_0` and so on, too.
         """
-        queries = len(self.get_parameter("sem_seg_head.predictor.query_embed.weight"))
         counts = [[len(x["instances"]) for x in part] for part in micro_batches]
-        each = [self.criterion.divisors(part, queries) for part in counts]
-        sums = {name: sum(part[name] for part in each) for name in each[0]}
-        return [
-            {
-                "loss_ce": part["loss_ce"] / (sums["loss_ce"] or 1.0),
-                **{
-                    name: max(part[name], 1.0) / max(sums[name], 1.0)
-                    for name in ("loss_mask", "loss_dice")
-                },
-            }
-            for part in each
-        ]
+        return self.criterion.micro_batch_weights(counts, self.sem_seg_head.num_queries)
 
     def encode(self, batched_inputs: Inputs) -> Iterator[MaskEncoding]:
         """Finds the masks of each image; see `Segmentor.encode`."""
@@ -216,11 +223,14 @@ class MaskFormer(SegmentationModel):
         for index, (image, output_size) in enumerate(
             zip(batch.images, batch.output_sizes, strict=True)
         ):
+            size, padded = (image.shape[1], image.shape[2]), (images.shape[-2], images.shape[-1])
+            covered = (size[0] / padded[0], size[1] / padded[1])
+            masks, embeddings = self.sem_seg_head.proposals(outputs, index, covered)
             yield MaskEncoding(
-                mask_logits=outputs["pred_masks"][index].float(),
-                class_embeddings=outputs["pred_logits"][index].float(),
-                size=(image.shape[1], image.shape[2]),
-                padded_size=(images.shape[-2], images.shape[-1]),
+                mask_logits=masks.float(),
+                class_embeddings=embeddings.float(),
+                size=size,
+                padded_size=padded,
                 output_size=output_size,
                 image=image,
             )
@@ -229,8 +239,9 @@ class MaskFormer(SegmentationModel):
         """Classifies the masks; see `Segmentor.decode`."""
         assert isinstance(encoding, MaskEncoding)
         [logits] = self.class_logits([encoding.class_embeddings], vocabulary)
-        # "No object" takes part in the softmax and is dropped from the result.
-        proposal_scores = logits.softmax(-1)[:, :-1]  # (Q, K)
+        # "No object" takes part in the softmax, where it was learned, and is dropped afterwards.
+        told_apart = logits if self.sem_seg_head.learns_no_object else logits[:, :-1]
+        proposal_scores = told_apart.softmax(-1)[:, : len(vocabulary)]  # (Q, K)
         return MaskPrediction(
             masks=encoding.masks,
             class_scores=proposal_scores,

@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ovseg.modeling.mask_former import MaskFormer
+from ovseg.modeling.mask_overlap import distinct_masks
 
-__all__ = ["MaskFormerProposer", "distinct_masks"]
+__all__ = ["MaskFormerProposer"]
 
 # Values held at a time when masks are brought to the picture's size.
 _RESIZE_BYTES = 256 * 2**20
@@ -109,27 +110,6 @@ class MaskFormerProposer:
         if self.duplicate_iou is not None:
             masks = masks[distinct_masks(masks, self.duplicate_iou)]
         return masks.cpu().numpy()
-
-
-def distinct_masks(masks: Tensor, iou: float) -> Tensor:
-    """Find the masks that do not repeat an earlier one that is kept.
-
-    Args:
-        masks: (Q, H, W) bool, none empty.
-        iou: overlap, intersection over union, from which on a mask is a repetition.
-
-    Returns:
-        (K,) int64, ascending indices of the masks to keep.
-    """
-    flat = masks.flatten(1).float()  # (Q, H * W)
-    common = flat @ flat.T  # (Q, Q); counts below 2**24 are exact
-    areas = flat.sum(1)
-    repeats = (common >= iou * (areas[:, None] + areas - common)).tolist()
-    kept: list[int] = []
-    for index in range(len(masks)):
-        if not any(repeats[index][earlier] for earlier in kept):
-            kept.append(index)
-    return torch.tensor(kept, dtype=torch.int64, device=masks.device)
 
 
 def _resized(logits: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -2,12 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from torch import nn
+
+from ovseg.d2.config import CfgNode
+from ovseg.d2.layers import ShapeSpec
+from ovseg.d2.modeling import build_sem_seg_head
 from ovseg.modeling.heads.mask_former_head import MaskFormerHead, OpenVocabMaskFormerHead
 from ovseg.modeling.heads.pixel_decoder import BasePixelDecoder, TransformerEncoderPixelDecoder
+from ovseg.modeling.heads.point_head import PointQueryHead
 
 __all__ = [
     "BasePixelDecoder",
     "MaskFormerHead",
     "OpenVocabMaskFormerHead",
+    "PointQueryHead",
     "TransformerEncoderPixelDecoder",
+    "build_mask_head",
 ]
+
+QUERIES = ("learned", "points")
+
+
+def build_mask_head(cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> nn.Module:
+    """Builds the head with the queries that MODEL.MASK_FORMER.QUERIES names.
+
+    Args:
+        cfg: full configuration.
+        input_shape: shapes of the backbone's features.
+
+    Returns:
+        The head of MODEL.SEM_SEG_HEAD.NAME for learned queries, else a `PointQueryHead`.
+
+    Raises:
+        ValueError: there are no such queries.
+    """
+    queries = cfg.MODEL.MASK_FORMER.QUERIES
+    if queries not in QUERIES:
+        raise ValueError(f"MODEL.MASK_FORMER.QUERIES: expected one of {QUERIES}, got {queries!r}.")
+    if queries == "points":
+        return PointQueryHead(cfg, input_shape)
+    return build_sem_seg_head(cfg, input_shape)

@@ -6,7 +6,7 @@ Source: MaskFormer (Cheng et al., NeurIPS 2021), figure 2.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -34,6 +34,7 @@ class MaskFormerHead(nn.Module):
     """
 
     predictor_class: Callable[..., MaskPredictor] = TransformerPredictor
+    learns_no_object: ClassVar[bool] = True
 
     @configurable
     def __init__(
@@ -65,6 +66,26 @@ class MaskFormerHead(nn.Module):
             "predictor": cls.predictor_class(cfg, channels[feature]),
             "transformer_in_feature": feature,
         }
+
+    @property
+    def num_queries(self) -> int:
+        """Masks per picture."""
+        return self.predictor.query_embed.num_embeddings
+
+    def proposals(
+        self, outputs: Mapping[str, Any], index: int, covered: tuple[float, float]
+    ) -> tuple[Tensor, Tensor]:
+        """Takes the masks of one picture out of a batch's.
+
+        Args:
+            outputs: of `forward`.
+            index: of the picture.
+            covered: shares of the padded height and width that the picture covers.
+
+        Returns:
+            pred_masks (Q, h, w) logits and pred_logits (Q, D).
+        """
+        return outputs["pred_masks"][index], outputs["pred_logits"][index]
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Any]:
         """Predicts from backbone features.

@@ -101,25 +101,38 @@ class BasePixelDecoder(nn.Module):
         """Encodes the coarsest feature; None where the decoder has no encoder."""
         return None
 
-    def forward_features(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-        """Fuses the pyramid.
+    def forward_pyramid(self, features: Mapping[str, Tensor]) -> tuple[list[Tensor], Tensor | None]:
+        """Fuses the pyramid from its coarsest level down.
 
         Args:
             features: name to (B, C, h, w).
 
         Returns:
-            (B, mask_dim, H / 4, W / 4) mask features and, from a decoder with an encoder, its
-            output (B, conv_dim, H / 32, W / 32).
+            Per level, finest first, the fused map (B, conv_dim, h, w), and, from a decoder with an
+            encoder, its output (B, conv_dim, H / 32, W / 32).
         """
         names = self.in_features
         encoded = self.encode(features[names[-1]])
         coarsest = features[names[-1]] if encoded is None else encoded
-        fused = getattr(self, f"layer_{len(names)}")(coarsest)
+        levels = [getattr(self, f"layer_{len(names)}")(coarsest)]
         for number in range(len(names) - 1, 0, -1):
             lateral = getattr(self, f"adapter_{number}")(features[names[number - 1]])
-            fused = lateral + F.interpolate(fused, size=lateral.shape[-2:], mode="nearest")
-            fused = getattr(self, f"layer_{number}")(fused)  # (B, conv_dim, h, w)
-        return self.mask_features(fused), encoded
+            upsampled = F.interpolate(levels[0], size=lateral.shape[-2:], mode="nearest")
+            levels.insert(0, getattr(self, f"layer_{number}")(lateral + upsampled))
+        return levels, encoded
+
+    def forward_features(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Fuses the pyramid into mask features.
+
+        Args:
+            features: name to (B, C, h, w).
+
+        Returns:
+            (B, mask_dim, h, w) mask features at the finest level's size (in the released models H /
+            4, W / 4), and the second result of `forward_pyramid`.
+        """
+        levels, encoded = self.forward_pyramid(features)
+        return self.mask_features(levels[0]), encoded
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
