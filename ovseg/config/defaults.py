@@ -60,7 +60,7 @@ def _add_input(cfg: CfgNode) -> None:
     cfg.INPUT.SIZE_DIVISIBILITY = -1
     # Ours: segments that look like no class, with a mask and no label (queries from points only).
     cfg.INPUT.SEGMENT_AUG = CfgNode()
-    cfg.INPUT.SEGMENT_AUG.ENABLED = False
+    cfg.INPUT.SEGMENT_AUG.ENABLED = False  # whether to make any
     cfg.INPUT.SEGMENT_AUG.CHANGED = 0.3  # chance of a segment to get other colours or a texture
     cfg.INPUT.SEGMENT_AUG.PASTED = 2  # random shapes that are pasted at most
     # Redraw a crop while one class covers more than this share of it; 1.0 accepts any crop.

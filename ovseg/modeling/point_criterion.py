@@ -172,5 +172,5 @@ def _pixel_labels(target: Mapping[str, Tensor], size: Sequence[int]) -> tuple[Te
     for mask, label in zip(masks, labels.tolist(), strict=True):
         if label != NO_CLASS:
             wanted[mask] = label
-            weight[mask] = float(mask.sum()) ** -0.5
+            weight[mask] = float(mask.sum().clamp(min=1)) ** -0.5
     return wanted, weight
