@@ -2,7 +2,7 @@
 
 A mask generator that has only seen the segments of its training classes breaks other textures into
 pieces. So some segments get other colours or a random texture, and random shapes are pasted; each
-stays a segment with a mask, but belongs to no class any more. No class list is asked, and ignored
+is a segment with a mask, but belongs to no class any more. No class list is asked, and ignored
 pixels are made into nothing.
 """
 
@@ -72,7 +72,7 @@ class SegmentAugmentation:
             fresh += 1
         for _ in range(int(rng.integers(self.pasted + 1))):
             shape = random_shape((labels.shape[0], labels.shape[1]), rng)
-            image[shape] = random_texture((labels.shape[0], labels.shape[1]), rng)[shape]
+            _paint_object(image, shape, rng)
             labels[shape] = fresh
             fresh += 1
         return Labelled(image, labels)
@@ -143,6 +143,25 @@ def random_texture(size: tuple[int, int], rng: np.random.Generator) -> Image:
     second = first + (second - first) * np.float32(rng.uniform(0.1, 1))
     noise = rng.standard_normal(size, dtype=np.float32)[..., None] * np.float32(rng.uniform(0, 14))
     return np.clip(first + (second - first) * mix + noise, 0, 255).astype(np.uint8)
+
+
+def _paint_object(image: Image, shape: NDArray[np.bool_], rng: np.random.Generator) -> None:
+    """Fills a shape in place: one texture, parts in others, at times a dark outline."""
+    size = (shape.shape[0], shape.shape[1])
+    rows, columns = np.flatnonzero(shape.any(1)), np.flatnonzero(shape.any(0))
+    top, left = int(rows[0]), int(columns[0])
+    height, width = int(rows[-1]) - top + 1, int(columns[-1]) - left + 1
+    image[shape] = random_texture(size, rng)[shape]
+    for _ in range(int(rng.integers(4))):
+        part = np.zeros(size, dtype=np.bool_)
+        detail = random_shape((2 * height, 2 * width), rng)
+        y, x = int(rng.integers(height + 1)), int(rng.integers(width + 1))
+        part[top : top + height, left : left + width] = detail[y : y + height, x : x + width]
+        part &= shape
+        image[part] = rng.integers(0, 256, 3)
+    if rng.random() < 0.3:
+        inner = cv2.erode(shape.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        image[shape & ~inner] = rng.integers(0, 60, 3)
 
 
 def _clouds(size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float32]:

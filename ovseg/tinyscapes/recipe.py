@@ -1,47 +1,253 @@
-"""The steps that make the bundled model from nothing; `tools/build_tiny.py` runs them in order."""
+"""The stages that make the bundled model from nothing; `tools/build_tiny.py` runs them.
+
+    pictures   training scenes, with labels of the seen classes and captions of everything
+    clip       a CLIP from nothing, on captioned close-ups and scenes
+    longer     its image tower trained on, beside the locked texts
+    proposals  the mask generator, on masks and names of the seen classes, beside the same texts
+    base       both together
+    round 1..  pairs mined from captions with the model so far, its CLIP adapted to them and to
+               labelled masks of the seen classes
+
+Each stage has a folder with a record of what it was made from. A finished stage is kept, an
+interrupted one goes on, and one that was made otherwise (another seed, length or earlier stage) is
+refused. Every stage follows from the seed alone.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from ovseg.clip import MaskPromptedCLIP, build_clip
 from ovseg.clip.adapted import replace_clip
+from ovseg.clip_training.adaptation_pairs import adaptation_pairs
 from ovseg.clip_training.captions import CaptionPairs
 from ovseg.clip_training.config import ClipTrainConfig, load_clip_config
-from ovseg.clip_training.model import BackboneTower
-from ovseg.clip_training.train import train_backbone as train_tower
+from ovseg.clip_training.train import RESULT_NAME
 from ovseg.clip_training.train import train_clip as train_clip_on_pairs
 from ovseg.config import load_cfg
-from ovseg.d2.modeling import build_backbone
-from ovseg.tinyscapes import VERSION, render_pair
-from ovseg.tinyscapes.ablation_pairs import collect_pairs
-from ovseg.tinyscapes.accuracy import crop_accuracy
-from ovseg.training.checkpoint import averaged_state, latest_checkpoint, read_checkpoint
-from ovseg.weights.clip import CLIP_IN_OVSEG
+from ovseg.data.captions.sources import open_source
+from ovseg.data.catalog import dataset_root
+from ovseg.miner import parts_maker
+from ovseg.mining.executors import run_mining
+from ovseg.mining.options import ModelChoice
+from ovseg.mining.parts import MiningConfig
+from ovseg.tinyscapes import VERSION, render_pair, write_split
+from ovseg.utils.files import sha256_of
+from ovseg.utils.run_record import RunRecord
 from ovseg.weights.load import load_strict, read_state_dict, write_safetensors
 
+__all__ = ["CONFIG", "FULL", "QUICK", "TRAINING_SET", "Recipe", "Schedule"]
+
 CONFIG = "ovseg_tiny"
-FROM_NOTHING, BACKBONE = "clip_tiny_from_nothing", "clip_tiny_backbone"
+TRAINING_SET = "tinyscapes_train_sem_seg"
+FROM_NOTHING, LONGER, ADAPT = "clip_tiny_from_nothing", "clip_tiny_longer", "clip_tiny_adapt"
+REPOSITORY = Path(__file__).resolve().parents[2]
+WEIGHTS = "model.safetensors"
+RECORD = "stage.json"
 
 
 @dataclass(frozen=True)
-class AdaptationSize:
-    """How the CLIP of the bundled model is adapted; chosen on the validation split.
+class Schedule:
+    """How long every stage takes.
 
     Attributes:
-        pairs: which pairs, see `ovseg.tinyscapes.ablation_pairs`.
-        pictures: training pictures that they are mined from.
-        recipes: what is trained, one after the other.
-        steps: optimizer steps of each.
+        pictures: training scenes.
+        clip_steps: of the CLIP from nothing.
+        longer_steps: of its image tower, afterwards.
+        iterations: of the mask generator.
+        mined_pictures: scenes that a round takes pairs from.
+        adaptation_steps: of each round.
+        rounds: how often CLIP is adapted to what the model mines with it.
     """
 
-    pairs: str = "mutual"
-    pictures: int = 2000
-    recipes: tuple[str, ...] = ("clip_tiny_ft",)
-    steps: int = 300
+    pictures: int = 10_000
+    clip_steps: int = 2000
+    longer_steps: int = 3000
+    iterations: int = 5000
+    mined_pictures: int = 5000
+    adaptation_steps: int = 500
+    rounds: int = 2
+
+    @property
+    def stages(self) -> dict[str, tuple[str, ...]]:
+        """Every stage with those that it needs, in an order in which they can be run."""
+        needs: dict[str, tuple[str, ...]] = {
+            "pictures": (),
+            "clip": (),
+            "proposals": ("pictures", "clip"),
+            "longer": ("clip",),
+            "base": ("proposals", "longer"),
+        }
+        before = "base"
+        for number in range(1, self.rounds + 1):
+            needs[f"round {number}"] = ("pictures", before)
+            before = f"round {number}"
+        return needs
+
+    @property
+    def last(self) -> str:
+        """The stage whose result is the model."""
+        return list(self.stages)[-1]
+
+
+FULL = Schedule()
+QUICK = Schedule(
+    pictures=4000,
+    clip_steps=700,
+    longer_steps=700,
+    iterations=1000,
+    mined_pictures=1500,
+    adaptation_steps=250,
+    rounds=1,
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One run of all stages.
+
+    Attributes:
+        folder: receives a folder per stage.
+        seed: of initial weights, orders and random changes.
+        schedule: how long the stages take.
+        workers: processes that mine.
+    """
+
+    folder: Path
+    seed: int = 0
+    schedule: Schedule = FULL
+    workers: int = 1
+
+    def run(self, stage: str) -> Path:
+        """Do one stage, unless it is done; those that it needs must be done before.
+
+        Args:
+            stage: a key of `Schedule.stages`.
+
+        Returns:
+            The stage's folder, which holds `model.safetensors` (of "pictures": nothing).
+
+        Raises:
+            AnotherRunError: the folder was made with other settings.
+        """
+        target = self.folder_of(stage)
+        target.mkdir(parents=True, exist_ok=True)
+        RunRecord(
+            self._record(stage),
+            what=f"stage {stage!r} of the bundled model",
+            remedy="remove the folder or choose another one with --output",
+        ).claim(target / RECORD)
+        if stage == "pictures":
+            write_split(dataset_root(), "train", self.schedule.pictures, workers=self.workers)
+        elif not (target / WEIGHTS).exists():
+            name, _, number = stage.partition(" ")
+            make: dict[str, Callable[[Path], dict[str, Tensor]]] = {
+                "clip": self._train_clip,
+                "longer": self._train_longer,
+                "proposals": self._train_proposals,
+                "base": self._assemble,
+                "round": lambda folder: self._adapt(folder, int(number)),
+            }
+            self._write(target / WEIGHTS, make[name](target))
+        return target
+
+    def folder_of(self, stage: str) -> Path:
+        """Where a stage's files are."""
+        return self.folder / stage.replace(" ", "_")
+
+    def weights_of(self, stage: str) -> Path:
+        """The weights that a finished stage left."""
+        return self.folder_of(stage) / WEIGHTS
+
+    def _record(self, stage: str) -> dict[str, Any]:
+        """All that a stage's result follows from."""
+        needs = [name for name in self.schedule.stages[stage] if name != "pictures"]
+        lengths = asdict(self.schedule)
+        used = {
+            "pictures": ("pictures",),
+            "clip": ("clip_steps",),
+            "longer": ("longer_steps",),
+            "proposals": ("pictures", "iterations"),
+            "base": (),
+        }.get(stage, ("mined_pictures", "adaptation_steps"))
+        return {
+            "stage": stage,
+            "world": VERSION,
+            "seed": self.seed,
+            "schedule": {name: lengths[name] for name in used},
+            "made from": {name: sha256_of(self.weights_of(name)) for name in needs},
+        }
+
+    def _write(self, target: Path, state: dict[str, Tensor]) -> None:
+        metadata = {"world": VERSION, "seed": str(self.seed), "license": "Apache-2.0"}
+        write_safetensors(target, state, metadata=metadata)
+
+    def _train_clip(self, folder: Path) -> dict[str, Tensor]:
+        """A CLIP from nothing."""
+        config = self._clip_config(FROM_NOTHING, self.schedule.clip_steps)
+        torch.manual_seed(self.seed)
+        clip = new_clip()
+        pairs = caption_pairs(config, clip.image_size)
+        train_clip_on_pairs(config, clip, pairs, output_dir=folder, resume=True)
+        return clip.state_dict()
+
+    def _train_longer(self, folder: Path) -> dict[str, Tensor]:
+        """The image tower, on pictures that it has not seen."""
+        config = self._clip_config(LONGER, self.schedule.longer_steps)
+        clip = new_clip()
+        load_strict(clip, read_state_dict(self.weights_of("clip")))
+        seen = self.schedule.clip_steps * load_clip_config(FROM_NOTHING).batch_size
+        pairs = caption_pairs(config, clip.image_size, first=seen)
+        train_clip_on_pairs(config, clip, pairs, output_dir=folder, resume=True)
+        return clip.state_dict()
+
+    def _train_proposals(self, folder: Path) -> dict[str, Tensor]:
+        """The mask generator, with the CLIP as it is so far; by the script that users train with."""
+        train_net(
+            "--resume",
+            *("OUTPUT_DIR", str(folder)),
+            *("SEED", str(self.seed)),
+            *("MODEL.WEIGHTS", ""),
+            *("MODEL.CLIP_ADAPTER.CLIP_WEIGHTS", str(self.weights_of("clip"))),
+            *("SOLVER.MAX_ITER", str(self.schedule.iterations)),
+            *("DATASETS.TEST", "()"),
+        )
+        return read_state_dict(folder / "model_final.safetensors")
+
+    def _assemble(self, folder: Path) -> dict[str, Tensor]:
+        """The mask generator with the CLIP that was trained for longer, in half precision."""
+        state = read_state_dict(self.weights_of("proposals"))
+        clip = read_state_dict(self.weights_of("longer"))
+        return {name: _half(tensor) for name, tensor in replace_clip(state, clip).state.items()}
+
+    def _adapt(self, folder: Path, number: int) -> dict[str, Tensor]:
+        """One round: mine with the model so far, adapt its CLIP."""
+        before = self.weights_of("base" if number == 1 else f"round {number - 1}")
+        mine(folder / "mined", before, self.schedule.mined_pictures, workers=self.workers)
+        state = read_state_dict(before)
+        clip = clip_of(state)
+        config = self._clip_config(ADAPT, self.schedule.adaptation_steps)
+        pairs = adaptation_pairs(
+            config,
+            image_size=clip.image_size,
+            labels=TRAINING_SET,
+            labels_limit=self.schedule.mined_pictures,
+            records=[folder / "mined"],
+        )
+        train_clip_on_pairs(config, clip, pairs, output_dir=folder / "clip", resume=True)
+        adapted = read_state_dict(folder / "clip" / RESULT_NAME)
+        return {name: _half(tensor) for name, tensor in replace_clip(state, adapted).state.items()}
+
+    def _clip_config(self, name: str, steps: int) -> ClipTrainConfig:
+        return load_clip_config(name, {"seed": self.seed, "steps": steps})
 
 
 def new_clip() -> MaskPromptedCLIP:
@@ -50,124 +256,54 @@ def new_clip() -> MaskPromptedCLIP:
     return build_clip(adapter.CLIP_MODEL_NAME, mask_prompt_depth=adapter.MASK_PROMPT_DEPTH)
 
 
-def train_clip(folder: Path, *, seed: int) -> Path:
-    """Train the small CLIP on the captioned pictures of tinyscapes.
-
-    Args:
-        folder: where its weight file goes; one that is there already is kept.
-        seed: of the initial weights.
-
-    Returns:
-        The weight file.
-    """
-    target = folder / "clip.safetensors"
-    if not target.exists():
-        config = load_clip_config(FROM_NOTHING, {"seed": seed})
-        torch.manual_seed(seed)
-        clip = new_clip()
-        train_clip_on_pairs(
-            config,
-            clip,
-            _captions(config, clip.image_size),
-            output_dir=folder / "clip",
-            evaluate=crop_accuracy,
-            resume=True,
-        )
-        write_safetensors(target, clip.state_dict(), metadata={"world": VERSION})
-    return target
+def clip_of(state: dict[str, Tensor]) -> MaskPromptedCLIP:
+    """The CLIP inside a whole model's state."""
+    inside = "clip_adapter.clip_model."
+    own = {n.removeprefix(inside): t for n, t in state.items() if n.startswith(inside)}
+    clip = new_clip()
+    load_strict(clip, own)
+    return clip
 
 
-def train_backbone(folder: Path, clip_file: Path, *, seed: int) -> Path:
-    """Train the backbone on captioned pictures, beside the text tower of the trained CLIP.
-
-    Args:
-        folder: where its weight file goes; one that is there already is kept.
-        clip_file: weights of the trained CLIP.
-        seed: of the initial weights.
-
-    Returns:
-        The weight file, under the names of the whole model.
-    """
-    target = folder / "backbone.safetensors"
-    if not target.exists():
-        cfg = load_cfg(CONFIG)
-        torch.manual_seed(seed)
-        clip = new_clip()
-        load_strict(clip, read_state_dict(clip_file))
-        tower = BackboneTower(
-            backbone=build_backbone(cfg),
-            embed_dim=clip.embed_dim,
-            pixel_mean=cfg.MODEL.PIXEL_MEAN,
-            pixel_std=cfg.MODEL.PIXEL_STD,
-        )
-        config = load_clip_config(BACKBONE, {"seed": seed})
-        seen = len(_captions(load_clip_config(FROM_NOTHING), clip.image_size))
-        pairs = _captions(config, clip.image_size, first=seen)  # pictures that CLIP did not see
-        train_tower(config, tower, clip, pairs, output_dir=folder / "backbone", resume=True)
-        state = {f"backbone.{k}": v for k, v in tower.backbone.state_dict().items()}
-        write_safetensors(target, state, metadata={"world": VERSION})
-    return target
-
-
-def _captions(
+def caption_pairs(
     config: ClipTrainConfig, image_size: tuple[int, int], *, first: int = 0
 ) -> CaptionPairs:
-    """As many captioned pictures as a run takes."""
-    assert config.steps is not None  # the recipes say how many
+    """As many captioned pictures as a run takes.
+
+    Args:
+        config: with steps.
+        image_size: (height, width) that the CLIP takes.
+        first: number of the first picture.
+
+    Returns:
+        The pairs, drawn when they are asked for.
+    """
+    assert config.steps is not None
     count = config.steps * config.batch_size
     return CaptionPairs(render_pair, count=count, image_size=image_size, first=first)
 
 
-def adapt_clip(folder: Path, base: Path, *, seed: int, size: AdaptationSize) -> Path:
-    """Mine pairs from training captions with a model, and adapt its CLIP to them.
+def mine(folder: Path, weights: Path, pictures: int, *, workers: int = 1) -> None:
+    """Mine the captions of training scenes, beside the labels of the seen classes.
 
     Args:
-        folder: where pairs, training and result go; what is there already is kept.
-        base: weights of the model, with the CLIP as it was trained.
-        seed: of the order of pairs.
-        size: which pairs, and how long.
-
-    Returns:
-        The file of the whole model with the adapted CLIP.
+        folder: of the mining run; an interrupted one goes on.
+        weights: of the model that proposes and scores.
+        pictures: scenes, from the first one on.
+        workers: processes.
     """
-    target = folder / "ovseg_tiny.safetensors"
-    if not target.exists():
-        state = read_state_dict(base)
-        clip = new_clip()
-        inside = {n.removeprefix(CLIP_IN_OVSEG): t for n, t in state.items()}
-        load_strict(clip, {name: inside[name] for name in clip.state_dict()})
-        pairs = collect_pairs(
-            size.pairs,
-            folder=folder,
-            base=base,
-            pictures=size.pictures,
-            image_size=clip.image_size,
-            seed=seed,
-        )
-        for recipe in size.recipes:
-            settings = {"steps": size.steps, "seed": seed, "workers": 0}
-            config = load_clip_config(recipe, settings)
-            train_clip_on_pairs(config, clip, pairs, output_dir=folder / recipe, resume=True)
-        metadata = {"world": VERSION, "seed": str(seed), "license": "Apache-2.0"}
-        write_safetensors(target, replace_clip(state, clip.state_dict()).state, metadata=metadata)
-    return target
+    annotations = dataset_root() / "tinyscapes" / "annotations"
+    source = open_source(annotations / "captions_train2017.json", "coco")
+    config = MiningConfig(captions="all", shard_size=100, labels=TRAINING_SET)
+    parts = parts_maker(config, ModelChoice(weights=str(weights)))
+    run_mining(source, config, folder, make_parts=parts, workers=workers, limit=pictures)
 
 
-def export_half(run: Path, target: Path, *, seed: int) -> None:
-    """Write the last checkpoint of a training run in half precision, the form that is bundled.
+def train_net(*arguments: str) -> None:
+    """Run tools/train_net.py on the tiny config in a process of its own."""
+    script = str(REPOSITORY / "tools" / "train_net.py")
+    subprocess.run([sys.executable, script, "--config-file", CONFIG, *arguments], check=True)
 
-    Args:
-        run: the run's output folder.
-        target: the file to write.
-        seed: of the run, for the file's metadata.
 
-    Raises:
-        FileNotFoundError: if the run has left no checkpoint.
-    """
-    checkpoint = latest_checkpoint(run)
-    if checkpoint is None:
-        raise FileNotFoundError(f"{run}: expected a checkpoint of the training run, found none")
-    state = averaged_state(read_checkpoint(checkpoint))
-    half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
-    metadata = {"world": VERSION, "seed": str(seed), "license": "Apache-2.0"}
-    write_safetensors(target, half, metadata=metadata)
+def _half(tensor: Tensor) -> Tensor:
+    return tensor.half() if tensor.is_floating_point() else tensor
