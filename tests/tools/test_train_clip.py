@@ -7,14 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import ovseg
 from ovseg.clip import build_clip
 from ovseg.clip_training.config import load_clip_config
 from ovseg.clip_training.session import load_clip, make_clip_parser
 from ovseg.data.captions.sources import open_source
+from ovseg.data.pairs import PairDataset
 from ovseg.mining.executors import run_mining
 from ovseg.mining.parts import MiningConfig
+from ovseg.tinyscapes import SEEN_NAMES, render_scene, training_labels
 from ovseg.utils.images import write_png
 from ovseg.weights import catalogue
 from ovseg.weights.clip import load_clip_state
@@ -172,3 +175,44 @@ def test_the_tool_runs_from_any_directory(tmp_path, pairs) -> None:
     done = run_python(str(TOOL), *command, *SETTINGS, "steps", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "out" / "result.json").read_text())["steps"] == 1
+
+
+def write_labelled(folder: Path, pictures: int) -> Path:
+    """Training pictures of tinyscapes with their labels, as a dataset of one's own."""
+    for index in range(pictures):
+        scene = render_scene("train", index)
+        write_png(folder / f"images/{index}.png", scene.image)
+        write_png(folder / f"labels/{index}.png", training_labels(scene.labels))
+    content = {"name": "few_scenes", "images": "images", "labels": "labels"}
+    file = folder / "few.yaml"
+    file.write_text(yaml.safe_dump({**content, "classes": list(SEEN_NAMES)}))
+    return file
+
+
+def test_labels_and_other_pairs_train_together(tmp_path, pairs, monkeypatch) -> None:
+    labels, output = write_labelled(tmp_path / "labelled", 4), tmp_path / "out"
+    command = ("--config-file", "clip_tiny_adapt", "--labels", labels, "--output", output)
+    taken: list[PairDataset] = []
+    tool = load_tool("train_clip")
+    train = tool.train_clip
+    monkeypatch.setattr(tool, "train_clip", lambda *a, **k: taken.append(a[2]) or train(*a, **k))
+
+    def main(*arguments: str | Path) -> PairDataset:
+        words = (*command, *arguments, *SETTINGS, "steps", "1")
+        tool.main(make_clip_parser().parse_args([str(word) for word in words]))
+        assert json.loads((output / "result.json").read_text())["steps"] == 1
+        return taken[-1]
+
+    alone = main("--labels-limit", "2")
+    assert set(alone.nouns) < set(SEEN_NAMES)
+    assert {number for number, _ in alone.regions.tolist()} == {0, 1}
+    assert alone.damage == 0.5
+    joined = main("--pairs", pairs)
+    assert joined.nouns[-12:] == list(NOUNS) * 4
+    assert len(joined) > len(alone) + 12
+    assert (output / "label_regions.npz").is_file()
+
+
+def test_neither_labels_nor_pairs_is_an_error(tmp_path) -> None:
+    with pytest.raises(SystemExit, match=r"^train_clip\.py: --pairs: expected records, .*--labels"):
+        run("--config-file", "clip_tiny_adapt", "--output", tmp_path / "out")
