@@ -11,12 +11,16 @@ import yaml
 
 import ovseg
 from ovseg.clip import build_clip
+from ovseg.clip_training.adaptation_pairs import adaptation_pairs
 from ovseg.clip_training.config import load_clip_config
 from ovseg.clip_training.session import load_clip, make_clip_parser
 from ovseg.data.captions.sources import open_source
 from ovseg.data.pairs import PairDataset
+from ovseg.data.sampling import SampleKey
 from ovseg.mining.executors import run_mining
+from ovseg.mining.options import make_parser
 from ovseg.mining.parts import MiningConfig
+from ovseg.mining.records import filter_records, read_records
 from ovseg.tinyscapes import SEEN_NAMES, render_scene, training_labels
 from ovseg.utils.images import write_png
 from ovseg.weights import catalogue
@@ -183,7 +187,7 @@ def write_labelled(folder: Path, pictures: int) -> Path:
         scene = render_scene("train", index)
         write_png(folder / f"images/{index}.png", scene.image)
         write_png(folder / f"labels/{index}.png", training_labels(scene.labels))
-    content = {"name": "few_scenes", "images": "images", "labels": "labels"}
+    content = {"name": f"few_scenes_{pictures}", "images": "images", "labels": "labels"}
     file = folder / "few.yaml"
     file.write_text(yaml.safe_dump({**content, "classes": list(SEEN_NAMES)}))
     return file
@@ -211,6 +215,40 @@ def test_labels_and_other_pairs_train_together(tmp_path, pairs, monkeypatch) -> 
     assert joined.nouns[-12:] == list(NOUNS) * 4
     assert len(joined) > len(alone) + 12
     assert (output / "label_regions.npz").is_file()
+
+
+def test_pairs_mined_with_labels_train_beside_the_labels(tmp_path, monkeypatch) -> None:
+    labels, mined = write_labelled(tmp_path / "labelled", 3), tmp_path / "mined"
+    for index in range(3):
+        caption = render_scene("train", index).captions[0]
+        (tmp_path / f"labelled/images/{index}.txt").write_text(caption)
+    words = ["--source", str(labels.parent / "images"), "--output", str(mined)]
+    words += ["--labels", str(labels), "--weights", "ovseg_tiny", "--tagger", "textblob"]
+    assert load_tool("mine_captions").main(make_parser("").parse_args(words)) == 0
+    records = read_records(mined)
+    of_labels = [r for r in records.to_pylist() if r["origin"] == "label"]
+    assert 3 < len(of_labels) < len(records)
+    assert {record["noun"] for record in of_labels} <= set(SEEN_NAMES)
+    manifest = json.loads((mined / "manifest.json").read_text())
+    assert manifest["models"]["labels"] == "few_scenes_3:3"
+
+    output = tmp_path / "out"
+    command = ("--config-file", "clip_tiny_adapt", "--labels", labels, "--pairs", mined, "--mutual")
+    run(*command, "--output", output, *SETTINGS, "label_share", "0.4", "steps", "1")
+    assert json.loads((output / "result.json").read_text())["steps"] == 1
+
+    config = load_clip_config("clip_tiny_adapt", {"label_share": 0.4})
+    pairs = adaptation_pairs(config, image_size=(64, 64), labels=str(labels), records=[mined])
+    from_labels, from_records = pairs.parts
+    assert len(from_labels) / 0.4 <= len(pairs) + 1
+    kept = filter_records(records, mutual=True)
+    assert list(from_records.nouns) == kept["noun"].to_pylist()
+    assert sum(record["mutual"] for record in records.to_pylist()) == len(kept)
+    first = pairs[SampleKey(3, 0)]
+    (labels.parent / "images/0.png").unlink()  # they are in memory
+    assert torch.equal(pairs[SampleKey(3, 0)]["image"], first["image"])
+    with pytest.raises(ValueError, match="expected labels, mined pairs or both"):
+        adaptation_pairs(config, image_size=(64, 64))
 
 
 def test_neither_labels_nor_pairs_is_an_error(tmp_path) -> None:
