@@ -15,6 +15,8 @@ import torch
 from ovseg.config import load_cfg
 from ovseg.d2.config import CfgNode
 from ovseg.d2.modeling import build_model
+from ovseg.data.catalog import register_builtin
+from ovseg.mining.explained import TrainingLabels
 from ovseg.mining.nouns import NounExtractor
 from ovseg.mining.options import PROPOSALS, ModelChoice
 from ovseg.mining.parts import MiningConfig, MiningParts
@@ -59,7 +61,7 @@ def load_parts(config: MiningConfig, choice: ModelChoice) -> MiningParts:
         choice: the models.
 
     Returns:
-        Proposer, scorer and noun extractor.
+        Proposer, scorer, noun extractor and, where they are asked for, labels.
 
     Raises:
         ValueError: a choice that does not exist or does not fit.
@@ -90,7 +92,12 @@ def load_parts(config: MiningConfig, choice: ModelChoice) -> MiningParts:
     scorer = ClipScorer(
         classifier=classifier, name=clip_name, templates=config.templates, dtype=choice.dtype
     )
-    return MiningParts(proposer, scorer, NounExtractor(config.nouns), _settings(cfg, choice))
+    settings, labels = _settings(cfg, choice), None
+    if choice.labels:
+        register_builtin()
+        labels = TrainingLabels(choice.labels)
+        settings["labels"] = labels.name
+    return MiningParts(proposer, scorer, NounExtractor(config.nouns), settings, labels)
 
 
 def make_proposer(

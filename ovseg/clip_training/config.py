@@ -52,6 +52,10 @@ class ClipTrainConfig:
         template: what a noun of a record is put into; tables and tars bring their texts.
         min_scale: least share of a region that random cropping keeps.
         expand_ratio: factor on the sides of a record's tight box, as MASK_EXPAND_RATIO.
+        damage: share of the regions from labels whose mask is damaged, see
+            `ovseg.data.mask_damage`.
+        label_share: share of pairs from labels, in (0, 1), where there are others, too: pairs of
+            the side that is short are repeated. None takes each pair as often as any other.
         precision: "fp32", or "bf16" or "fp16" autocast; "auto" is bf16 where the hardware has it.
         grad_checkpointing: compute activations twice and keep fewer.
         seed: of the order, the random crops and the prompt.
@@ -82,6 +86,8 @@ class ClipTrainConfig:
     template: str = "a photo of a {}."
     min_scale: float = 0.9
     expand_ratio: float = 1.0
+    damage: float = 0.0
+    label_share: float | None = None
     precision: str = "auto"
     grad_checkpointing: bool = False
     seed: int = 0
@@ -104,6 +110,14 @@ class ClipTrainConfig:
             raise ValueError(
                 "expected batch_size >= 1, epochs >= 0 and steps >= 0, got "
                 f"{self.batch_size}, {self.epochs} and {self.steps}"
+            )
+
+        if not 0 <= self.damage <= 1:
+            raise ValueError(f"damage: expected a share in [0, 1], got {self.damage}")
+        if self.label_share is not None and not 0 < self.label_share < 1:
+            raise ValueError(
+                f"label_share: expected a share in (0, 1) or none, got {self.label_share}; leave "
+                "out --labels or --pairs to train on one of them alone"
             )
 
     @property

@@ -11,14 +11,16 @@ import torch
 
 from ovseg.clip import MaskPromptedCLIP, build_clip
 from ovseg.clip_training.accuracy import dataset_evaluation, evaluate_regions
+from ovseg.clip_training.adaptation_pairs import join_pairs, label_pairs, record_pairs
 from ovseg.clip_training.config import ClipTrainConfig
 from ovseg.clip_training.mined_pairs import open_records
 from ovseg.clip_training.train import Evaluate
 from ovseg.d2.engine import default_argument_parser
 from ovseg.d2.utils import comm, setup_logger
 from ovseg.data.catalog import register_builtin
+from ovseg.data.label_pairs import LabelPairDataset
 from ovseg.data.pair_files import FolderPairDataset, TarPairDataset, TsvPairDataset
-from ovseg.data.pairs import PairDataset, RecordPairDataset
+from ovseg.data.pairs import PairDataset
 from ovseg.mining.records import filter_records
 from ovseg.utils.environment import write_environment
 from ovseg.vocab import Vocabulary, class_list
@@ -30,12 +32,16 @@ __all__ = ["load_clip", "make_clip_parser", "make_evaluation", "open_pairs", "se
 
 logger = logging.getLogger(__name__)
 
+LABEL_INDEX = "label_regions.npz"
+
 EPILOG = """
 examples:
   fine-tune:        train_clip.py --config-file clip_ft_vitL14_paper --pairs mined --num-gpus 8
   prompts:          train_clip.py --config-file clip_mpt_vitL14_paper --pairs mined \\
                         weights output/clip/clip.safetensors
   both at once:     train_clip.py --config-file clip_tiny_ft --pairs mined mode both prompt_lr 5e-3
+  with labels:      train_clip.py --config-file clip_adapt_vitL14 --pairs mined --mutual \\
+                        --labels coco_2017_train_stuff_sem_seg
   exported pairs:   train_clip.py --config-file clip_tiny_ft --pairs export/pairs.tsv
   continue:         the same command with --resume
   evaluate:         train_clip.py --config-file clip_ft_vitL14_paper --eval-only \\
@@ -57,6 +63,8 @@ def make_clip_parser() -> argparse.ArgumentParser:
         help="the miner's folder or a record file; a .tsv; a .tar or a "
         "folder of them; may be repeated",
     )
+    add("--labels", help="training set with label maps: one pair per class and picture, as well")
+    add("--labels-limit", type=int, help="number of pictures of --labels")
     add("--image-root", help="folder of the records' pictures (default: where they were mined)")
     add("--output", type=Path, default=Path("output/clip"), help="folder of the run")
     add("--min-score", type=float, help="records: least CLIP score")
@@ -123,13 +131,38 @@ def load_clip(config: ClipTrainConfig, device: torch.device) -> MaskPromptedCLIP
 def open_pairs(
     args: argparse.Namespace, config: ClipTrainConfig, clip: MaskPromptedCLIP
 ) -> PairDataset:
-    """Open what `--pairs` names.
+    """Open what `--labels` and `--pairs` name.
 
     Raises:
         ValueError: if nothing is named, or no pair is left.
     """
-    if not args.pairs:
-        raise ValueError("--pairs: expected records, a .tsv or .tar files, got nothing")
+    if not args.pairs and not args.labels:
+        raise ValueError("--pairs: expected records, a .tsv or .tar files, or --labels DATASET")
+    labels = _open_labels(args, config, clip) if args.labels else None
+    return join_pairs(config, labels, _open_files(args, config, clip) if args.pairs else None)
+
+
+def _open_labels(
+    args: argparse.Namespace, config: ClipTrainConfig, clip: MaskPromptedCLIP
+) -> LabelPairDataset:
+    """The main process reads the label maps first and leaves the others a list of their regions."""
+    if not comm.is_main_process():
+        comm.synchronize()
+    pairs = label_pairs(
+        args.labels,
+        config,
+        image_size=clip.image_size,
+        limit=args.labels_limit,
+        index_file=args.output / LABEL_INDEX,
+    )
+    if comm.is_main_process():
+        comm.synchronize()
+    return pairs
+
+
+def _open_files(
+    args: argparse.Namespace, config: ClipTrainConfig, clip: MaskPromptedCLIP
+) -> PairDataset:
     options: dict[str, Any] = {
         "image_size": clip.image_size,
         "min_scale": config.min_scale,
@@ -153,13 +186,7 @@ def open_pairs(
         max_count=args.max_count,
     )
     logger.info("%d of %d records are used", len(chosen), len(records))
-    return RecordPairDataset(
-        chosen,
-        image_root=image_root,
-        template=config.template,
-        expand_ratio=config.expand_ratio,
-        **options,
-    )
+    return record_pairs(chosen, image_root, config, clip.image_size)
 
 
 def make_evaluation(args: argparse.Namespace, clip: MaskPromptedCLIP) -> Evaluate | None:

@@ -158,7 +158,7 @@ class PairDataset(Dataset[PairItem]):
     """Pairs by index; a subclass says where the region of a pair comes from.
 
     `dataset[i]` is pair i as segmentation would see it. `dataset[SampleKey(position, i)]` is the
-    same pair randomly cropped, as a pure function of the seed and the position in training.
+    same pair randomly changed, as a pure function of the seed and the position in training.
 
     Args:
         texts: per pair what is tokenised.
@@ -197,6 +197,10 @@ class PairDataset(Dataset[PairItem]):
         """The crop of a pair, (h, w, 3) uint8 RGB, and its mask (h, w) bool."""
         raise NotImplementedError
 
+    def training_region(self, index: int, rng: np.random.Generator) -> Region:
+        """The crop of a pair for training; a subclass may change it at random."""
+        return self.region(index)
+
     def __getitem__(self, key: int | SampleKey) -> PairItem:
         if isinstance(key, SampleKey):
             return self._training_item(key)
@@ -204,13 +208,12 @@ class PairDataset(Dataset[PairItem]):
 
     def _training_item(self, key: SampleKey) -> PairItem:
         """Take the next readable pair: one damaged file must not end a run of days."""
-        window = None
-        if self.min_scale < 1:
-            window = draw_window(sample_generator(self.seed, key.position), self.min_scale)
+        rng = sample_generator(self.seed, key.position)
+        window = draw_window(rng, self.min_scale) if self.min_scale < 1 else None
         for step in range(_MAX_SUBSTITUTES):
             index = (key.record + step) % len(self)
             try:
-                image, mask = self.region(index)
+                image, mask = self.training_region(index, rng)
             except (ImageError, ValueError) as error:
                 logger.warning(
                     "pair %d cannot be used, the next one takes its place: %s", index, error

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Match", "MatchConfig", "match_nouns"]
+__all__ = ["Match", "MatchConfig", "known_match", "match_nouns"]
 
 # Scores are compared as they are stored, so that filtering later gives what mining with the same
 # limits would have given.
@@ -109,6 +109,21 @@ def match_nouns(scores: np.ndarray, config: MatchConfig) -> list[Match]:
         if _is_kept(match, config):
             matches.append(match)
     return matches
+
+
+def known_match(scores: np.ndarray, noun: int, region: int) -> Match:
+    """Note a noun that a region is known to have, with CLIP's score for it.
+
+    Args:
+        scores: (V, N) cosines of V regions with N nouns.
+        noun: column.
+        region: row.
+
+    Returns:
+        A match that is mutual and has no rival.
+    """
+    score = round(float(scores[region, noun]), _DECIMALS)
+    return Match(noun, region, score, runner_up=None, margin=None, probability=1.0, mutual=True)
 
 
 def _probability(scores: np.ndarray, noun: int, temperature: float) -> float:

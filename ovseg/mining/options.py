@@ -40,6 +40,7 @@ class ModelChoice:
         clip: another CLIP for the scores, of the config's architecture: a name or path; "" for
             the model's own.
         proposals: where regions come from, one of `PROPOSALS`.
+        labels: training set whose labels explain proposals, a name or a dataset YAML; "" for none.
         duplicate_iou: see `MaskFormerProposer`.
         precision: one of `PRECISIONS`; the halves are several times faster on a GPU.
         opts: config overrides, KEY VALUE ...
@@ -52,6 +53,7 @@ class ModelChoice:
     weights: str = ""
     clip: str = ""
     proposals: str = "model"
+    labels: str = ""
     duplicate_iou: float | None = None
     precision: str = "float32"
     opts: tuple[str, ...] = ()
@@ -95,6 +97,11 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     add("--random-weights", dest="weights", action="store_const", const="random", help="to time it")
     add("--clip", default="", help="another CLIP to score with: name or path of its weights")
     add("--proposals", default="model", help=f"one of {', '.join(PROPOSALS)} (default model)")
+    add(
+        "--labels",
+        default="",
+        help="training set with label maps of the same pictures: what they show is named by them",
+    )
     add("--duplicate-iou", type=float, help="leave out the model's masks that overlap so much")
     add(
         "--precision",
@@ -159,6 +166,14 @@ def settings(args: argparse.Namespace) -> tuple[MiningConfig, ModelChoice]:
         captions=int(args.captions) if args.captions.isdigit() else args.captions,
         **{name: getattr(args, name) for name in ("templates", "shard_size", "batch_size")},
     )
-    of_models = ("config_file", "weights", "clip", "proposals", "duplicate_iou", "precision")
+    of_models = (
+        "config_file",
+        "weights",
+        "clip",
+        "proposals",
+        "labels",
+        "duplicate_iou",
+        "precision",
+    )
     models = {name: getattr(args, name) for name in of_models}
     return config, ModelChoice(opts=tuple(args.opts), **models)

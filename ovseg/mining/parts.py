@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from ovseg.data.captions.sources import ImageRow
+from ovseg.mining.explained import LabelReader
 from ovseg.mining.matching import MatchConfig
 from ovseg.mining.nouns import Noun, NounConfig
 from ovseg.proposals import RegionProposer
@@ -132,9 +133,12 @@ class MiningParts:
         nouns: finds the nouns.
         settings: further plain facts about the models that the results depend on; kept in the
             run's manifest and part of its hash.
+        labels: finds labels of the pictures, where a training set has them: proposals on labelled
+            regions become pairs with the class's noun, and captions name the others.
     """
 
     proposer: RegionProposer
     scorer: RegionScorer
     nouns: NounFinder
     settings: Mapping[str, Any] = field(default_factory=dict)
+    labels: LabelReader | None = None

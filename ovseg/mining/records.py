@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from ovseg.utils.files import atomic_path
 
 __all__ = [
+    "ORIGINS",
     "SCHEMA",
     "filter_records",
     "make_pair_id",
@@ -53,6 +54,7 @@ SCHEMA = pa.schema(
         pa.field("clip_model", pa.string(), nullable=False),
         pa.field("noun_tagger", pa.string(), nullable=False),
         pa.field("config_hash", pa.string(), nullable=False),
+        pa.field("origin", pa.string(), nullable=False),
     ]
 )
 """Columns of a record file.
@@ -62,8 +64,11 @@ bytes; `noun` is the text that CLIP was asked for, found at `caption[span_start:
 `rle_counts` are COCO's compressed run lengths for a mask of (`height`, `width`); `bbox` is XYXY
 pixels, right and lower edge excluded. `runner_up_score` and `margin` are null where a picture
 has a single proposal; `noun_probability` is the softmax over the picture's nouns for the region;
-`mutual` says that the region's best noun is this one.
+`mutual` says that the region's best noun is this one. `origin` is "caption" or "label": a pair from
+a label has the class's noun for its caption, of index -1, is mutual and has no runner-up.
 """
+
+ORIGINS = ("caption", "label")
 
 _DECIMALS = 4
 _ROW_GROUP = 65536
@@ -159,7 +164,7 @@ def read_records(path: str | Path) -> pa.Table:
             parts lie in `shards/`.
 
     Returns:
-        A table of `SCHEMA`.
+        A table of `SCHEMA`; records of before there were labels are of captions.
 
     Raises:
         FileNotFoundError: no such file, or no parts in the folder.
@@ -187,6 +192,8 @@ def _read_part(path: Path) -> pa.Table:
             table = file.read(columns=SCHEMA.names)
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path}: not a readable parquet file ({error})") from error
+    if "origin" not in table.column_names:
+        table = table.append_column("origin", pa.array([ORIGINS[0]] * len(table), pa.string()))
     missing = [name for name in SCHEMA.names if name not in table.column_names]
     if missing:
         raise ValueError(f"{path}: expected a file of noun-region pairs, it lacks {missing}")
@@ -207,6 +214,8 @@ def filter_records(
 ) -> pa.Table:
     """Keep the pairs that pass; what is kept does not depend on the order of the rows.
 
+    Scores, margins and mutual choice say how sure a match with a caption is; the noun of a pair
+    from a label is known, and such pairs pass them.
     The counts are taken over what the other conditions left, first `min_count`, then
     `max_count`, which keeps the pairs with the lowest `pair_id` of each noun.
 
@@ -222,12 +231,14 @@ def filter_records(
         The remaining rows, in their order.
     """
     keep = np.ones(table.num_rows, dtype=bool)  # (P,)
+    known = pc.equal(table["origin"], "label").to_numpy()  # (P,)
     if min_score is not None:
-        keep &= _column(table, "clip_score") >= np.float32(min_score)
+        keep &= known | (_column(table, "clip_score") >= np.float32(min_score))
     if min_margin is not None:
-        keep &= _column(table, "margin") >= np.float32(min_margin)  # null is NaN, never kept
+        lead = _column(table, "margin")  # null is NaN, never kept
+        keep &= known | (lead >= np.float32(min_margin))
     if mutual:
-        keep &= _column(table, "mutual")
+        keep &= known | _column(table, "mutual")
     if min_count is not None or max_count is not None:
         _limit_counts(table, keep, min_count or 0, max_count)
     return table.filter(pa.array(keep))

@@ -13,14 +13,15 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from ovseg.data.captions.sources import ImageRow, Shard
-from ovseg.mining.matching import Match, MatchConfig, match_nouns
+from ovseg.mining.explained import PictureLabels, means_one_of
+from ovseg.mining.matching import Match, MatchConfig, known_match, match_nouns
 from ovseg.mining.nouns import CaptionError, Noun, merge_nouns
 from ovseg.mining.parts import (
     BatchScorer,
@@ -55,7 +56,7 @@ class ShardResult:
         records: the pairs, as rows of `ovseg.mining.records.SCHEMA`.
         quarantine: the pictures in quarantine: image_id, uri, kind (what was at fault) and reason.
         counts: images_in = images_with_pairs + images_without_pairs + images_quarantined; also
-            captions, captions_unusable, nouns, regions, pairs.
+            captions, captions_unusable, nouns, regions, pairs, and with labels pairs_from_labels.
         without_pairs: pictures that were in order but gave no pair, by reason.
     """
 
@@ -86,7 +87,9 @@ class _Picture:
     image: np.ndarray
     sha256: str
     nouns: list[tuple[int, Noun]]
+    labels: PictureLabels | None = None
     masks: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), dtype=bool))
+    explained: list[str | None] = field(default_factory=list)
 
     @property
     def texts(self) -> list[str]:
@@ -112,11 +115,11 @@ def mine_shard(
         config_hash: recorded with every pair.
 
     Returns:
-        The pairs, in the order of the pictures and of the nouns in their captions, and what became
-        of every other picture.
+        The pairs, in the order of the pictures and of the nouns in their captions, those that
+        labels explain behind them, and what became of every other picture.
 
     Raises:
-        MiningError: all pictures fail in the models, so that the fault is not the pictures'.
+        MiningError: all pictures fail, so that the fault is not the pictures'.
     """
     result = ShardResult()
     opened = 0
@@ -125,7 +128,7 @@ def mine_shard(
         batch = []
         for row in rows[start : start + config.batch_size]:
             result.counts["images_in"] += 1
-            picture = _open(row, config, parts.nouns, read, result)
+            picture = _open(row, config, parts, read, result)
             if picture is not None:
                 batch.append(picture)
         opened += len(batch)
@@ -133,19 +136,24 @@ def mine_shard(
             for match in matches:
                 result.records.append(_record(picture, match, parts, config_hash))
     result.counts["pairs"] = len(result.records)
-    failed = [entry for entry in result.quarantine if entry["kind"] in ("regions", "scores")]
-    if len(failed) == opened >= _MIN_SYSTEMATIC_FAILURES:
+    if parts.labels is not None:
+        from_labels = sum(record["origin"] == "label" for record in result.records)
+        result.counts["pairs_from_labels"] = from_labels
+    kinds = ("labels", "regions", "scores")
+    failed = [entry for entry in result.quarantine if entry["kind"] in kinds]
+    readable = opened + sum(entry["kind"] == "labels" for entry in failed)
+    if len(failed) == readable >= _MIN_SYSTEMATIC_FAILURES:
         raise MiningError(
-            f"shard {shard.index}: none of its {opened} readable pictures got through the models, "
-            f"so the pictures are not at fault. The first: {failed[0]['reason']}"
+            f"shard {shard.index}: none of its {readable} readable pictures could be mined, so the "
+            f"pictures are not at fault. The first: {failed[0]['reason']}"
         )
     return result
 
 
 def _open(
-    row: ImageRow, config: MiningConfig, finder: NounFinder, read: ReadPicture, result: ShardResult
+    row: ImageRow, config: MiningConfig, parts: MiningParts, read: ReadPicture, result: ShardResult
 ) -> _Picture | None:
-    """Read a picture and its nouns, or count why there is nothing to mine."""
+    """Read a picture, its nouns and its labels, or count why there is nothing to mine."""
     try:
         _check_unicode(row.image_id + row.uri, "the picture's name or address")
         image, sha256 = read(row)
@@ -157,14 +165,21 @@ def _open(
     except _IMAGE_ERRORS as error:
         result.add_quarantined(row, "picture", error)
         return None
-    nouns, problem = _nouns(row, config, finder, result)
+    nouns, problem = _nouns(row, config, parts.nouns, result)
     if problem is not None:
         result.add_quarantined(row, "caption", problem)
         return None
-    if not nouns:
+    labels = None
+    if parts.labels is not None:
+        try:
+            labels = parts.labels(row, (height, width))
+        except _IMAGE_ERRORS as error:
+            result.add_quarantined(row, "labels", error)
+            return None
+    elif not nouns:
         result.add_without_pairs("no nouns")
         return None
-    return _Picture(row, image, sha256, nouns)
+    return _Picture(row, image, sha256, nouns, labels)
 
 
 def _nouns(
@@ -224,18 +239,56 @@ def _match(
     with_regions = []
     for picture, masks in _run_or_isolate(propose, batch, "regions", result):
         picture.masks = masks
+        _explain(picture)
         result.counts["regions"] += len(masks)
-        if len(masks):
-            with_regions.append(picture)
-        else:
+        if not len(masks):
             result.add_without_pairs("no regions")
+        elif not picture.nouns:
+            result.add_without_pairs("no nouns")
+        else:
+            with_regions.append(picture)
     for picture, scores in _run_or_isolate(score, with_regions, "scores", result):
-        matches = match_nouns(scores, config)
+        matches = _matches(picture, scores, config)
         if matches:
             result.counts["images_with_pairs"] += 1
             yield picture, matches
         else:
             result.add_without_pairs("no match within the limits")
+
+
+def _explain(picture: _Picture) -> None:
+    """Give proposals on labelled regions their nouns, and take what labels show from the others.
+
+    The nouns of labels stand behind those of captions, with -1 for the caption.
+    """
+    picture.explained = [None] * len(picture.masks)
+    if picture.labels is not None:
+        shown = picture.labels.shown
+        picture.explained = picture.labels.explain(picture.masks)
+        left = [(index, noun) for index, noun in picture.nouns if not means_one_of(noun, shown)]
+        known = dict.fromkeys(word for word in picture.explained if word is not None)
+        picture.nouns = left + [(-1, Noun(word, word, 0, len(word))) for word in known]
+
+
+def _matches(picture: _Picture, scores: np.ndarray, config: MatchConfig) -> list[Match]:
+    """Match captions with what labels leave over, and note what they explain.
+
+    A noun whose best region of all is explained means what is labelled there, in other words than
+    the label's, and gets no second choice.
+    """
+    free = [region for region, word in enumerate(picture.explained) if word is None]
+    asked = [number for number, (index, _) in enumerate(picture.nouns) if index >= 0]
+    best = scores.argmax(axis=0)  # (N,)
+    found = [
+        replace(match, noun_index=asked[match.noun_index], region_index=free[match.region_index])
+        for match in match_nouns(scores[np.ix_(free, asked)], config)
+        if picture.explained[best[asked[match.noun_index]]] is None
+    ]
+    columns = {noun.text: n for n, (index, noun) in enumerate(picture.nouns) if index < 0}
+    for region, word in enumerate(picture.explained):
+        if word is not None:
+            found.append(known_match(scores, columns[word], region))
+    return found
 
 
 def _score_batch(scorer: RegionScorer, pictures: list[_Picture]) -> list[np.ndarray]:
@@ -278,7 +331,7 @@ def _record(
 ) -> dict[str, Any]:
     """The row of one pair; see `ovseg.mining.records.SCHEMA`."""
     index, noun = picture.nouns[match.noun_index]
-    caption = str(picture.row.captions[index])
+    caption = str(picture.row.captions[index]) if index >= 0 else noun.text
     mask = picture.masks[match.region_index]
     counts = encode_rle(mask)["counts"]
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
@@ -308,4 +361,5 @@ def _record(
         "clip_model": parts.scorer.name,
         "noun_tagger": parts.nouns.name,
         "config_hash": config_hash,
+        "origin": "caption" if index >= 0 else "label",
     }

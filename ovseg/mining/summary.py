@@ -71,7 +71,8 @@ def summarise(statistics: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
         Plain numbers (images, pairs, nouns, pairs per image and the like), then the histograms:
         nouns with the most frequent first, others in the order of their bins.
     """
-    counts = {name: statistics["counts"].get(name, 0) for name in _COUNTS}
+    with_labels = ["pairs_from_labels"] if "pairs_from_labels" in statistics["counts"] else []
+    counts = {name: statistics["counts"].get(name, 0) for name in (*_COUNTS, *with_labels)}
     images, with_pairs = counts["images_in"], counts["images_with_pairs"]
     nouns = sorted(statistics["nouns"].items(), key=lambda item: (-item[1], item[0]))
     return {

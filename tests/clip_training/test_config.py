@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -48,9 +49,31 @@ def test_recipes_from_nothing_step_the_blocks_by_muon(name, mode, steps):
     assert (config.weights, config.trains_prompt) == ("random", False)
 
 
+@pytest.mark.parametrize(
+    ("name", "base", "share"),
+    [("clip_tiny_adapt", "clip_tiny_ft", None), ("clip_adapt_vitL14", "clip_ft_vitL14_paper", 0.5)],
+)
+def test_recipes_with_labels_differ_from_those_without_in_the_pairs_alone(name, base, share):
+    config, plain = asdict(load_clip_config(name)), asdict(load_clip_config(base))
+    changed = {key: value for key, value in config.items() if value != plain[key]}
+    assert {key: changed.pop(key) for key in ("damage", "duplicates")} == {
+        "damage": 0.5,
+        "duplicates": "positive",
+    }
+    assert changed.pop("label_share", None) == share
+    assert set(changed) <= {"epochs", "workers"}
+
+
+def test_shares_out_of_range_are_refused():
+    with pytest.raises(ValueError, match=r"damage: expected a share in \[0, 1\], got 1.5"):
+        ClipTrainConfig(damage=1.5)
+    with pytest.raises(ValueError, match=r"label_share: .* got 1.0; leave out --labels or --pairs"):
+        ClipTrainConfig(label_share=1.0)
+
+
 def test_every_recipe_is_among_those_tested():
     shipped = {file.stem for file in (ROOT / "configs").glob("clip_*.yaml")}
-    assert len(shipped) == 8 + 2
+    assert len(shipped) == 8 + 2 + 2
 
 
 def test_settings_are_overridden_by_name():

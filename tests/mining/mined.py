@@ -61,6 +61,7 @@ def make_record(number: int, image: int, noun: str, **changes: Any) -> dict[str,
         "clip_model": "tiny",
         "noun_tagger": "tagger",
         "config_hash": "c0ffee",
+        "origin": "caption",
     }
     return {**record, **changes}
 

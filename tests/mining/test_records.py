@@ -43,6 +43,7 @@ def row(number: int, noun: str = "car", **changes):
         "clip_model": "c",
         "noun_tagger": "t",
         "config_hash": "h",
+        "origin": "caption",
     }
     return values | changes
 
@@ -184,3 +185,22 @@ def test_a_pair_is_named_by_all_of_its_content():
     assert len(names) == 6
     assert make_pair_id(*arguments) == make_pair_id(*arguments)
     assert all(len(name) == 32 for name in names)
+
+
+def test_records_of_before_there_were_labels_are_of_captions(tmp_path: Path):
+    old = records_table([row(0), row(1)]).drop_columns(["origin"])
+    pq.write_table(old, tmp_path / "part-00000.parquet")
+
+    table = read_records(tmp_path)
+
+    assert table.schema.equals(SCHEMA)
+    assert table["origin"].to_pylist() == ["caption", "caption"]
+
+
+def test_pairs_of_labels_pass_what_asks_how_sure_a_match_is():
+    known = {"origin": "label", "clip_score": 0.0, "runner_up_score": None, "margin": None}
+    table = records_table([row(0, clip_score=0.1, mutual=False), row(1, **known), row(2, **known)])
+
+    for condition in ({"min_score": 0.2}, {"min_margin": 0.1}, {"mutual": True}):
+        assert ids(filter_records(table, **condition)) == [1, 2]
+    assert len(filter_records(table, mutual=True, max_count=1)) == 1

@@ -55,7 +55,7 @@ def test_the_options_reach_the_settings(tmp_path):
     words = ["--source", "x.tsv", "--output", "o", "--captions", "2", "--phrases", "--keep-case"]
     words += ["--stop-words", str(stop_words), "--threshold", "0.2", "--margin", "0.01", "--mutual"]
     words += ["--clip", "clip.pt", "--duplicate-iou", "0.9", "--weights", "w.pt"]
-    words += ["--precision", "float16"]
+    words += ["--precision", "float16", "--labels", "coco_2017_train_stuff_sem_seg"]
     words += ["MODEL.CLIP_ADAPTER.MASK_THR", "0.5"]
 
     config, choice = settings(parse(words))
@@ -65,7 +65,7 @@ def test_the_options_reach_the_settings(tmp_path):
     assert (config.matching.threshold, config.matching.margin) == (0.2, 0.01)
     assert config.matching.mutual
     assert (choice.clip, choice.weights, choice.duplicate_iou) == ("clip.pt", "w.pt", 0.9)
-    assert choice.dtype == torch.float16
+    assert (choice.dtype, choice.labels) == (torch.float16, "coco_2017_train_stuff_sem_seg")
     assert choice.opts == ("MODEL.CLIP_ADAPTER.MASK_THR", "0.5")
     _, choice = settings(parse(["--source", "x", "--output", "o", "--random-weights"]))
     assert choice.weights == "random"

@@ -7,14 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import ovseg
 from ovseg.clip import build_clip
+from ovseg.clip_training.adaptation_pairs import adaptation_pairs
 from ovseg.clip_training.config import load_clip_config
 from ovseg.clip_training.session import load_clip, make_clip_parser
 from ovseg.data.captions.sources import open_source
+from ovseg.data.pairs import PairDataset
+from ovseg.data.sampling import SampleKey
 from ovseg.mining.executors import run_mining
+from ovseg.mining.options import make_parser
 from ovseg.mining.parts import MiningConfig
+from ovseg.mining.records import filter_records, read_records
+from ovseg.tinyscapes import SEEN_NAMES, render_scene, training_labels
 from ovseg.utils.images import write_png
 from ovseg.weights import catalogue
 from ovseg.weights.clip import load_clip_state
@@ -172,3 +179,78 @@ def test_the_tool_runs_from_any_directory(tmp_path, pairs) -> None:
     done = run_python(str(TOOL), *command, *SETTINGS, "steps", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "out" / "result.json").read_text())["steps"] == 1
+
+
+def write_labelled(folder: Path, pictures: int) -> Path:
+    """Training pictures of tinyscapes with their labels, as a dataset of one's own."""
+    for index in range(pictures):
+        scene = render_scene("train", index)
+        write_png(folder / f"images/{index}.png", scene.image)
+        write_png(folder / f"labels/{index}.png", training_labels(scene.labels))
+    content = {"name": f"few_scenes_{pictures}", "images": "images", "labels": "labels"}
+    file = folder / "few.yaml"
+    file.write_text(yaml.safe_dump({**content, "classes": list(SEEN_NAMES)}))
+    return file
+
+
+def test_labels_and_other_pairs_train_together(tmp_path, pairs, monkeypatch) -> None:
+    labels, output = write_labelled(tmp_path / "labelled", 4), tmp_path / "out"
+    command = ("--config-file", "clip_tiny_adapt", "--labels", labels, "--output", output)
+    taken: list[PairDataset] = []
+    tool = load_tool("train_clip")
+    train = tool.train_clip
+    monkeypatch.setattr(tool, "train_clip", lambda *a, **k: taken.append(a[2]) or train(*a, **k))
+
+    def main(*arguments: str | Path) -> PairDataset:
+        words = (*command, *arguments, *SETTINGS, "steps", "1")
+        tool.main(make_clip_parser().parse_args([str(word) for word in words]))
+        assert json.loads((output / "result.json").read_text())["steps"] == 1
+        return taken[-1]
+
+    alone = main("--labels-limit", "2")
+    assert set(alone.nouns) < set(SEEN_NAMES)
+    assert {number for number, _ in alone.regions.tolist()} == {0, 1}
+    assert alone.damage == 0.5
+    joined = main("--pairs", pairs)
+    assert joined.nouns[-12:] == list(NOUNS) * 4
+    assert len(joined) > len(alone) + 12
+    assert (output / "label_regions.npz").is_file()
+
+
+def test_pairs_mined_with_labels_train_beside_the_labels(tmp_path, monkeypatch) -> None:
+    labels, mined = write_labelled(tmp_path / "labelled", 3), tmp_path / "mined"
+    for index in range(3):
+        caption = render_scene("train", index).captions[0]
+        (tmp_path / f"labelled/images/{index}.txt").write_text(caption)
+    words = ["--source", str(labels.parent / "images"), "--output", str(mined)]
+    words += ["--labels", str(labels), "--weights", "ovseg_tiny", "--tagger", "textblob"]
+    assert load_tool("mine_captions").main(make_parser("").parse_args(words)) == 0
+    records = read_records(mined)
+    of_labels = [r for r in records.to_pylist() if r["origin"] == "label"]
+    assert 3 < len(of_labels) < len(records)
+    assert {record["noun"] for record in of_labels} <= set(SEEN_NAMES)
+    manifest = json.loads((mined / "manifest.json").read_text())
+    assert manifest["models"]["labels"] == "few_scenes_3:3"
+
+    output = tmp_path / "out"
+    command = ("--config-file", "clip_tiny_adapt", "--labels", labels, "--pairs", mined, "--mutual")
+    run(*command, "--output", output, *SETTINGS, "label_share", "0.4", "steps", "1")
+    assert json.loads((output / "result.json").read_text())["steps"] == 1
+
+    config = load_clip_config("clip_tiny_adapt", {"label_share": 0.4})
+    pairs = adaptation_pairs(config, image_size=(64, 64), labels=str(labels), records=[mined])
+    from_labels, from_records = pairs.parts
+    assert len(from_labels) / 0.4 <= len(pairs) + 1
+    kept = filter_records(records, mutual=True)
+    assert list(from_records.nouns) == kept["noun"].to_pylist()
+    assert sum(record["mutual"] for record in records.to_pylist()) == len(kept)
+    first = pairs[SampleKey(3, 0)]
+    (labels.parent / "images/0.png").unlink()  # they are in memory
+    assert torch.equal(pairs[SampleKey(3, 0)]["image"], first["image"])
+    with pytest.raises(ValueError, match="expected labels, mined pairs or both"):
+        adaptation_pairs(config, image_size=(64, 64))
+
+
+def test_neither_labels_nor_pairs_is_an_error(tmp_path) -> None:
+    with pytest.raises(SystemExit, match=r"^train_clip\.py: --pairs: expected records, .*--labels"):
+        run("--config-file", "clip_tiny_adapt", "--output", tmp_path / "out")
