@@ -1,8 +1,8 @@
 """Measure the paper's ablations in miniature, on tinyscapes: a table and a picture.
 
 Every seed needs a model that was trained from nothing with it; missing ones are made as
-`tools/build_tiny.py --seed N --unadapted` makes them. Models, mining and rows run side by side in
-worker processes. What is finished is kept, so an interrupted run goes on where it stopped.
+`tools/build_tiny.py --seed N --quick --unadapted` makes them. Models, mining and rows run side by
+side in worker processes. What is finished is kept, so an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where 
 from ovseg.tinyscapes.ablation import ROWS, AblationSize
 from ovseg.tinyscapes.ablation_report import write_ablation
 from ovseg.tinyscapes.ablation_run import Ablation, run_ablation
+from ovseg.tinyscapes.recipe import QUICK, Recipe
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def base_model(folder: Path, seed: int) -> Path:
-    """Train the model of one seed, or find it."""
-    weights = folder / "unadapted.safetensors"
+    """Train the model of one seed on the quick schedule, or find it."""
+    weights = Recipe(folder, seed, QUICK).weights_of("base")
     if not weights.exists():
         script = REPOSITORY / "tools" / "build_tiny.py"
-        options = ["--output", str(folder), "--seed", str(seed), "--unadapted"]
+        options = ["--output", str(folder), "--seed", str(seed), "--quick", "--unadapted"]
         subprocess.run([sys.executable, str(script), *options], check=True)
     return weights
 

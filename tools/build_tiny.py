@@ -1,5 +1,5 @@
-"""Rebuild the bundled model from nothing: tinyscapes, a CLIP, a mask generator, and the CLIP adapted
-to the pairs that they mine from captions.
+"""Rebuild the bundled model from nothing: tinyscapes, a CLIP, a mask generator, and the CLIP
+adapted to the pairs that they mine from captions.
 
 Stages that do not need each other run side by side, one thread each, so that the result does not
 depend on the number of cores. Each is skipped where its result is already in the output folder, and

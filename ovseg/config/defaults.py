@@ -72,6 +72,7 @@ def _add_solver(cfg: CfgNode) -> None:
     solver = cfg.SOLVER
     solver.OPTIMIZER = "ADAMW"  # or "SGD", or "MUON" (Muon for matrices, AdamW for the rest)
     solver.MUON_MULTIPLIER = 1.0  # on the learning rate of Muon's matrices
+    solver.MUON_CONVOLUTIONS = False  # ours: whether convolutions count as matrices
     # Learning rate of parameters whose module name contains "backbone", relative to BASE_LR.
     solver.BACKBONE_MULTIPLIER = 0.1
     solver.WEIGHT_DECAY_EMBED = 0.0  # of embeddings

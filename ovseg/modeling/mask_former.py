@@ -158,8 +158,8 @@ class MaskFormer(SegmentationModel):
             images: (B, 3, h, w) normalised and padded.
 
         Returns:
-            What the head gives. Of learned queries: pred_masks (B, Q, h / 4, w / 4), pred_logits (B,
-            Q, D), and aux_outputs with the same of the earlier decoder layers; of points see
+            What the head gives. Of learned queries: pred_masks (B, Q, h / 4, w / 4), pred_logits
+            (B, Q, D), and aux_outputs with the same of the earlier decoder layers; of points see
             `PointQueryHead.forward`.
         """
         return self.sem_seg_head(self.backbone(images))

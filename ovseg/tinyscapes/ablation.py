@@ -80,6 +80,7 @@ ROWS: tuple[Row, ...] = (
     Row("mined_1", "fine-tuned: proposals, nouns of 1 caption", pairs="mined_1"),
     Row("mined_5", "fine-tuned: proposals, nouns of 5 captions", pairs="mined_5"),
     Row("mutual", "the same, only pairs that chose each other", pairs="mutual"),
+    Row("adaptation", "fine-tuned: the bundled model's pairs", pairs="adaptation"),
     Row("prompts", "mask prompts only", pairs="mined_1", mode="mask_prompt", prompted=True),
     Row(
         "both",
@@ -115,6 +116,7 @@ class AblationSize:
 
 
 RECIPES = {"full": "clip_tiny_ft", "mask_prompt": "clip_tiny_mpt"}
+ADAPTATION = "clip_tiny_adapt"  # of the row with such pairs
 
 
 class SeedStage:
@@ -214,19 +216,19 @@ def measure(model: OVSeg, row: Row, stage: SeedStage) -> dict[str, Any]:
 
 def _adapt(clip: MaskPromptedCLIP, row: Row, stage: SeedStage) -> dict[str, Any]:
     """Train the CLIP in place as the row says; the length is the same for every row."""
-    recipe = load_clip_config(
-        RECIPES[row.mode], {"steps": stage.size.steps, "seed": stage.seed, "workers": 0}
-    )
+    name = ADAPTATION if row.pairs == "adaptation" else RECIPES[row.mode]
+    settings = {"steps": stage.size.steps, "seed": stage.seed, "workers": 0}
+    recipe = load_clip_config(name, settings)
     pairs = collect_pairs(
         row.pairs,
         folder=stage.folder,
         base=stage.base,
         pictures=stage.size.pictures,
         image_size=clip.image_size,
-        seed=stage.seed,
+        config=recipe,
     )
     train_clip(recipe, clip, pairs, output_dir=stage.folder / row.name / "training", resume=True)
-    return {"pairs": len(pairs), "nouns": len(set(pairs.nouns)), "recipe": RECIPES[row.mode]}
+    return {"pairs": len(pairs), "nouns": len(set(pairs.nouns)), "recipe": name}
 
 
 def _system(

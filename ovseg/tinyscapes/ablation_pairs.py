@@ -11,11 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ovseg.clip_training.accuracy import label_regions
+from ovseg.clip_training.adaptation_pairs import adaptation_pairs
+from ovseg.clip_training.config import ClipTrainConfig
 from ovseg.data.captions.sources import open_source
 from ovseg.data.catalog import dataset_root
-from ovseg.data.pairs import ArrayPairDataset, RecordPairDataset
+from ovseg.data.pairs import ArrayPairDataset, PairDataset, RecordPairDataset
 from ovseg.miner import load_parts
 from ovseg.mining.executors import run_mining
+from ovseg.mining.nouns import NounConfig
 from ovseg.mining.options import ModelChoice
 from ovseg.mining.parts import MiningConfig, MiningParts
 from ovseg.mining.records import read_records
@@ -30,8 +33,19 @@ __all__ = [
     "without_mask",
 ]
 
-PAIRS = ("classes", "all_classes", "true_masks", "mined_1", "mined_5", "mutual", "unmasked")
-MINED, TRUE_MASKS = "mined", "true_masks_mined"  # folders of mining runs
+PAIRS = (
+    "classes",
+    "all_classes",
+    "true_masks",
+    "mined_1",
+    "mined_5",
+    "mutual",
+    "unmasked",
+    "adaptation",
+)
+# Folders of mining runs.
+MINED, TRUE_MASKS, BESIDE_LABELS = "mined", "true_masks_mined", "mined_beside_labels"
+TRAINING_SET = "tinyscapes_train_sem_seg"
 TEMPLATE = "a photo of a {}."
 MIN_PIXELS = 32  # smaller regions of true labels are left out
 
@@ -40,24 +54,31 @@ def records_of(kind: str) -> str:
     """Folder of the mining run that a row's pairs come from; "" for pairs of true labels."""
     if kind in ("", "classes", "all_classes"):
         return ""
-    return TRUE_MASKS if kind == "true_masks" else MINED
+    return {"true_masks": TRUE_MASKS, "adaptation": BESIDE_LABELS}.get(kind, MINED)
 
 
 def collect_pairs(
-    kind: str, *, folder: Path, base: Path, pictures: int, image_size: tuple[int, int], seed: int
-) -> ArrayPairDataset:
+    kind: str,
+    *,
+    folder: Path,
+    base: Path,
+    pictures: int,
+    image_size: tuple[int, int],
+    config: ClipTrainConfig,
+) -> PairDataset:
     """Collect the pairs of one row.
 
     Args:
         kind: one of `PAIRS`: class names on true masks ("classes" of the seen ones only), nouns
             of one caption on true masks of the seen classes, nouns of one or of five captions on
-            proposals, of the latter only those pairs whose noun is the region's best, too, or of
-            the former with their boxes unmasked.
+            proposals, of the latter only those pairs whose noun is the region's best, too, of the
+            former with their boxes unmasked, or what the bundled model's CLIP is adapted to
+            ("adaptation").
         folder: where mining leaves its records; finished ones are used again.
         base: weights of the model that proposes and scores.
         pictures: training pictures that are used, from the first one on.
         image_size: of the CLIP.
-        seed: of the random crops.
+        config: of the run that trains on them; its seed is that of the random crops.
 
     Returns:
         The pairs, in memory.
@@ -69,8 +90,17 @@ def collect_pairs(
         raise ValueError(f"pairs: expected one of {PAIRS}, got {kind!r}")
     mined = records_of(kind)
     if not mined:
-        return class_pairs(pictures, seen_only=kind == "classes", image_size=image_size, seed=seed)
+        seen_only = kind == "classes"
+        return class_pairs(pictures, seen_only=seen_only, image_size=image_size, seed=config.seed)
     records = mine_training_pictures(folder, base, pictures, records=mined)
+    if kind == "adaptation":
+        return adaptation_pairs(
+            config,
+            image_size=image_size,
+            labels=TRAINING_SET,
+            labels_limit=pictures,
+            records=[folder / mined],
+        )
     if kind == "mutual":
         records = records.filter(records["mutual"])
     elif kind != "mined_5":
@@ -81,14 +111,14 @@ def collect_pairs(
             image_size=image_size,
             image_root=_pictures_folder(),
             template=TEMPLATE,
-            seed=seed,
+            seed=config.seed,
         )
     )
     return without_mask(pairs) if kind == "unmasked" else pairs
 
 
 def mine_training_pictures(
-    folder: Path, base: Path, pictures: int, *, records: str = MINED
+    folder: Path, base: Path, pictures: int, *, records: str = MINED, workers: int = 1
 ) -> pa.Table:
     """Mine tinyscapes' training pictures with all five captions; the first one's come first.
 
@@ -97,21 +127,27 @@ def mine_training_pictures(
         base: weights of the model.
         pictures: how many.
         records: name of the run's folder; that of `TRUE_MASKS` matches nouns to the true masks of
-            seen classes instead of proposals.
+            seen classes instead of proposals, that of `BESIDE_LABELS` names proposals on labelled
+            regions by their labels.
+        workers: processes.
 
     Returns:
         The records.
     """
     annotations = ensure_split(dataset_root(), "train") / "annotations"
     source = open_source(annotations / "captions_train2017.json", "coco")
-    config = MiningConfig(captions="all", shard_size=100)
-    make_parts = functools.partial(_make_parts, config, str(base), records == TRUE_MASKS)
-    run_mining(source, config, folder / records, make_parts=make_parts, limit=pictures)
+    config = MiningConfig(captions="all", shard_size=100, nouns=NounConfig(lemma=True))
+    labels = TRAINING_SET if records == BESIDE_LABELS else ""
+    choice = ModelChoice(weights=str(base), labels=labels)
+    make_parts = functools.partial(_make_parts, config, choice, records == TRUE_MASKS)
+    run_mining(
+        source, config, folder / records, make_parts=make_parts, workers=workers, limit=pictures
+    )
     return read_records(folder / records)
 
 
-def _make_parts(config: MiningConfig, weights: str, true_masks: bool) -> MiningParts:
-    parts = load_parts(config, ModelChoice(weights=weights))
+def _make_parts(config: MiningConfig, choice: ModelChoice, true_masks: bool) -> MiningParts:
+    parts = load_parts(config, choice)
     return dataclasses.replace(parts, proposer=_TrueMasks()) if true_masks else parts
 
 

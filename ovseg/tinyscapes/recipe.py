@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,27 +27,25 @@ from torch import Tensor
 
 from ovseg.clip import MaskPromptedCLIP, build_clip
 from ovseg.clip.adapted import replace_clip
-from ovseg.clip_training.adaptation_pairs import adaptation_pairs
 from ovseg.clip_training.captions import CaptionPairs
 from ovseg.clip_training.config import ClipTrainConfig, load_clip_config
 from ovseg.clip_training.train import RESULT_NAME
 from ovseg.clip_training.train import train_clip as train_clip_on_pairs
 from ovseg.config import load_cfg
-from ovseg.data.captions.sources import open_source
 from ovseg.data.catalog import dataset_root
-from ovseg.miner import parts_maker
-from ovseg.mining.executors import run_mining
-from ovseg.mining.options import ModelChoice
-from ovseg.mining.parts import MiningConfig
 from ovseg.tinyscapes import VERSION, render_pair, write_split
+from ovseg.tinyscapes.ablation_pairs import (
+    BESIDE_LABELS,
+    collect_pairs,
+    mine_training_pictures,
+)
 from ovseg.utils.files import sha256_of
 from ovseg.utils.run_record import RunRecord
 from ovseg.weights.load import load_strict, read_state_dict, write_safetensors
 
-__all__ = ["CONFIG", "FULL", "QUICK", "TRAINING_SET", "Recipe", "Schedule"]
+__all__ = ["CONFIG", "FULL", "QUICK", "Recipe", "Schedule", "train_net"]
 
 CONFIG = "ovseg_tiny"
-TRAINING_SET = "tinyscapes_train_sem_seg"
 FROM_NOTHING, LONGER, ADAPT = "clip_tiny_from_nothing", "clip_tiny_longer", "clip_tiny_adapt"
 REPOSITORY = Path(__file__).resolve().parents[2]
 WEIGHTS = "model.safetensors"
@@ -210,7 +208,7 @@ class Recipe:
         return clip.state_dict()
 
     def _train_proposals(self, folder: Path) -> dict[str, Tensor]:
-        """The mask generator, with the CLIP as it is so far; by the script that users train with."""
+        """The mask generator beside the CLIP so far, by the script that users train with."""
         train_net(
             "--resume",
             *("OUTPUT_DIR", str(folder)),
@@ -231,16 +229,18 @@ class Recipe:
     def _adapt(self, folder: Path, number: int) -> dict[str, Tensor]:
         """One round: mine with the model so far, adapt its CLIP."""
         before = self.weights_of("base" if number == 1 else f"round {number - 1}")
-        mine(folder / "mined", before, self.schedule.mined_pictures, workers=self.workers)
+        count = self.schedule.mined_pictures
+        mine_training_pictures(folder, before, count, records=BESIDE_LABELS, workers=self.workers)
         state = read_state_dict(before)
         clip = clip_of(state)
         config = self._clip_config(ADAPT, self.schedule.adaptation_steps)
-        pairs = adaptation_pairs(
-            config,
+        pairs = collect_pairs(
+            "adaptation",
+            folder=folder,
+            base=before,
+            pictures=count,
             image_size=clip.image_size,
-            labels=TRAINING_SET,
-            labels_limit=self.schedule.mined_pictures,
-            records=[folder / "mined"],
+            config=config,
         )
         train_clip_on_pairs(config, clip, pairs, output_dir=folder / "clip", resume=True)
         adapted = read_state_dict(folder / "clip" / RESULT_NAME)
@@ -281,22 +281,6 @@ def caption_pairs(
     assert config.steps is not None
     count = config.steps * config.batch_size
     return CaptionPairs(render_pair, count=count, image_size=image_size, first=first)
-
-
-def mine(folder: Path, weights: Path, pictures: int, *, workers: int = 1) -> None:
-    """Mine the captions of training scenes, beside the labels of the seen classes.
-
-    Args:
-        folder: of the mining run; an interrupted one goes on.
-        weights: of the model that proposes and scores.
-        pictures: scenes, from the first one on.
-        workers: processes.
-    """
-    annotations = dataset_root() / "tinyscapes" / "annotations"
-    source = open_source(annotations / "captions_train2017.json", "coco")
-    config = MiningConfig(captions="all", shard_size=100, labels=TRAINING_SET)
-    parts = parts_maker(config, ModelChoice(weights=str(weights)))
-    run_mining(source, config, folder, make_parts=parts, workers=workers, limit=pictures)
 
 
 def train_net(*arguments: str) -> None:

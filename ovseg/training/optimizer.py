@@ -119,7 +119,12 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
             groups, lr=solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV
         )
     if solver.OPTIMIZER == "MUON":
-        matrices, others = split_matrices(model, groups, multiplier=solver.MUON_MULTIPLIER)
+        matrices, others = split_matrices(
+            model,
+            groups,
+            multiplier=solver.MUON_MULTIPLIER,
+            convolutions=solver.MUON_CONVOLUTIONS,
+        )
         return MuonAdamW(matrices=matrices, others=others)
     raise ValueError(
         f"SOLVER.OPTIMIZER: expected 'ADAMW', 'SGD' or 'MUON', got {solver.OPTIMIZER!r}"
@@ -127,7 +132,11 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def split_matrices(
-    model: nn.Module, groups: Iterable[Mapping[str, Any]], *, multiplier: float
+    model: nn.Module,
+    groups: Iterable[Mapping[str, Any]],
+    *,
+    multiplier: float,
+    convolutions: bool = False,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Split parameter groups into what Muon steps and what AdamW steps.
 
@@ -135,10 +144,12 @@ def split_matrices(
         model: owns the parameters.
         groups: with the keys params, names, lr, weight_decay.
         multiplier: factor on the learning rate of Muon's share.
+        convolutions: whether Muon steps convolutions, too, but for depthwise ones.
 
     Returns:
-        Groups of 2-D weights that map features to features, and groups of all the rest: vectors,
-        convolutions, and tables of embeddings, whose rows are not directions of a map.
+        Groups of weights that map features to features, and groups of all the rest: vectors,
+        convolutions unless they are asked for, and tables of embeddings, whose rows are not
+        directions of a map.
     """
     embeddings = [m for m in model.modules() if isinstance(m, nn.Embedding)]
     tables = {id(p) for module in embeddings for p in module.parameters()}
@@ -147,7 +158,9 @@ def split_matrices(
     for group in groups:
         pairs = list(zip(group["names"], group["params"], strict=True))
         is_map = [
-            p.ndim == 2 and id(p) not in tables and n.rsplit(".", 1)[-1] not in TABLE_NAMES
+            (p.ndim == 2 or (convolutions and p.ndim == 4 and p.shape[1] > 1))
+            and id(p) not in tables
+            and n.rsplit(".", 1)[-1] not in TABLE_NAMES
             for n, p in pairs
         ]
         for chosen, factor, target in ((True, multiplier, matrices), (False, 1.0, others)):
