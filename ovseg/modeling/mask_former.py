@@ -23,6 +23,7 @@ from ovseg.modeling.heads import build_mask_head
 from ovseg.modeling.matcher import HungarianMatcher
 from ovseg.modeling.point_criterion import PointCriterion
 from ovseg.modeling.prediction import MaskPrediction
+from ovseg.modeling.region_classifier import LOGIT_SCALE
 from ovseg.modeling.segmentor import Encoding, Inputs, SegmentationModel
 from ovseg.vocab import Vocabulary
 from ovseg.weights.ovseg import load_ovseg_weights
@@ -77,6 +78,8 @@ def build_criterion(cfg: CfgNode) -> SetCriterion | PointCriterion:
             dice_weight=former.DICE_WEIGHT,
             quality_weight=former.POINTS.QUALITY_WEIGHT,
             class_weight=former.POINTS.CLASS_WEIGHT,
+            alignment_weight=former.POINTS.ALIGNMENT_WEIGHT,
+            logit_scale=None if cfg.MODEL.SEM_SEG_HEAD.NAME == "MaskFormerHead" else LOGIT_SCALE,
         )
     return SetCriterion(
         num_classes=classes,

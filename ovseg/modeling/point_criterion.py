@@ -33,6 +33,11 @@ class PointCriterion(nn.Module):
         dice_weight: weight of their dice loss.
         quality_weight: weight of the squared error of the expected IoU.
         class_weight: weight of the pixels' cross-entropy over the K classes.
+        alignment_weight: weight of one minus the cosine of a pixel's embedding and its class's
+            text. Cross-entropy alone drives embeddings away from the texts of the other training
+            classes and so towards any text that it does not know.
+        logit_scale: factor that turns cosines into logits; None where the logits are no cosines,
+            and nothing is aligned.
     """
 
     def __init__(
@@ -44,15 +49,19 @@ class PointCriterion(nn.Module):
         dice_weight: float,
         quality_weight: float,
         class_weight: float,
+        alignment_weight: float = 0.0,
+        logit_scale: float | None = None,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.points = points
+        self.logit_scale = logit_scale
         self.weights = {
             "loss_mask": mask_weight,
             "loss_dice": dice_weight,
             "loss_quality": quality_weight,
             "loss_ce": class_weight,
+            "loss_alignment": alignment_weight,
         }
 
     def micro_batch_weights(
@@ -84,8 +93,8 @@ class PointCriterion(nn.Module):
             "loss_quality": (quality - iou).square(),
         }
 
-    def class_loss(self, logits: Tensor, targets: Targets) -> Tensor:
-        """Cross-entropy of the pixels that have a class; large segments do not drown small ones.
+    def class_losses(self, logits: Tensor, targets: Targets) -> dict[str, Tensor]:
+        """Losses of the pixels that have a class; large segments do not drown small ones.
 
         A pixel counts by one over the square root of its segment's size.
 
@@ -94,18 +103,20 @@ class PointCriterion(nn.Module):
             targets: per image labels (N,) and masks (N, H, W).
 
         Returns:
-            Scalar, the mean over pictures.
+            loss_ce and, for cosines, loss_alignment: scalars, the means over pictures.
         """
         wanted, weights = zip(*(_pixel_labels(t, logits.shape[1:3]) for t in targets), strict=True)
+        logits, target = logits[..., :-1].float(), torch.stack(wanted)
+        weight = torch.stack(weights)  # (B, h, w)
+        weight = weight / weight.sum((1, 2), keepdim=True).clamp(min=torch.finfo().tiny)
         entropy = F.cross_entropy(
-            logits[..., :-1].float().movedim(-1, 1),
-            torch.stack(wanted),
-            reduction="none",
-            ignore_index=_UNLABELLED,
-        )  # (B, h, w)
-        weight = torch.stack(weights)
-        each = (entropy * weight).sum((1, 2)) / weight.sum((1, 2)).clamp(min=torch.finfo().tiny)
-        return each.mean()
+            logits.movedim(-1, 1), target, reduction="none", ignore_index=_UNLABELLED
+        )
+        losses = {"loss_ce": (entropy * weight).sum() / len(targets)}
+        if self.logit_scale is not None:
+            own = logits.gather(-1, target.clamp(min=0)[..., None])[..., 0] / self.logit_scale
+            losses["loss_alignment"] = ((1 - own) * weight).sum() / len(targets)
+        return losses
 
     def forward(self, outputs: Mapping[str, Any], targets: Targets) -> dict[str, Tensor]:
         """Draws points and computes the weighted losses.
@@ -117,7 +128,7 @@ class PointCriterion(nn.Module):
                 bool, optionally ignored (H, W) bool: pixels that then cost nothing.
 
         Returns:
-            loss_mask, loss_dice, loss_quality and loss_ce; scalars.
+            loss_mask, loss_dice, loss_quality, loss_ce and, for cosines, loss_alignment; scalars.
         """
         with torch.autocast(outputs["mask_features"].device.type, enabled=False):
             features = outputs["mask_features"].float()
@@ -132,7 +143,7 @@ class PointCriterion(nn.Module):
             each = self.mask_losses(masks, quality, wanted)
             asked = torch.tensor([len(t["labels"]) > 0 for t in targets]).to(masks)[:, None]
             losses = {name: (loss * asked).mean() for name, loss in each.items()}
-            losses["loss_ce"] = self.class_loss(outputs["pred_logits"], targets)
+            losses |= self.class_losses(outputs["pred_logits"], targets)
         return {name: self.weights[name] * loss for name, loss in losses.items()}
 
     def _draw(self, target: Mapping[str, Tensor], size: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -114,8 +114,9 @@ def test_pixels_without_a_class_do_not_count_in_the_cross_entropy():
     outputs = perfect_outputs()
     outputs["pred_logits"][0, :, 2:] = torch.tensor([9.0, 0.0, 0.0, 0.0])  # wrong on the right
     criterion = make_criterion()
-    assert criterion.class_loss(outputs["pred_logits"], [halves(classes=(0, -1))]) < 1e-4
-    assert criterion.class_loss(outputs["pred_logits"], [halves()]) > 4
+    logits = outputs["pred_logits"]
+    assert criterion.class_losses(logits, [halves(classes=(0, -1))])["loss_ce"] < 1e-4
+    assert criterion.class_losses(logits, [halves()])["loss_ce"] > 4
     nothing = {"labels": torch.zeros(0, dtype=torch.long), "masks": torch.zeros(0, 8, 8).bool()}
     losses = criterion(outputs, [nothing])
     assert all(loss.item() == 0 for loss in losses.values())
@@ -129,7 +130,24 @@ def test_a_small_segment_is_not_drowned_by_a_large_one():
     logits[..., 0] = 2.0  # says class 0 everywhere: 12 cells right, 4 wrong
     right, wrong = -torch.log_softmax(logits[0, 0, 0, :3], 0)[:2]
     expected = (12**0.5 * right + 4**0.5 * wrong) / (12**0.5 + 4**0.5)
-    assert make_criterion().class_loss(logits, [target]).item() == pytest.approx(expected.item())
+    losses = make_criterion().class_losses(logits, [target])
+    assert losses["loss_ce"].item() == pytest.approx(expected.item())
+
+
+def test_embeddings_are_drawn_to_the_texts_of_their_classes():
+    criterion = PointCriterion(
+        num_classes=3,
+        points=4,
+        mask_weight=5.0,
+        dice_weight=2.0,
+        quality_weight=1.0,
+        class_weight=1.0,
+        alignment_weight=2.0,
+        logit_scale=100.0,
+    )
+    outputs = perfect_outputs(scale=40.0)  # cosines of 0.4 with the right classes
+    losses = criterion(outputs, [halves()])
+    assert losses["loss_alignment"].item() == pytest.approx(2 * 0.6)
 
 
 def test_named_pixels_are_left_out_where_ignored_ones_shall_not_count_as_outside():
