@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from ovseg.d2.config import CfgNode
 from ovseg.evaluation.confusion import confusion_matrix, scores
 from ovseg.modeling import EnsembleSettings, MaskEncoding
 from ovseg.modeling.ovseg import OVSeg
@@ -35,6 +36,35 @@ class LabelledEncoding(NamedTuple):
 
     encoding: MaskEncoding
     labels: np.ndarray
+
+
+def require_plain(cfg: CfgNode, model: Any) -> None:
+    """Refuse what encoding a picture once would not reproduce: views, and other merges.
+
+    Args:
+        cfg: the config that the model was built from.
+        model: expected to be an OVSeg in semantic mode.
+
+    Raises:
+        ValueError: it is something else, or the config asks for more than plain inference.
+    """
+    if not isinstance(model, OVSeg) or model.inference_mode != "semantic":
+        raise ValueError(
+            "expected an OVSeg in semantic mode, got "
+            f"{type(model).__name__} in mode {getattr(model, 'inference_mode', None)!r}; "
+            "it has no ensemble of two classifiers, or another one"
+        )
+    switched = {
+        "TEST.AUG.ENABLED": cfg.TEST.AUG.ENABLED,
+        "TEST.SLIDING_WINDOW": cfg.TEST.SLIDING_WINDOW,
+        "TEST.DENSE_CRF": cfg.TEST.DENSE_CRF,
+    }
+    wrong = [key for key, value in switched.items() if value]
+    if wrong:
+        raise ValueError(
+            f"{', '.join(wrong)}: expected False, got True; pictures are encoded once, which is "
+            "plain inference"
+        )
 
 
 @torch.no_grad()
