@@ -4,6 +4,8 @@ The training set is gone through again and again, each time in a new random orde
 this endless sequence is a sample's global index. Everything else follows from it: the record,
 the batch it is in, and (elsewhere) the random changes. So a run continues at any iteration with
 the samples it would have seen, and several processes share the batches of one.
+
+Where a part of a set stands for the whole, it is spread evenly over it and no seed is needed.
 """
 
 from __future__ import annotations
