@@ -23,7 +23,8 @@ from ovseg.vocab import Vocabulary
 # Settings besides the ensemble weights in (0, 1].
 MASK_CLASSIFIER_ONLY = "mask classifier only"
 CLIP_ONLY = "CLIP only"
-Setting = str | float
+# A pair: the weights for seen and for unseen names.
+Setting = str | float | tuple[float, float]
 
 
 class LabelledEncoding(NamedTuple):
@@ -89,7 +90,8 @@ def ensemble_settings(setting: Setting, threshold: float) -> EnsembleSettings:
     """Translate what is swept.
 
     Args:
-        setting: an ensemble weight in (0, 1], `MASK_CLASSIFIER_ONLY` or `CLIP_ONLY`.
+        setting: an ensemble weight in (0, 1], a pair of them for seen and unseen names,
+            `MASK_CLASSIFIER_ONLY` or `CLIP_ONLY`.
         threshold: of the masks.
 
     Returns:
@@ -97,6 +99,9 @@ def ensemble_settings(setting: Setting, threshold: float) -> EnsembleSettings:
     """
     if setting == MASK_CLASSIFIER_ONLY:
         return EnsembleSettings(use_clip=False, mask_threshold=threshold)
+    if isinstance(setting, tuple):
+        weight, unseen = setting
+        return EnsembleSettings(weight=weight, weight_unseen=unseen, mask_threshold=threshold)
     weight = 0.0 if setting == CLIP_ONLY else float(setting)  # 0 in the released configurations
     return EnsembleSettings(weight=weight, mask_threshold=threshold)
 

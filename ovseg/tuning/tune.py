@@ -30,6 +30,7 @@ from ovseg.tuning.sweep import (
     MASK_CLASSIFIER_ONLY,
     LabelledEncoding,
     Setting,
+    ensemble_settings,
     require_plain,
     sweep,
 )
@@ -52,7 +53,8 @@ class Grid:
     """The settings to try, each weight with each threshold and each list of templates.
 
     Args:
-        weights: ensemble weights in (0, 1], `MASK_CLASSIFIER_ONLY` or `CLIP_ONLY`.
+        weights: ensemble weights in (0, 1], pairs of them for seen and unseen names,
+            `MASK_CLASSIFIER_ONLY` or `CLIP_ONLY`.
         thresholds: of the masks, in (0, 1).
         templates: names of template lists.
 
@@ -69,9 +71,11 @@ class Grid:
             raise ValueError("expected at least one weight, threshold and template list, got none")
         special = (MASK_CLASSIFIER_ONLY, CLIP_ONLY)
         for weight in self.weights:
-            if weight not in special and not (isinstance(weight, float) and 0 < weight <= 1):
+            numbers = weight if isinstance(weight, tuple) else (weight,)
+            valid = all(isinstance(number, float) and 0 < number <= 1 for number in numbers)
+            if weight not in special and not valid:
                 raise ValueError(
-                    f"expected ensemble weights in (0, 1], or {special}, got {weight!r}"
+                    f"expected ensemble weights in (0, 1], or pairs, or {special}, got {weight!r}"
                 )
         for threshold in self.thresholds:
             if not 0 < threshold < 1:
@@ -102,13 +106,15 @@ class TunedSetting:
 
     def options(self) -> tuple[str, ...]:
         """KEY VALUE words that set it in a config."""
-        ensemble = self.weight != MASK_CLASSIFIER_ONLY
+        ensemble = ensemble_settings(self.weight, self.threshold)
         # 0 stands for CLIP alone in the released configurations.
-        weight = 0.0 if self.weight == CLIP_ONLY or not ensemble else float(self.weight)
+        weight = ensemble.weight if ensemble.use_clip else 0.0
+        unseen = ensemble.weight_unseen
         values = {
-            "CLIP_ENSEMBLE": str(ensemble),
+            "CLIP_ENSEMBLE": str(ensemble.use_clip),
             "CLIP_ENSEMBLE_WEIGHT": str(weight),
             "MASK_THR": str(self.threshold),
+            "CLIP_ENSEMBLE_WEIGHT_UNSEEN": str(-1.0 if unseen is None else unseen),
             "TEXT_TEMPLATES": self.templates,
         }
         pairs = ((f"MODEL.CLIP_ADAPTER.{key}", value) for key, value in values.items())
