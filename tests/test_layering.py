@@ -27,6 +27,7 @@ LAYERS = {
     "training": 4,
     "clip_training": 4,
     "tuning": 4,
+    "decomposition": 4,
     "predictor": 4,
     "miner": 4,
     "benchmark": 4,
@@ -42,6 +43,8 @@ WITHIN_A_LAYER = {
     ("config", "d2"),
     ("clip_training", "training"),
     ("benchmark", "predictor"),
+    ("decomposition", "clip_training"),
+    ("decomposition", "tuning"),
 }
 
 MAX_FILE = {"ovseg/modeling/backbone/swin.py": 420}

@@ -39,9 +39,12 @@ examples:
 def weights(words: str) -> tuple[Setting, ...]:
     """Read ensemble weights, commas between; 0 means CLIP alone, as in configs."""
     special: dict[str, Setting] = {"mask": MASK_CLASSIFIER_ONLY, "clip": CLIP_ONLY}
-    return tuple(
-        special[word] if word in special else float(word) or CLIP_ONLY for word in words.split(",")
-    )
+
+    def read(word: str) -> Setting:
+        seen, slash, unseen = word.partition("/")
+        return (float(seen), float(unseen)) if slash else float(seen) or CLIP_ONLY
+
+    return tuple(special[word] if word in special else read(word) for word in words.split(","))
 
 
 def numbers(words: str) -> tuple[float, ...]:
@@ -56,7 +59,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--config-file", default="ovseg_tiny", help="path or shipped name")
     parser.add_argument("--dataset", required=True, help="registered name, or a YAML file")
-    help_weights = "e.g. mask,0.6,0.7,clip: numbers, the mask classifier alone, CLIP alone"
+    help_weights = "e.g. mask,0.6,0.4/0.9,clip: one alone, a number, two for seen/unseen names"
     parser.add_argument("--weights", type=weights, default=DEFAULT.weights, help=help_weights)
     parser.add_argument("--thresholds", type=numbers, default=DEFAULT.thresholds, help="0.35,0.4")
     known = ",".join(TEMPLATE_NAMES)

@@ -26,6 +26,9 @@ from ovseg.utils.images import read_image, read_label
 from ovseg.vocab import TextBank, Vocabulary
 
 __all__ = [
+    "MIN_PIXELS",
+    "accuracy_of_ranks",
+    "class_ranks",
     "dataset_evaluation",
     "evaluate_regions",
     "has_trained_prompt",
@@ -36,6 +39,8 @@ __all__ = [
 
 Picture = tuple[NDArray[np.uint8], NDArray[np.integer]]
 TOP = (1, 5)
+# Regions of true labels with fewer pixels say little about whoever names them.
+MIN_PIXELS = 64
 
 
 def has_trained_prompt(clip: MaskPromptedCLIP) -> bool:
@@ -48,7 +53,7 @@ def label_regions(
     names: Sequence[str],
     *,
     image_size: tuple[int, int],
-    min_pixels: int = 64,
+    min_pixels: int = MIN_PIXELS,
     template: str = "{}",
     seed: int = 0,
 ) -> ArrayPairDataset:
@@ -138,12 +143,45 @@ def top_accuracy(
         groups: class ids by name of a group.
 
     Returns:
+        See `accuracy_of_ranks`.
+    """
+    return accuracy_of_ranks(class_ranks(scores, targets), targets, scores.shape[1], groups=groups)
+
+
+def class_ranks(scores: Tensor, targets: Tensor) -> Tensor:
+    """Count the classes that fit a region better than its own.
+
+    Args:
+        scores: (N, K), higher is better.
+        targets: (N,) int64, the classes of the regions.
+
+    Returns:
+        (N,) int64 in [0, K); 0 where no other class scores higher.
+    """
+    return (scores > scores.gather(1, targets[:, None])).sum(1)
+
+
+def accuracy_of_ranks(
+    ranks: Tensor,
+    targets: Tensor,
+    num_classes: int,
+    *,
+    groups: Mapping[str, Sequence[int]] | None = None,
+) -> dict[str, float]:
+    """Share of regions whose class is among the best, over regions and over classes.
+
+    Args:
+        ranks: (N,), see `class_ranks`.
+        targets: (N,) int64, the classes of the regions.
+        num_classes: K.
+        groups: class ids by name of a group.
+
+    Returns:
         In percent: "top1" and "top5", the shares of the regions whose class is the best, or among
         the best five; "macro-top1" and "macro-top5", averaged over the classes that occur; and
         "macro-top1/<group>" over those of a group, NaN where none occurs.
     """
-    ranks = (scores > scores.gather(1, targets[:, None])).sum(1)  # (N,) classes that fit better
-    counts = torch.bincount(targets, minlength=scores.shape[1]).float()  # (K,)
+    counts = torch.bincount(targets, minlength=num_classes).float()  # (K,)
     figures: dict[str, float] = {}
     for top in TOP:
         hits = (ranks < top).float()  # (N,)

@@ -205,6 +205,10 @@ def _add_clip_adapter(cfg: CfgNode) -> None:
     clip.REGION_RESIZED = True  # a region is resized to CLIP's input; False is refused
     clip.CLIP_ENSEMBLE = True  # False: the mask classifier alone
     clip.CLIP_ENSEMBLE_WEIGHT = 0.7  # share of CLIP; 0 means CLIP alone (as upstream)
+    # Ours: another share for names that the masks were not trained with; below 0: the same.
+    clip.CLIP_ENSEMBLE_WEIGHT_UNSEEN = -1.0
+    # Ours: the class list (ovseg/vocab/classes) whose seen classes the masks were trained with.
+    clip.TRAINED_NAMES = ""
     clip.MASK_PROMPT_DEPTH = 3  # layers of the image tower that have a learned mask prompt
     clip.MASK_PROMPT_FWD = False  # whether masked patches are replaced by the learned prompt
 

@@ -4,17 +4,21 @@ The training set is gone through again and again, each time in a new random orde
 this endless sequence is a sample's global index. Everything else follows from it: the record,
 the batch it is in, and (elsewhere) the random changes. So a run continues at any iteration with
 the samples it would have seen, and several processes share the batches of one.
+
+Where a part of a set stands for the whole, it is spread evenly over it and no seed is needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-__all__ = ["BatchPlan", "SampleKey", "sample_generator"]
+__all__ = ["BatchPlan", "SampleKey", "evenly", "sample_generator"]
+
+Item = TypeVar("Item")
 
 # Streams of random numbers that must not be correlated with each other.
 _ORDER_STREAM, _BATCH_STREAM, _SAMPLE_STREAM = 1, 2, 3
@@ -43,6 +47,26 @@ def sample_generator(seed: int, position: int) -> np.random.Generator:
         A generator; the same arguments give the same numbers.
     """
     return np.random.default_rng([seed, _SAMPLE_STREAM, position])
+
+
+def evenly(items: Sequence[Item], count: int | None) -> Sequence[Item]:
+    """Take so many items, evenly spread over all: a part of a dataset that stands for it.
+
+    Args:
+        items: such as the records of a dataset.
+        count: how many; None, or more than there are: all.
+
+    Returns:
+        The items, in their order.
+
+    Raises:
+        ValueError: fewer than one is wanted.
+    """
+    if count is None or count >= len(items):
+        return items
+    if count < 1:
+        raise ValueError(f"images: expected at least 1, got {count}")
+    return [items[index * len(items) // count] for index in range(count)]
 
 
 class BatchPlan:

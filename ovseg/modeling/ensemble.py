@@ -19,6 +19,8 @@ class EnsembleSettings:
     Args:
         use_clip: whether CLIP takes part; without it the mask classifier decides alone.
         weight: CLIP's exponent in [0, 1]; 0 means CLIP alone.
+        weight_unseen: the same for classes whose names the mask classifier was not trained with;
+            None: `weight`.
         mask_threshold: a pixel belongs to a region above this mask value.
 
     Raises:
@@ -28,12 +30,18 @@ class EnsembleSettings:
     use_clip: bool = True
     weight: float = 0.7
     mask_threshold: float = 0.4
+    weight_unseen: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight <= 1:
             raise ValueError(
                 "MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT: expected a number in [0, 1], got "
                 f"{self.weight}."
+            )
+        if self.weight_unseen is not None and not 0 <= self.weight_unseen <= 1:
+            raise ValueError(
+                "MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT_UNSEEN: expected a number in [0, 1], or a "
+                f"negative one for that of all classes, got {self.weight_unseen}."
             )
 
 
@@ -55,6 +63,26 @@ def ensemble_scores(proposal: Tensor, clip: Tensor, valid: Tensor, *, weight: fl
         return torch.where(valid[:, None], clip, 0.0) if bool(valid.any()) else proposal
     seen = torch.where(valid[:, None], clip, 1.0)
     return proposal ** (1 - weight) * seen**weight
+
+
+def ensemble_scores_by_class(
+    proposal: Tensor, clip: Tensor, valid: Tensor, *, weights: tuple[float, float], unseen: Tensor
+) -> Tensor:
+    """Combines the scores of two classifiers with a weight for each of two kinds of classes.
+
+    Args:
+        proposal, clip, valid: see `ensemble_scores`.
+        weights: CLIP's exponent for the other classes and for unseen ones.
+        unseen: (K,) bool.
+
+    Returns:
+        (Q, K). Masks that CLIP did not see have the first weight throughout: where only one
+        classifier spoke, its order of the classes stays.
+    """
+    seen_scores, unseen_scores = (
+        ensemble_scores(proposal, clip, valid, weight=weight) for weight in weights
+    )
+    return torch.where(valid[:, None] & unseen, unseen_scores, seen_scores)
 
 
 def keep_best_mask_per_class(scores: Tensor, valid: Tensor, *, skip: int | None = None) -> Tensor:

@@ -16,12 +16,17 @@ from ovseg.clip import load_clip
 from ovseg.d2.config import CfgNode, configurable
 from ovseg.d2.modeling import META_ARCH_REGISTRY
 from ovseg.modeling.encoding import MaskEncoding, RegionFeatures
-from ovseg.modeling.ensemble import EnsembleSettings, ensemble_scores, keep_best_mask_per_class
+from ovseg.modeling.ensemble import (
+    EnsembleSettings,
+    ensemble_scores,
+    ensemble_scores_by_class,
+    keep_best_mask_per_class,
+)
 from ovseg.modeling.mask_former import MaskFormer
 from ovseg.modeling.prediction import MaskPrediction
 from ovseg.modeling.region_classifier import RegionClassifier
 from ovseg.modeling.segmentor import Encoding
-from ovseg.vocab import Vocabulary
+from ovseg.vocab import Vocabulary, are_trained, trained_names
 from ovseg.weights.find import find_clip_weights
 
 INFERENCE_MODES = ("semantic", "demo")
@@ -79,6 +84,8 @@ class OVSeg(MaskFormer):
         ensemble: how the mask classifier and CLIP are combined.
         inference_mode: "semantic" merges all masks by their values; "demo" merges, cut at the
             threshold, the one best mask of every class and leaves other pixels blank.
+        trained_names: of classes that the masks were trained with, see `ovseg.vocab`; only a
+            weight of the ensemble for unseen names asks for them.
         parts: arguments of `MaskFormer`.
 
     Raises:
@@ -92,6 +99,7 @@ class OVSeg(MaskFormer):
         clip_adapter: RegionClassifier,
         ensemble: EnsembleSettings,
         inference_mode: str = "semantic",
+        trained_names: frozenset[str] = frozenset(),
         **parts: Any,
     ) -> None:
         super().__init__(**parts)
@@ -103,30 +111,38 @@ class OVSeg(MaskFormer):
         self.clip_adapter = clip_adapter
         self.ensemble = ensemble
         self.inference_mode = inference_mode
+        self.trained_names = trained_names
+        self._require_trained_names(ensemble)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Reads MODEL and TEST.OUTPUT."""
         demo = cfg.MODEL.META_ARCHITECTURE == "OVSegDEMO"
         adapter = cfg.MODEL.CLIP_ADAPTER
+        unseen, names = adapter.CLIP_ENSEMBLE_WEIGHT_UNSEEN, adapter.TRAINED_NAMES
         return super().from_config(cfg) | {
             "clip_adapter": build_region_classifier(cfg),
             "ensemble": EnsembleSettings(
                 use_clip=adapter.CLIP_ENSEMBLE,
                 weight=adapter.CLIP_ENSEMBLE_WEIGHT,
                 mask_threshold=adapter.MASK_THR,
+                weight_unseen=unseen if unseen >= 0 else None,
             ),
+            "trained_names": trained_names(names) if names else frozenset(),
             "inference_mode": cfg.MODEL.INFERENCE_MODE or ("demo" if demo else "semantic"),
         }
 
     def protocol(self) -> dict[str, str | int | float | bool]:
         """States the choices of inference; see `Segmentor.protocol`."""
-        return super().protocol() | {
+        stated = super().protocol() | {
             "ensemble": self.ensemble.use_clip,
             "ensemble_weight": float(self.ensemble.weight),
             "mask_threshold": float(self.ensemble.mask_threshold),
             "mask_prompt": self.clip_adapter.mask_prompt,
         }
+        if self.ensemble.weight_unseen is not None:
+            stated["ensemble_weight_unseen"] = float(self.ensemble.weight_unseen)
+        return stated
 
     def class_logits(self, embeddings: Sequence[Tensor], vocabulary: Vocabulary) -> list[Tensor]:
         """Compares the head's embeddings with text features; see `MaskFormer.class_logits`."""
@@ -157,8 +173,8 @@ class OVSeg(MaskFormer):
         prediction = replace(prediction, mask_threshold=ensemble.mask_threshold)
         if ensemble.use_clip:
             clip, valid = self._clip_scores(encoding, told_apart, ensemble.mask_threshold)
-            scores = ensemble_scores(
-                prediction.proposal_scores, clip, valid, weight=ensemble.weight
+            scores = self._ensemble_scores(
+                prediction.proposal_scores, clip, valid, told_apart, ensemble
             )
             prediction = replace(prediction, class_scores=scores, clip_scores=clip, valid=valid)
         if self.inference_mode == "demo":
@@ -212,6 +228,30 @@ class OVSeg(MaskFormer):
         # "No object" is dropped before the softmax here, unlike in the mask classifier's scores.
         clip[regions.valid] = logits[:, :-1].softmax(-1)
         return clip, regions.valid
+
+    def _ensemble_scores(
+        self,
+        proposal: Tensor,
+        clip: Tensor,
+        valid: Tensor,
+        vocabulary: Vocabulary,
+        ensemble: EnsembleSettings,
+    ) -> Tensor:
+        """Scores of both classifiers combined, (Q, K)."""
+        if ensemble.weight_unseen is None:
+            return ensemble_scores(proposal, clip, valid, weight=ensemble.weight)
+        self._require_trained_names(ensemble)
+        trained = torch.tensor(are_trained(vocabulary, self.trained_names), device=clip.device)
+        weights = (ensemble.weight, ensemble.weight_unseen)
+        return ensemble_scores_by_class(proposal, clip, valid, weights=weights, unseen=~trained)
+
+    def _require_trained_names(self, ensemble: EnsembleSettings) -> None:
+        if ensemble.weight_unseen is not None and not self.trained_names:
+            raise ValueError(
+                "MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT_UNSEEN: expected a class list in "
+                "MODEL.CLIP_ADAPTER.TRAINED_NAMES that tells which names were seen, got none; set "
+                "it, e.g. to coco_stuff_171."
+            )
 
     def _told_apart(self, vocabulary: Vocabulary) -> Vocabulary:
         """Adds "others" to a single class in demo mode; a softmax over one class says nothing."""

@@ -20,7 +20,8 @@ __all__ = ["text_tables", "tuning_record", "write_tuning"]
 
 _SHORT = {MASK_CLASSIFIER_ONLY: "mask", CLIP_ONLY: "CLIP"}
 _LEGEND = (
-    "Mask threshold down, share of CLIP across; mask: the mask classifier alone, CLIP: CLIP alone."
+    "Mask threshold down, share of CLIP across; mask: the mask classifier alone, CLIP: CLIP alone, "
+    "a/b: shares for seen and for unseen names."
 )
 # Of the lowest and of the highest score: red, green, blue.
 _COLOURS = ((247, 33), (250, 94), (255, 168))
@@ -170,4 +171,6 @@ def _number(result: TunedSetting, metric: str) -> str:
 
 
 def _short(weight: Setting) -> str:
+    if isinstance(weight, tuple):
+        return "/".join(f"{number}" for number in weight)
     return _SHORT.get(str(weight), f"{weight}")

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from ovseg.d2.config import CfgNode
 from ovseg.evaluation.confusion import confusion_matrix, scores
 from ovseg.modeling import EnsembleSettings, MaskEncoding
 from ovseg.modeling.ovseg import OVSeg
@@ -22,7 +23,8 @@ from ovseg.vocab import Vocabulary
 # Settings besides the ensemble weights in (0, 1].
 MASK_CLASSIFIER_ONLY = "mask classifier only"
 CLIP_ONLY = "CLIP only"
-Setting = str | float
+# A pair: the weights for seen and for unseen names.
+Setting = str | float | tuple[float, float]
 
 
 class LabelledEncoding(NamedTuple):
@@ -35,6 +37,35 @@ class LabelledEncoding(NamedTuple):
 
     encoding: MaskEncoding
     labels: np.ndarray
+
+
+def require_plain(cfg: CfgNode, model: Any) -> None:
+    """Refuse what encoding a picture once would not reproduce: views, and other merges.
+
+    Args:
+        cfg: the config that the model was built from.
+        model: expected to be an OVSeg in semantic mode.
+
+    Raises:
+        ValueError: it is something else, or the config asks for more than plain inference.
+    """
+    if not isinstance(model, OVSeg) or model.inference_mode != "semantic":
+        raise ValueError(
+            "expected an OVSeg in semantic mode, got "
+            f"{type(model).__name__} in mode {getattr(model, 'inference_mode', None)!r}; "
+            "it has no ensemble of two classifiers, or another one"
+        )
+    switched = {
+        "TEST.AUG.ENABLED": cfg.TEST.AUG.ENABLED,
+        "TEST.SLIDING_WINDOW": cfg.TEST.SLIDING_WINDOW,
+        "TEST.DENSE_CRF": cfg.TEST.DENSE_CRF,
+    }
+    wrong = [key for key, value in switched.items() if value]
+    if wrong:
+        raise ValueError(
+            f"{', '.join(wrong)}: expected False, got True; pictures are encoded once, which is "
+            "plain inference"
+        )
 
 
 @torch.no_grad()
@@ -59,7 +90,8 @@ def ensemble_settings(setting: Setting, threshold: float) -> EnsembleSettings:
     """Translate what is swept.
 
     Args:
-        setting: an ensemble weight in (0, 1], `MASK_CLASSIFIER_ONLY` or `CLIP_ONLY`.
+        setting: an ensemble weight in (0, 1], a pair of them for seen and unseen names,
+            `MASK_CLASSIFIER_ONLY` or `CLIP_ONLY`.
         threshold: of the masks.
 
     Returns:
@@ -67,6 +99,9 @@ def ensemble_settings(setting: Setting, threshold: float) -> EnsembleSettings:
     """
     if setting == MASK_CLASSIFIER_ONLY:
         return EnsembleSettings(use_clip=False, mask_threshold=threshold)
+    if isinstance(setting, tuple):
+        weight, unseen = setting
+        return EnsembleSettings(weight=weight, weight_unseen=unseen, mask_threshold=threshold)
     weight = 0.0 if setting == CLIP_ONLY else float(setting)  # 0 in the released configurations
     return EnsembleSettings(weight=weight, mask_threshold=threshold)
 

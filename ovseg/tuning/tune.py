@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from tqdm import tqdm
 from ovseg.d2.config import CfgNode
 from ovseg.d2.data import MetadataCatalog
 from ovseg.data.loaders import get_records
+from ovseg.data.sampling import evenly
 from ovseg.data.splits import TEST_SPLIT_FLAG, TUNABLE, Role, require_tunable
 from ovseg.evaluation.confusion import scores
 from ovseg.modeling.ovseg import OVSeg
@@ -30,6 +30,8 @@ from ovseg.tuning.sweep import (
     MASK_CLASSIFIER_ONLY,
     LabelledEncoding,
     Setting,
+    ensemble_settings,
+    require_plain,
     sweep,
 )
 from ovseg.utils.images import ImageError, read_label
@@ -51,7 +53,8 @@ class Grid:
     """The settings to try, each weight with each threshold and each list of templates.
 
     Args:
-        weights: ensemble weights in (0, 1], `MASK_CLASSIFIER_ONLY` or `CLIP_ONLY`.
+        weights: ensemble weights in (0, 1], pairs of them for seen and unseen names,
+            `MASK_CLASSIFIER_ONLY` or `CLIP_ONLY`.
         thresholds: of the masks, in (0, 1).
         templates: names of template lists.
 
@@ -68,9 +71,11 @@ class Grid:
             raise ValueError("expected at least one weight, threshold and template list, got none")
         special = (MASK_CLASSIFIER_ONLY, CLIP_ONLY)
         for weight in self.weights:
-            if weight not in special and not (isinstance(weight, float) and 0 < weight <= 1):
+            numbers = weight if isinstance(weight, tuple) else (weight,)
+            valid = all(isinstance(number, float) and 0 < number <= 1 for number in numbers)
+            if weight not in special and not valid:
                 raise ValueError(
-                    f"expected ensemble weights in (0, 1], or {special}, got {weight!r}"
+                    f"expected ensemble weights in (0, 1], or pairs, or {special}, got {weight!r}"
                 )
         for threshold in self.thresholds:
             if not 0 < threshold < 1:
@@ -101,13 +106,15 @@ class TunedSetting:
 
     def options(self) -> tuple[str, ...]:
         """KEY VALUE words that set it in a config."""
-        ensemble = self.weight != MASK_CLASSIFIER_ONLY
+        ensemble = ensemble_settings(self.weight, self.threshold)
         # 0 stands for CLIP alone in the released configurations.
-        weight = 0.0 if self.weight == CLIP_ONLY or not ensemble else float(self.weight)
+        weight = ensemble.weight if ensemble.use_clip else 0.0
+        unseen = ensemble.weight_unseen
         values = {
-            "CLIP_ENSEMBLE": str(ensemble),
+            "CLIP_ENSEMBLE": str(ensemble.use_clip),
             "CLIP_ENSEMBLE_WEIGHT": str(weight),
             "MASK_THR": str(self.threshold),
+            "CLIP_ENSEMBLE_WEIGHT_UNSEEN": str(-1.0 if unseen is None else unseen),
             "TEXT_TEMPLATES": self.templates,
         }
         pairs = ((f"MODEL.CLIP_ADAPTER.{key}", value) for key, value in values.items())
@@ -191,7 +198,7 @@ def tune(
     """
     grid = grid or Grid()
     role = require_tunable(dataset_name, known_as_test=known_as_test)
-    _require_plain(cfg, model)
+    require_plain(cfg, model)
     began, spent_before = time.perf_counter(), cache.seconds
     totals, skipped, count = _sweep(cfg, model, dataset_name, cache, grid, images, progress)
     metadata = MetadataCatalog.get(dataset_name)
@@ -258,7 +265,7 @@ def _sweep(
     totals = {setting: np.zeros((size + 1, size + 1), dtype=np.int64) for setting in grid}
     skipped: dict[str, str] = {}
     count = 0
-    records = _evenly(get_records(dataset_name), images)
+    records = evenly(get_records(dataset_name), images)
     for record in tqdm(records, desc=dataset_name, unit=" images", disable=not progress):
         try:
             truth = read_label(record["sem_seg_file_name"], classes=size)
@@ -285,30 +292,3 @@ def _sweep(
             f"be read; {next(iter(skipped.values()), '')}"
         )
     return totals, skipped, count
-
-
-def _evenly(records: Sequence[dict[str, Any]], count: int | None) -> Sequence[dict[str, Any]]:
-    if count is None or count >= len(records):
-        return records
-    if count < 1:
-        raise ValueError(f"images: expected at least 1, got {count}")
-    return [records[index * len(records) // count] for index in range(count)]
-
-
-def _require_plain(cfg: CfgNode, model: OVSeg) -> None:
-    if not isinstance(model, OVSeg) or model.inference_mode != "semantic":
-        raise ValueError(
-            "expected an OVSeg in semantic mode, got "
-            f"{type(model).__name__} in mode {getattr(model, 'inference_mode', None)!r}; "
-            "there is no ensemble to tune, or another one"
-        )
-    switched = {
-        "TEST.AUG.ENABLED": cfg.TEST.AUG.ENABLED,
-        "TEST.SLIDING_WINDOW": cfg.TEST.SLIDING_WINDOW,
-        "TEST.DENSE_CRF": cfg.TEST.DENSE_CRF,
-    }
-    wrong = [key for key, value in switched.items() if value]
-    if wrong:
-        raise ValueError(
-            f"{', '.join(wrong)}: expected False, got True; settings are tuned for plain inference"
-        )

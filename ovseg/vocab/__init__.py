@@ -5,6 +5,7 @@ from __future__ import annotations
 from ovseg.vocab.classes import ClassList, class_list, class_list_names
 from ovseg.vocab.templates import TEMPLATE_NAMES, templates_by_name
 from ovseg.vocab.text_bank import TextBank
+from ovseg.vocab.trained_names import are_trained, trained_names
 from ovseg.vocab.vocabulary import Vocabulary, check_synonyms
 
 __all__ = [
@@ -12,8 +13,10 @@ __all__ = [
     "ClassList",
     "TextBank",
     "Vocabulary",
+    "are_trained",
     "check_synonyms",
     "class_list",
     "class_list_names",
     "templates_by_name",
+    "trained_names",
 ]

@@ -5,7 +5,7 @@ from itertools import islice, pairwise
 import numpy as np
 import pytest
 
-from ovseg.data.sampling import BatchPlan, sample_generator
+from ovseg.data.sampling import BatchPlan, evenly, sample_generator
 
 
 def plan(**changes) -> BatchPlan:
@@ -79,3 +79,15 @@ def test_sample_generators_repeat_and_differ() -> None:
 def test_impossible_plans_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=rf"{next(iter(wrong))}.* got"):
         plan(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(1, [0]), (3, [0, 3, 6]), (10, [*range(10)]), (None, [*range(10)])]
+)
+def test_a_part_of_a_dataset_is_spread_evenly_over_it(count, expected):
+    assert list(evenly(range(10), count)) == expected
+
+
+def test_a_part_without_anything_is_refused():
+    with pytest.raises(ValueError, match="expected at least 1, got 0"):
+        evenly(range(10), 0)

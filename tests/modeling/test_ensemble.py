@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import torch
 
-from ovseg.modeling.ensemble import ensemble_scores, keep_best_mask_per_class
+from ovseg.modeling.ensemble import (
+    ensemble_scores,
+    ensemble_scores_by_class,
+    keep_best_mask_per_class,
+)
 
 PROPOSAL = torch.tensor([[0.5, 0.25], [0.1, 0.4], [0.04, 0.01]])
 CLIP = torch.tensor([[0.9, 0.1], [0.2, 0.8], [float("nan"), float("nan")]])
@@ -18,6 +22,17 @@ def test_the_mean_is_geometric_and_unseen_masks_keep_their_own_power():
 def test_weight_zero_means_clip_alone_and_only_seen_masks():
     scores = ensemble_scores(PROPOSAL, CLIP, VALID, weight=0)
     assert torch.equal(scores, torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.0, 0.0]]))
+
+
+def test_unseen_classes_have_their_own_weight_where_clip_saw_the_mask():
+    scores = ensemble_scores_by_class(
+        PROPOSAL, CLIP, VALID, weights=(0.4, 0.9), unseen=torch.tensor([False, True])
+    )
+    seen, unseen = (ensemble_scores(PROPOSAL, CLIP, VALID, weight=weight) for weight in (0.4, 0.9))
+    assert torch.equal(scores[:, 0], seen[:, 0])
+    assert torch.equal(scores[:2, 1], unseen[:2, 1])
+    # The mask classifier alone spoke, and likes the first class better.
+    assert scores[2, 1] == seen[2, 1] < scores[2, 0] < unseen[2, 1]
 
 
 def test_every_class_keeps_one_mask_with_all_of_its_scores():

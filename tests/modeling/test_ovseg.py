@@ -11,6 +11,8 @@ from ovseg.modeling import MaskEncoding, RegionFeatures
 from tests.modeling.tiny import NAMES, QUERIES, FixedScores, image, tiny_model, vocabulary
 
 WEIGHT = "MODEL__CLIP_ADAPTER__CLIP_ENSEMBLE_WEIGHT"
+UNSEEN = "MODEL__CLIP_ADAPTER__CLIP_ENSEMBLE_WEIGHT_UNSEEN"
+TRAINED = "MODEL__CLIP_ADAPTER__TRAINED_NAMES"
 ENSEMBLE = "MODEL__CLIP_ADAPTER__CLIP_ENSEMBLE"
 DEMO = {"MODEL__META_ARCHITECTURE": "OVSegDEMO"}
 
@@ -247,11 +249,35 @@ def test_uint8_images_are_accepted():
     assert torch.equal(whole["sem_seg"], same["sem_seg"])
 
 
+def test_names_that_the_masks_were_not_trained_with_have_a_weight_of_their_own():
+    # Of the three classes "cat" and, as sky-other, "sky" are in COCO-Stuff.
+    def decoded(**options):
+        model = tiny_model(**options)
+        [prediction] = model.predict([sample()], vocabulary())
+        assert prediction.valid.any()
+        return model.protocol(), prediction.class_scores
+
+    plain, at_half = decoded(**{WEIGHT: 0.5})
+    assert "ensemble_weight_unseen" not in plain
+    _, at_09 = decoded(**{WEIGHT: 0.9})
+    stated, both = decoded(**{WEIGHT: 0.5, UNSEEN: 0.9})
+    assert (stated["ensemble_weight"], stated["ensemble_weight_unseen"]) == (0.5, 0.9)
+    assert torch.equal(both[:, :2], at_half[:, :2])
+    assert torch.equal(both[:, 2], at_09[:, 2]) and not torch.equal(both[:, 2], at_half[:, 2])
+    assert torch.equal(decoded(**{WEIGHT: 0.5, UNSEEN: 0.5})[1], at_half)
+
+
 def test_wrong_settings_are_named():
     with pytest.raises(ValueError, match=r"INFERENCE_MODE: expected one of .*got 'panoptic'"):
         tiny_model(MODEL__INFERENCE_MODE="panoptic")
     with pytest.raises(ValueError, match=r"CLIP_ENSEMBLE_WEIGHT: expected a number in \[0, 1\]"):
         tiny_model(**{WEIGHT: 1.5})
+    with pytest.raises(ValueError, match=r"WEIGHT_UNSEEN: expected a number in \[0, 1\].* 1\.5"):
+        tiny_model(**{UNSEEN: 1.5})
+    with pytest.raises(ValueError, match=r"WEIGHT_UNSEEN: expected a class list in .*got none"):
+        tiny_model(**{UNSEEN: 0.5, TRAINED: ""})
+    with pytest.raises(ValueError, match=r"name of a class list, got 'coco'"):
+        tiny_model(**{TRAINED: "coco"})
     with pytest.raises(ValueError, match=r"TEST\.OUTPUT: expected one of"):
         tiny_model(TEST__OUTPUT="masks")
 

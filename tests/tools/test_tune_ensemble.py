@@ -26,18 +26,24 @@ def tool(tmp_path, monkeypatch):
         catalogue.data.update(old)
 
 
-SMALL = ("--weights", "mask,0.6,0", "--thresholds", "0.4", "--templates", "predefined")
+SMALL = ("--weights", "mask,0.6,0.4/0.9,0", "--thresholds", "0.4", "--templates", "predefined")
 
 
 def test_it_prints_the_table_and_leaves_page_record_and_manifest(tool, tmp_path, capsys):
     words = ["--dataset", "tinyscapes_val_sem_seg", *SMALL, "OUTPUT_DIR", str(tmp_path / "out")]
     tuning = tool.main(tool.parse(words))
     printed = capsys.readouterr().out
-    assert "mIoU, templates predefined" in printed and "tuning.html" in printed
+    assert (
+        "mIoU, templates predefined" in printed
+        and "0.4/0.9" in printed
+        and "tuning.html" in printed
+    )
     assert f"{tuning.best.scores['mIoU']:.2f}*" in printed
     folder = tmp_path / "out" / "tuning" / "tinyscapes_val_sem_seg"
     record = json.loads((folder / "tuning.json").read_text())
-    assert [s["weight"] for s in record["settings"]] == ["mask classifier only", 0.6, "CLIP only"]
+    assert [s["weight"] for s in record["settings"]] == [
+        *("mask classifier only", 0.6, [0.4, 0.9], "CLIP only")
+    ]
     manifest = record["manifest"]
     assert manifest["weights"]["name"] == "ovseg_tiny" and manifest["hashes"]["templates"]
     assert manifest["remarks"] == [tuning.origin] and not record["tuned_on_test_split"]

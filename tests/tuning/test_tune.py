@@ -22,7 +22,8 @@ from ovseg.tuning.tune import Grid, TunedSetting, tune
 from ovseg.utils.files import sha256_of
 
 VAL, TEST = "tinyscapes_val_sem_seg", "tinyscapes_test_sem_seg"
-GRID = Grid((MASK_CLASSIFIER_ONLY, 0.3, 0.7, CLIP_ONLY), (0.35, 0.6), ("vild", "predefined"))
+WEIGHTS = (MASK_CLASSIFIER_ONLY, 0.3, (0.3, 0.7), CLIP_ONLY)
+GRID = Grid(WEIGHTS, (0.35, 0.6), ("vild", "predefined"))
 ONE = Grid((0.7,), (0.35,), ("predefined",))
 
 
@@ -74,9 +75,9 @@ def tuning(model, cache):
 @pytest.mark.parametrize(
     ("templates", "threshold", "weight"),
     [
-        ("vild", 0.35, 0.7),
+        ("vild", 0.35, 0.3),
         ("vild", 0.6, 0.3),
-        ("predefined", 0.6, 0.7),
+        ("predefined", 0.6, (0.3, 0.7)),
         ("predefined", 0.35, CLIP_ONLY),
         ("vild", 0.6, MASK_CLASSIFIER_ONLY),
     ],
@@ -154,6 +155,7 @@ def test_a_test_split_takes_words_that_stay_with_the_result(model, cache):
     [
         ({"weights": (1.2,)}, r"weights in \(0, 1\]"),
         ({"weights": (0.0,)}, "CLIP only"),
+        ({"weights": ((0.4, 1.5),)}, r"or pairs.*got \(0.4, 1.5\)"),
         ({"thresholds": (1.0,)}, r"thresholds in \(0, 1\)"),
         ({"templates": ()}, "at least one"),
     ],
@@ -181,6 +183,10 @@ def test_clip_alone_is_written_as_configs_write_it():
         *("MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT", "0.0"),
     )
     assert TunedSetting("vild", 0.4, MASK_CLASSIFIER_ONLY, {}).options()[1] == "False"
+    unseen = "MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT_UNSEEN"
+    assert words[6:8] == (unseen, "-1.0")  # whatever the config had
+    words = TunedSetting("vild", 0.4, (0.4, 0.9), {}).options()
+    assert words[3] == "0.4" and words[6:8] == (unseen, "0.9")
 
 
 def test_weights_settings_and_pictures_key_the_cache(model, folder, tuning, cache):
