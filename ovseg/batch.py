@@ -129,6 +129,7 @@ def segment_files(
     *,
     views: Sequence[str] = ("overlay",),
     proposals: bool = False,
+    min_region_area: int = 0,
 ) -> Iterator[Outcome]:
     """Segment files one after the other and write each result at once.
 
@@ -141,6 +142,7 @@ def segment_files(
         output: folder for the results; made if missing.
         views: see ``Segmentation.save``.
         proposals: see ``Segmentation.save``.
+        min_region_area: see ``Predictor.segment``.
 
     Yields:
         One outcome per source, in order.
@@ -158,7 +160,9 @@ def segment_files(
             continue
         start = time.perf_counter()
         try:
-            result = predictor.segment(source.path, vocabulary, proposals=proposals)
+            result = predictor.segment(
+                source.path, vocabulary, proposals=proposals, min_region_area=min_region_area
+            )
             files = result.save(output, stem=stem, views=views, proposals=proposals)
         except (OSError, ValueError, RuntimeError, MemoryError) as error:
             _log.debug("%s failed", source.path, exc_info=True)

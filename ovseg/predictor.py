@@ -25,6 +25,7 @@ from ovseg.modeling.views import build_views
 from ovseg.segmentation import Segmentation
 from ovseg.utils.images import pil_to_rgb, read_image
 from ovseg.utils.resizing import resize_shortest_edge
+from ovseg.utils.specks import merge_specks
 from ovseg.visualization import BLANK
 from ovseg.vocab import Vocabulary
 from ovseg.weights import catalogue
@@ -209,6 +210,7 @@ class Predictor:
         *,
         background: str | None = None,
         proposals: bool = False,
+        min_region_area: int = 0,
     ) -> Segmentation:
         """Cut a picture into the regions of the classes named.
 
@@ -218,16 +220,19 @@ class Predictor:
             background: a further class for everything else, such as "others". Without it, and in
                 the semantic inference mode, every pixel goes to one of ``names``.
             proposals: also list the model's masks, where it has any.
+            min_region_area: parts with fewer pixels join what surrounds them. Not in evaluation.
 
         Returns:
             The segmentation, at the picture's own size.
 
         Raises:
-            ValueError: unusable image array or names.
+            ValueError: unusable image array or names, or a negative area.
             OSError: the file cannot be read.
         """
         vocabulary = self.vocabulary(names, background=background)  # a wrong one fails at once
-        return self._encode(image).segment(vocabulary, proposals=proposals)
+        return self._encode(image).segment(
+            vocabulary, proposals=proposals, min_region_area=min_region_area
+        )
 
     @torch.no_grad()
     def _encode(self, image: ImageLike) -> EncodedPicture:
@@ -291,6 +296,7 @@ class EncodedPicture:
         *,
         background: str | None = None,
         proposals: bool = False,
+        min_region_area: int = 0,
     ) -> Segmentation:
         """Cut the picture into the regions of the classes named; see `Predictor.segment`.
 
@@ -298,16 +304,18 @@ class EncodedPicture:
             names: class names, or a vocabulary.
             background: a further class for everything else.
             proposals: also list the model's masks, where it has any.
+            min_region_area: parts with fewer pixels join what surrounds them.
 
         Returns:
             The segmentation, at the picture's own size.
 
         Raises:
-            ValueError: unusable names.
+            ValueError: unusable names, or a negative area.
         """
         vocabulary = self.predictor.vocabulary(names, background=background)
         prediction = self.predictor.model.decode(self.encoding, vocabulary)
-        labels = prediction.labels(blank=BLANK).to("cpu", torch.int32).numpy()  # (H, W)
+        named = prediction.labels(blank=BLANK).to("cpu", torch.int32)  # (H, W)
+        labels = merge_specks(named.numpy(), min_region_area)
         return Segmentation(
             image=self.image,
             labels=labels,
@@ -319,6 +327,7 @@ class EncodedPicture:
                 **self._file,
                 **self.predictor.provenance,
                 "templates": len(vocabulary.templates),
+                "min_region_area": min_region_area,
             },
         )
 

@@ -173,7 +173,12 @@ class Segmentation:
         )
 
     def overlay(
-        self, *, alpha: float = 0.5, legend: bool = True, outlines: bool = True
+        self,
+        *,
+        alpha: float = 0.5,
+        legend: bool = True,
+        outlines: bool = True,
+        tags: bool = True,
     ) -> np.ndarray:
         """Show the result over the picture.
 
@@ -182,6 +187,7 @@ class Segmentation:
             legend: add a strip with names and area shares; the picture is then brought to a
                 readable size. Without it the overlay keeps the picture's size.
             outlines: draw the borders between classes.
+            tags: write each class's name into its largest part, where there is room.
 
         Returns:
             uint8 RGB picture.
@@ -194,6 +200,7 @@ class Segmentation:
             alpha=alpha,
             legend=legend,
             outlines=outlines,
+            tags=tags,
         )
 
     def label_map(self) -> tuple[np.ndarray, int]:
@@ -284,7 +291,7 @@ class Segmentation:
         write_png(paths["labels"], self.label_map()[0])
         for view in views:
             paths[view] = folder / f"{stem}_{view}.{'png' if view == 'mask' else 'jpg'}"
-            _write_picture(paths[view], self._view(view))
+            write_picture(paths[view], self._view(view))
         described = self.to_dict(proposals=proposals)
         write_json(paths["json"], described, ensure_ascii=False)  # last: it marks a whole result
         return paths
@@ -349,9 +356,17 @@ def _describe(proposal: Proposal, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _write_picture(path: Path, picture: np.ndarray) -> None:
+def write_picture(path: Path, picture: np.ndarray, *, quality: int = 90) -> None:
+    """Write a picture for people, whole or not at all.
+
+    Args:
+        path: a PNG file, or else JPEG is written.
+        picture: (H, W, 3) uint8 RGB.
+        quality: of JPEG, 1 to 95.
+    """
     if path.suffix == ".png":
         write_png(path, picture)
         return
     with atomic_path(path) as partial:
-        Image.fromarray(picture).save(partial, format="JPEG", quality=92)
+        # Full colour resolution, or lines and letters on saturated tints would blur.
+        Image.fromarray(picture).save(partial, format="JPEG", quality=quality, subsampling=0)

@@ -149,6 +149,23 @@ def test_the_rules_say_what_the_table_says(importer, imported, allowed):
     assert _may_import(importer, imported) is allowed
 
 
+def test_only_the_predictor_merges_specks_so_no_evaluation_can():
+    importers = {
+        _relative(file)
+        for file in [*PACKAGE, *PROJECTS, *SCRIPTS]
+        for _, name in _imports(file)
+        if name.startswith("ovseg.utils.specks")
+    }
+    users = {
+        _relative(file)
+        for file in [*PACKAGE, *PROJECTS, *SCRIPTS]
+        if "min_region_area" in file.read_text(encoding="utf-8")
+    }
+
+    assert importers == {"ovseg/predictor.py"}
+    assert users == {"ovseg/predictor.py", "ovseg/batch.py", "demo/demo.py"}
+
+
 def test_projects_do_not_import_each_other():
     wrong = []
     for file in PROJECTS:

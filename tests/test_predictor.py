@@ -126,6 +126,38 @@ def test_proposals_are_the_surviving_masks_best_first(predictor: Predictor) -> N
     assert proposals[0].rle["size"] == [24, 48]
 
 
+class SpeckModel(HalvesModel):
+    """Calls the left half class 0, the right one class 1, and four pixels amid class 0 class 2."""
+
+    def decode(self, encoding: Encoding, vocabulary: Vocabulary) -> MaskPrediction:
+        made = super().decode(encoding, vocabulary)
+        made.masks[2, 8:10, 4:6] = 1.0
+        made.class_scores[2, 2] = 1.5
+        made.class_scores[2, 0] = 0.3
+        return made
+
+
+def test_specks_are_merged_on_request_only_and_scores_follow_the_labels() -> None:
+    predictor = Predictor(model=SpeckModel(), short_side=16, max_side=32)
+    words, pixels = ["sky", "tree", "fish"], picture(16, 32)
+    plain = predictor.segment(pixels, words)
+    assert [area.pixels for area in plain.areas()] == [256, 252, 4]
+    assert plain.provenance["min_region_area"] == 0
+    assert (predictor.segment(pixels, words, min_region_area=4).labels == plain.labels).all()
+    clean = predictor.segment(pixels, words, min_region_area=5, proposals=True)
+    assert [(area.name, area.pixels) for area in clean.areas()] == [("sky", 256), ("tree", 256)]
+    assert clean.scores[2] == 0 and plain.scores[2] > 0
+    # The fish's four pixels now count for the sky: with 0.9 and 0.3 from the two masks there.
+    assert clean.scores[0] == pytest.approx((256 * 0.9 + 4 * 0.3) / 260)
+    assert plain.scores[0] == pytest.approx(0.9)
+    assert clean.proposals == predictor.segment(pixels, words, proposals=True).proposals
+    assert clean.provenance["min_region_area"] == 5
+    asked_again = predictor.set_image(pixels).segment(words, min_region_area=5)
+    assert (asked_again.labels == clean.labels).all()
+    with pytest.raises(ValueError, match="0 for none, got -1"):
+        predictor.segment(pixels, words, min_region_area=-1)
+
+
 def test_background_becomes_a_class(predictor: Predictor) -> None:
     result = predictor.segment(picture(), ["sky"], background="others")
     assert result.names == ("sky", "others") and result.background == 1

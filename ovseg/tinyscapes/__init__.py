@@ -7,6 +7,7 @@ classes are labelled in training; unseen ones occur in its pictures and captions
 from __future__ import annotations
 
 from .pairs import render_pair
+from .samples import SAMPLE_SPLIT, mentioned_classes, sample_scenes, write_samples
 from .scenes import Scene, render_scene
 from .version import VERSION
 from .world import ALL_NAMES, CLASSES, IGNORE_LABEL, SEEN_NAMES, SPLITS, TinyClass, scene_groups
@@ -17,15 +18,19 @@ __all__ = [
     "CLASSES",
     "DEFAULT_COUNTS",
     "IGNORE_LABEL",
+    "SAMPLE_SPLIT",
     "SEEN_NAMES",
     "SPLITS",
     "VERSION",
     "Scene",
     "TinyClass",
     "ensure_split",
+    "mentioned_classes",
     "render_pair",
     "render_scene",
+    "sample_scenes",
     "scene_groups",
     "training_labels",
+    "write_samples",
     "write_split",
 ]

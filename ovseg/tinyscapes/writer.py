@@ -213,8 +213,8 @@ def _write_chunk(folder: Path, split: str, chunk: Chunk) -> int:
         scene = render_scene(split, index)
         labels = training_labels(scene.labels) if split == "train" else scene.labels
         jpeg = (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY)
-        _write_image(images / f"{index:012d}.jpg", scene.image[..., ::-1], jpeg)
-        _write_image(maps / f"{index:012d}.png", labels, ())
+        write_image(images / f"{index:012d}.jpg", scene.image[..., ::-1], jpeg)
+        write_image(maps / f"{index:012d}.png", labels, ())
         records.append(_record(scene, index, len(_shown_names(split))))
     write_json(_part_file(folder, split, chunk), records, indent=None)
     return len(records)
@@ -301,7 +301,17 @@ def _remove_surplus(folder: Path, split: str, count: int) -> None:
                 path.unlink()
 
 
-def _write_image(path: Path, image: np.ndarray, options: tuple[int, ...]) -> None:
+def write_image(path: Path, image: np.ndarray, options: tuple[int, ...]) -> None:
+    """Writes a picture or a label map; the path's end says in which format.
+
+    Args:
+        path: target.
+        image: (H, W, 3) BGR or (H, W), uint8.
+        options: of OpenCV's encoder.
+
+    Raises:
+        RuntimeError: OpenCV lacks the encoder.
+    """
     done, data = cv2.imencode(path.suffix, image, options)
     if not done:
         raise RuntimeError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 import ovseg
-from ovseg.tinyscapes import render_scene
+from ovseg.tinyscapes import SAMPLE_SPLIT, mentioned_classes, render_scene, sample_scenes
 from ovseg.utils.images import read_image
 
 ROOT = Path(ovseg.__file__).resolve().parents[1]
@@ -179,10 +180,35 @@ def test_five_lines_of_python(tmp_path: Path) -> None:
     assert result.provenance["weights"]["sha256"]
 
 
-def test_samples_are_scenes_of_the_test_split() -> None:
-    samples = sorted((ROOT / "demo" / "samples").glob("scene_*.jpg"))
-    assert samples
-    for sample in samples:
-        scene = render_scene("test", int(sample.stem.removeprefix("scene_")))
+def test_the_size_of_specks_reaches_the_predictor_and_is_zero_by_default(
+    demo: ModuleType, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--input", str(pictures / "dot.png"), "--class-names", "sky"]
+    for area in (0, 9):
+        out = tmp_path / str(area)
+        options = ["--min-region-area", str(area)] if area else []
+        assert demo.main([*arguments, *options, "--output", str(out), *TINY]) == 0
+        described = json.loads((out / "dot.json").read_text())
+        assert described["provenance"]["min_region_area"] == area
+    with pytest.raises(SystemExit, match="2"):
+        demo.main([*arguments, "--min-region-area", "-3"])
+    assert "expected pixels, got -3" in capsys.readouterr().err
+
+
+def test_samples_are_the_scenes_drawn_by_lot() -> None:
+    samples = sorted((ROOT / "demo" / "samples").iterdir())
+    assert [sample.name for sample in samples] == [f"scene_{n:04d}.jpg" for n in sample_scenes()]
+    for sample, number in zip(samples, sample_scenes(), strict=True):
+        scene = render_scene(SAMPLE_SPLIT, number)
         difference = np.abs(read_image(sample).astype(int) - scene.image).mean()
-        assert difference < 12, f"{sample.name} is of another version of tinyscapes; write it anew"
+        assert difference < 12, f"{sample.name} is another scene; run tools/sample_pictures.py"
+
+
+def test_readmes_example_asks_for_what_the_first_samples_captions_mention() -> None:
+    first = sample_scenes()[0]
+    words = mentioned_classes(render_scene(SAMPLE_SPLIT, first).captions)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    quoted = ", ".join(f'"{word}"' for word in words)
+    assert f"words = [{quoted}]\n" in readme
+    assert f'model.segment("demo/samples/scene_{first:04d}.jpg", words)\n' in readme
+    assert set(re.findall(r"scene_\d+", readme)) == {f"scene_{first:04d}"}

@@ -10,13 +10,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ovseg.utils.images import read_image, read_label, write_png
-from ovseg.visualization import BLANK, blend, legend_strip, palette
+from ovseg.visualization import BLANK, blend, legend_strip, palette, tiles
 
 __all__ = ["contact_sheet", "spread", "write_contact_sheet"]
 
 _HEIGHT = 288  # of a picture on the sheet
 _WIDEST = 3 * _HEIGHT // 2
-_TITLE, _GAP = 22, 10
+_TITLE = 22
 _COLUMNS = 2
 _PAPER, _INK = (250, 250, 250), (20, 20, 20)
 
@@ -67,15 +67,7 @@ def contact_sheet(
         raise ValueError("expected at least one picture for a contact sheet, got none")
     colors = palette(names)
     cells = [_cell(*example, names, colors, ignore_label) for example in examples]
-    width = max(cell.shape[1] for cell in cells) + _GAP
-    height = _HEIGHT + _TITLE + _GAP
-    rows = -(-len(cells) // _COLUMNS)
-    columns = min(_COLUMNS, len(cells))
-    sheet = np.full((rows * height + _GAP, columns * width + _GAP, 3), _PAPER, np.uint8)
-    for index, cell in enumerate(cells):
-        top, left = index // _COLUMNS * height + _GAP, index % _COLUMNS * width + _GAP
-        sheet[top : top + cell.shape[0], left : left + cell.shape[1]] = cell
-    return sheet
+    return tiles(cells, _COLUMNS)
 
 
 def spread(count: int, wanted: int) -> list[int]:

@@ -232,7 +232,7 @@ def test_tinyscapes_is_verified_and_looked_at(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "tinyscapes_val_sem_seg: sound\n  12 pictures with labels" in text
     height, width, _ = read_image(sheets / "tinyscapes_val_sem_seg.png").shape
-    assert height == 5 * (288 + 22 + 10) + 10 and width > 1000  # ten pictures in two columns
+    assert height == 5 * (288 + 22 + 10) - 10 and width > 1000  # ten pictures in two columns
     (tmp_path / "tinyscapes" / "val2017" / "000000000003.jpg").unlink()
     assert script("verify")(arguments) == 1
     text = capsys.readouterr().out
