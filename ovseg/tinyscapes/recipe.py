@@ -136,13 +136,7 @@ class Recipe:
         Raises:
             AnotherRunError: the folder was made with other settings.
         """
-        target = self.folder_of(stage)
-        target.mkdir(parents=True, exist_ok=True)
-        RunRecord(
-            self._record(stage),
-            what=f"stage {stage!r} of the bundled model",
-            remedy="remove the folder or choose another one with --output",
-        ).claim(target / RECORD)
+        target = self._claim(stage)
         if stage == "pictures":
             write_split(dataset_root(), "train", self.schedule.pictures, workers=self.workers)
         elif not (target / WEIGHTS).exists():
@@ -164,6 +158,17 @@ class Recipe:
     def weights_of(self, stage: str) -> Path:
         """The weights that a finished stage left."""
         return self.folder_of(stage) / WEIGHTS
+
+    def _claim(self, stage: str) -> Path:
+        """The stage's folder, with the record of what it is made from."""
+        target = self.folder_of(stage)
+        target.mkdir(parents=True, exist_ok=True)
+        RunRecord(
+            self._record(stage),
+            what=f"stage {stage!r} of the bundled model",
+            remedy="remove the folder or choose another one with --output",
+        ).claim(target / RECORD)
+        return target
 
     def _record(self, stage: str) -> dict[str, Any]:
         """All that a stage's result follows from."""

@@ -79,6 +79,7 @@ class Muon(torch.optim.Optimizer):
 
     def _momentum(self, parameter: Tensor, momentum: float) -> Tensor:
         """Updates a parameter's running mean; returns what to step along, as a matrix."""
+        assert parameter.grad is not None
         state = self.state[parameter]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
