@@ -41,9 +41,8 @@ class LabelledPictures(Sequence[Picture]):
             class "none of the others" are no class here.
 
     Raises:
-        KeyError: there is no such dataset.
         DatasetFilesError: its files are missing.
-        ValueError: its pictures are there to measure on, not to train on.
+        ValueError: there is no such dataset, or it is there to measure on and not to train on.
     """
 
     def __init__(self, dataset: str, *, limit: int | None = None) -> None:
