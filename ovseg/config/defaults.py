@@ -114,7 +114,7 @@ def _add_mask_former(cfg: CfgNode) -> None:
     points.PER_IMAGE = 12  # drawn on the segments of each training picture
     points.QUALITY_WEIGHT = 1.0  # of the squared error of a mask's expected IoU
     points.CLASS_WEIGHT = 1.0  # of the cross-entropy of pixels over the training classes
-    # Of one minus the cosine between a pixel's embedding and its class's text; open vocabulary only.
+    # Of one minus the cosine of a pixel's embedding and its class's text; open vocabulary only.
     points.ALIGNMENT_WEIGHT = 1.0
     points.GRID = 14  # points along each side of a picture that is segmented
     points.NMS_IOU = 0.7  # a mask that overlaps a better one by this much is left out

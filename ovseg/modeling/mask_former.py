@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ovseg.d2.config import CfgNode, configurable
 from ovseg.d2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
 from ovseg.modeling import backbone as _backbones  # noqa: F401  # registers them
 from ovseg.modeling.criterion import SetCriterion
 from ovseg.modeling.encoding import MaskEncoding
-from ovseg.modeling.heads import build_mask_head
+from ovseg.modeling.heads import MaskHead, build_mask_head
 from ovseg.modeling.matcher import HungarianMatcher
 from ovseg.modeling.point_criterion import PointCriterion
 from ovseg.modeling.prediction import MaskPrediction
@@ -107,12 +107,15 @@ class MaskFormer(SegmentationModel):
         base: arguments of `SegmentationModel`.
     """
 
+    sem_seg_head: MaskHead
+    criterion: SetCriterion | PointCriterion
+
     @configurable
     def __init__(
         self,
         *,
         backbone: Backbone,
-        sem_seg_head: nn.Module,
+        sem_seg_head: MaskHead,
         criterion: SetCriterion | PointCriterion,
         mask_threshold: float,
         ignored_as_negative: bool = True,

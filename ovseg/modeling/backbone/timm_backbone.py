@@ -41,8 +41,9 @@ class TimmBackbone(Backbone):
             close = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "resnet18"
             raise ValueError(f"MODEL.TIMM.NAME: timm has no model {name!r}; it has {close}, ...")
         # Weights come from MODEL.WEIGHTS; nothing is downloaded here.
-        net = timm.create_model(name, pretrained=False, features_only=True, **options)
-        found = {STAGE_OF_STRIDE.get(r): i for i, r in enumerate(net.feature_info.reduction())}
+        net: Any = timm.create_model(name, pretrained=False, features_only=True, **options)
+        widths, strides = net.feature_info.channels(), net.feature_info.reduction()
+        found = {STAGE_OF_STRIDE.get(stride): index for index, stride in enumerate(strides)}
         missing = [feature for feature in out_features if feature not in found]
         if missing:
             raise ValueError(
@@ -50,7 +51,6 @@ class TimmBackbone(Backbone):
             )
         self.net: nn.Module = net
         self._out = {feature: found[feature] for feature in out_features}
-        widths, strides = net.feature_info.channels(), net.feature_info.reduction()
         self._out_features = list(out_features)
         self._out_feature_channels = {k: widths[i] for k, i in self._out.items()}
         self._out_feature_strides = {k: strides[i] for k, i in self._out.items()}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from torch import nn
+from typing import cast
 
 from ovseg.d2.config import CfgNode
 from ovseg.d2.layers import ShapeSpec
@@ -16,6 +14,7 @@ from ovseg.modeling.heads.point_head import PointQueryHead
 __all__ = [
     "BasePixelDecoder",
     "MaskFormerHead",
+    "MaskHead",
     "OpenVocabMaskFormerHead",
     "PointQueryHead",
     "TransformerEncoderPixelDecoder",
@@ -23,9 +22,10 @@ __all__ = [
 ]
 
 QUERIES = ("learned", "points")
+MaskHead = MaskFormerHead | PointQueryHead
 
 
-def build_mask_head(cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> nn.Module:
+def build_mask_head(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> MaskHead:
     """Builds the head with the queries that MODEL.MASK_FORMER.QUERIES names.
 
     Args:
@@ -43,4 +43,4 @@ def build_mask_head(cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> nn.Mo
         raise ValueError(f"MODEL.MASK_FORMER.QUERIES: expected one of {QUERIES}, got {queries!r}.")
     if queries == "points":
         return PointQueryHead(cfg, input_shape)
-    return build_sem_seg_head(cfg, input_shape)
+    return cast(MaskHead, build_sem_seg_head(cfg, input_shape))
