@@ -142,7 +142,7 @@ def test_a_method_of_the_running_script_is_found(tmp_path):
     [
         "build_backbone(tiny('MaskFormer'))",
         "build_sem_seg_head(tiny('MaskFormer'), "
-        "{f'res{i}': ShapeSpec(8, stride=2**i) for i in (2, 3, 4, 5)})",
+        "{f'res{i}': ShapeSpec(8, stride=2**i) for i in (1, 2, 3, 4, 5)})",
     ],
 )
 def test_a_method_is_imported_alone_and_only_to_be_built(part):
