@@ -4,12 +4,13 @@
 # make test-detectron2 DETECTRON2=<checkout>   the same with the real Detectron2, compiled in an
 #              environment of its own, $(DETECTRON2_VENV) (docs/detectron2.md)
 # make check   lint, format, types, layering
-# make tiny    rebuild the bundled weights from nothing
+# make tiny    rebuild the bundled weights from nothing; with QUICK=1 in a fraction of the time
 # make ablation  the paper's ablations in miniature, three seeds
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+QUICK ?=
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.ovseg-installed
@@ -55,7 +56,7 @@ check: setup
 	$(BIN)/python -m pytest -q tests/test_layering.py
 
 tiny: setup
-	$(BIN)/python tools/build_tiny.py $(ARGS)
+	$(BIN)/python tools/build_tiny.py $(if $(QUICK),--quick) $(ARGS)
 
 ablation: setup
 	$(BIN)/python tools/ablation.py $(ARGS)

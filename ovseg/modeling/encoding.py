@@ -43,6 +43,7 @@ class MaskEncoding(Encoding):
         output_size: the requested (H, W).
         image: (3, h, w) float32 RGB 0-255, from which regions are cut; None where all that are
             needed are in `regions`.
+        quality: (Q,) in [0, 1], by which the masks' scores count; None: all alike.
         regions: CLIP's features by the threshold that the masks were cut at, filled on demand.
     """
 
@@ -52,26 +53,39 @@ class MaskEncoding(Encoding):
     padded_size: tuple[int, int]
     output_size: tuple[int, int]
     image: Tensor | None = None
+    quality: Tensor | None = None
     regions: dict[float, RegionFeatures] = field(default_factory=dict)
 
     def tensors(self) -> dict[str, Tensor]:
         """Returns what the network found, by name; image and regions are stored apart."""
         sizes = [self.output_size, self.size, self.padded_size]
-        return {
+        tensors = {
             "embeddings": self.class_embeddings,
             "mask_logits": self.mask_logits,
             "sizes": torch.tensor([list(size) for size in sizes]),
         }
+        return tensors if self.quality is None else tensors | {"quality": self.quality}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> MaskEncoding:
         """Makes the encoding that `tensors` stored."""
         output_size, size, padded_size = (tuple(pair) for pair in tensors["sizes"].tolist())
-        return cls(tensors["mask_logits"], tensors["embeddings"], size, padded_size, output_size)
+        return cls(
+            mask_logits=tensors["mask_logits"],
+            class_embeddings=tensors["embeddings"],
+            size=size,
+            padded_size=padded_size,
+            output_size=output_size,
+            quality=tensors.get("quality"),
+        )
 
     def forget(self) -> None:
         """Drops the masks at the network's input size; they follow from the logits."""
         vars(self).pop("masks", None)
+
+    def weigh(self, scores: Tensor) -> Tensor:
+        """Multiplies the masks' scores (Q, K) by their quality, where it is known."""
+        return scores if self.quality is None else scores * self.quality[:, None]
 
     def input_logits(self) -> Tensor:
         """Mask logits at the network's input size, (Q, h, w) float32."""

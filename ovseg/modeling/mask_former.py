@@ -231,10 +231,11 @@ class MaskFormer(SegmentationModel):
         ):
             size, padded = (image.shape[1], image.shape[2]), (images.shape[-2], images.shape[-1])
             covered = (size[0] / padded[0], size[1] / padded[1])
-            masks, embeddings = self.sem_seg_head.proposals(outputs, index, covered)
+            masks, embeddings, quality = self.sem_seg_head.proposals(outputs, index, covered)
             yield MaskEncoding(
                 mask_logits=masks.float(),
                 class_embeddings=embeddings.float(),
+                quality=quality,
                 size=size,
                 padded_size=padded,
                 output_size=output_size,
@@ -250,7 +251,7 @@ class MaskFormer(SegmentationModel):
         proposal_scores = told_apart.softmax(-1)[:, : len(vocabulary)]  # (Q, K)
         return MaskPrediction(
             masks=encoding.masks,
-            class_scores=proposal_scores,
+            class_scores=encoding.weigh(proposal_scores),
             proposal_scores=proposal_scores,
             clip_scores=None,
             valid=encoding.peaks > self.mask_threshold,

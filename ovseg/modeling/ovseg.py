@@ -176,6 +176,7 @@ class OVSeg(MaskFormer):
             scores = self._ensemble_scores(
                 prediction.proposal_scores, clip, valid, told_apart, ensemble
             )
+            scores = encoding.weigh(scores)
             prediction = replace(prediction, class_scores=scores, clip_scores=clip, valid=valid)
         if self.inference_mode == "demo":
             best = keep_best_mask_per_class(

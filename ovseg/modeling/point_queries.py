@@ -90,21 +90,32 @@ def point_masks(queries: Tensor, mask_features: Tensor) -> tuple[Tensor, Tensor]
     return masks, queries[..., -1].sigmoid()
 
 
+def stability(masks: Tensor, offset: float) -> Tensor:
+    """Tells how little masks depend on where they are cut.
+
+    Args:
+        masks: (N, h, w) logits.
+        offset: of logits.
+
+    Returns:
+        (N,) IoU in [0, 1] of each mask cut at plus and at minus the offset; 0 for an empty one.
+    """
+    inner = (masks > offset).flatten(1).sum(1)
+    return inner / (masks > -offset).flatten(1).sum(1).clamp(min=1)
+
+
 def select_masks(masks: Tensor, quality: Tensor, selection: PointSelection) -> Tensor:
     """Chooses the best masks that do not repeat one another.
 
     Args:
         masks: (N, h, w) logits.
-        quality: (N,) expected IoUs.
+        quality: (N,) by which they are ranked.
         selection: how many, and what a repetition is.
 
     Returns:
-        (Q,) int64 indices, best first by expected IoU times stability; at least one.
+        (Q,) int64 indices, best first; at least one.
     """
-    inner = (masks > selection.stability_offset).flatten(1).sum(1)
-    outer = (masks > -selection.stability_offset).flatten(1).sum(1)
-    rank = quality * inner / outer.clamp(min=1)
-    order = rank.argsort(descending=True, stable=True)
+    order = quality.argsort(descending=True, stable=True)
     binary = masks[order] > 0
     filled = binary.flatten(1).any(1)
     if not bool(filled.any()):

@@ -38,13 +38,13 @@ def test_the_shipped_recipes_carry_the_published_settings(name, mode, model, bat
 
 
 @pytest.mark.parametrize(
-    ("name", "mode", "steps"),
-    [("clip_tiny_from_nothing", "towers", 2000), ("clip_tiny_backbone", "full", 800)],
+    ("name", "mode", "steps", "lr"),
+    [("clip_tiny_from_nothing", "towers", 2000, 2e-3), ("clip_tiny_longer", "full", 3000, 1e-3)],
 )
-def test_recipes_from_nothing_step_the_blocks_by_muon(name, mode, steps):
+def test_recipes_from_nothing_step_the_blocks_by_muon(name, mode, steps, lr):
     config = load_clip_config(name)
     assert (config.mode, config.steps, config.batch_size) == (mode, steps, 128)
-    assert (config.optimizer, config.lr, config.weight_decay) == ("muon", 2e-3, 0.05)
+    assert (config.optimizer, config.lr, config.weight_decay) == ("muon", lr, 0.05)
     assert (config.beta1, config.beta2, config.eps, config.warmup) == (0.9, 0.98, 1e-6, 100)
     assert (config.weights, config.trains_prompt) == ("random", False)
 

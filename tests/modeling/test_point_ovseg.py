@@ -72,6 +72,9 @@ def test_an_encoding_can_be_stored_and_named_again(model):
     assert len(prediction.masks) <= 40
     sums = prediction.proposal_scores.sum(1)  # nothing goes to "no object"
     torch.testing.assert_close(sums, torch.ones_like(sums))
+    ensemble = prediction.proposal_scores**0.3 * prediction.clip_scores**0.7
+    weighted = ensemble * encoding.quality[:, None]
+    torch.testing.assert_close(prediction.class_scores, weighted)
     stored = MaskEncoding.from_tensors(encoding.tensors())
     stored.regions = encoding.regions
     assert torch.equal(model.decode(stored, WORDS).labels(), prediction.labels())

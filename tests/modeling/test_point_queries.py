@@ -7,7 +7,13 @@ import torch
 
 from ovseg.modeling.heads.point_head import PointPredictor, PointQueryHead
 from ovseg.modeling.point_criterion import PointCriterion
-from ovseg.modeling.point_queries import PointSelection, point_masks, query_at, select_masks
+from ovseg.modeling.point_queries import (
+    PointSelection,
+    point_masks,
+    query_at,
+    select_masks,
+    stability,
+)
 
 
 def make_criterion(points=64):
@@ -70,11 +76,11 @@ def test_repetitions_of_better_masks_and_empty_ones_are_left_out():
     assert len(select_masks(masks[3:], quality[3:], PointSelection())) == 1
 
 
-def test_a_mask_that_moves_with_the_cut_ranks_below_a_stable_one():
-    masks = torch.full((2, 1, 4), -9.0)
+def test_stability_is_what_stays_of_a_mask_where_its_cut_moves():
+    masks = torch.full((3, 1, 4), -9.0)
     masks[0, 0, :2] = torch.tensor([9.0, 0.5])  # half of it is gone at a cut of 1
     masks[1, 0, 3] = 9.0
-    assert select_masks(masks, torch.tensor([0.9, 0.8]), PointSelection()).tolist() == [1, 0]
+    assert stability(masks, 1.0).tolist() == [0.5, 1.0, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -180,11 +186,12 @@ def test_the_class_output_of_a_mask_is_the_mean_direction_of_its_pixels():
     )
     outputs = perfect_outputs()
     outputs["pred_logits"] = outputs["pred_logits"] * 3
-    masks, embeddings = head.proposals(outputs, 0, (1.0, 1.0))
+    masks, embeddings, quality = head.proposals(outputs, 0, (1.0, 1.0))
     assert sorted((mask > 0).nonzero()[:, 1].unique().tolist() for mask in masks) == [
         [0, 1, 2, 3],
         [4, 5, 6, 7],
     ]
+    torch.testing.assert_close(quality, torch.ones(2))
     left = int((masks[1] > 0)[0, 0])
     torch.testing.assert_close(embeddings[left], torch.tensor([1.0, 0, 0, 0]))
     torch.testing.assert_close(embeddings[1 - left], torch.tensor([0.0, 0, 1.0, 0]))

@@ -74,7 +74,7 @@ class MaskFormerHead(nn.Module):
 
     def proposals(
         self, outputs: Mapping[str, Any], index: int, covered: tuple[float, float]
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, None]:
         """Takes the masks of one picture out of a batch's.
 
         Args:
@@ -83,9 +83,10 @@ class MaskFormerHead(nn.Module):
             covered: shares of the padded height and width that the picture covers.
 
         Returns:
-            pred_masks (Q, h, w) logits and pred_logits (Q, D).
+            pred_masks (Q, h, w) logits, pred_logits (Q, D), and None: their quality is what "no
+            object" leaves of their class scores.
         """
-        return outputs["pred_masks"][index], outputs["pred_logits"][index]
+        return outputs["pred_masks"][index], outputs["pred_logits"][index], None
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Any]:
         """Predicts from backbone features.

@@ -20,7 +20,13 @@ from ovseg.d2.config import CfgNode, configurable
 from ovseg.d2.layers import ShapeSpec
 from ovseg.d2.modeling import SEM_SEG_HEADS_REGISTRY
 from ovseg.modeling.heads.pixel_decoder import BasePixelDecoder, build_pixel_decoder
-from ovseg.modeling.point_queries import PointSelection, point_masks, query_at, select_masks
+from ovseg.modeling.point_queries import (
+    PointSelection,
+    point_masks,
+    query_at,
+    select_masks,
+    stability,
+)
 
 
 class PointPredictor(nn.Module):
@@ -122,7 +128,7 @@ class PointQueryHead(nn.Module):
 
     def proposals(
         self, outputs: Mapping[str, Tensor], index: int, covered: tuple[float, float]
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Reads the masks of one picture: asks at a grid of points, keeps the best distinct masks.
 
         Args:
@@ -131,16 +137,20 @@ class PointQueryHead(nn.Module):
             covered: shares of the padded height and width that the picture covers.
 
         Returns:
-            pred_masks (Q, h, w) logits, best first, and pred_logits (Q, D).
+            pred_masks (Q, h, w) logits, best first, pred_logits (Q, D), and the masks' quality
+            (Q,), expected IoU times stability, above 0 so that none is left out for it.
         """
         features = outputs["mask_features"][index].float()  # (M, h, w)
         points = self.selection.points(covered).to(features.device)
         queries = query_at(outputs["query_map"][index].float()[None], points[None])[0]
-        masks, quality = point_masks(queries, features)  # (N, h, w), (N,)
+        masks, expected_iou = point_masks(queries, features)  # (N, h, w), (N,)
         height, width = (round(s * n) for s, n in zip(covered, features.shape[1:], strict=True))
-        chosen = select_masks(masks[:, :height, :width], quality, self.selection)
+        inside = masks[:, :height, :width]
+        quality = expected_iou * stability(inside, self.selection.stability_offset)
+        chosen = select_masks(inside, quality, self.selection)
         masks = masks[chosen]
-        return masks, _mean_inside(masks, outputs["pred_logits"][index].float())
+        embeddings = _mean_inside(masks, outputs["pred_logits"][index].float())
+        return masks, embeddings, quality[chosen].clamp(min=1e-6)
 
 
 def _branch(channels: int, hidden: int, out: int) -> nn.Sequential:
