@@ -129,3 +129,24 @@ def test_resnet_multi_grid_dilates_res5_and_keeps_its_stride():
 def test_resnet_names_the_valid_choices():
     with pytest.raises(ValueError, match=r"DEPTH: expected one of \(50, 101, 152\), got 18"):
         resnet("MODEL.RESNETS.DEPTH", 18)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "convnext_atto"])
+def test_networks_of_timm_give_features_by_their_strides(name):
+    wanted = ["res1", "res2", "res5"] if name == "resnet18" else ["res2", "res3", "res5"]
+    opts = ["MODEL.TIMM.NAME", name, "MODEL.TIMM.OUT_FEATURES", str(wanted)]
+    opts += ["MODEL.BACKBONE.NAME", "TimmBackbone"]
+    backbone = build_backbone(load_cfg("ovseg_swinB", opts)).eval()
+    assert backbone.size_divisibility == 32
+    features = backbone(torch.randn(1, 3, 64, 96))
+    assert list(features) == wanted
+    for feature, shape in backbone.output_shape().items():
+        assert shape.stride == 2 ** int(feature[-1])
+        size = (shape.channels, 64 // shape.stride, 96 // shape.stride)
+        assert tuple(features[feature].shape[1:]) == size
+
+
+def test_options_reach_the_network_of_timm():
+    backbone = build_backbone(load_cfg("ovseg_tiny"))
+    widths = [shape.channels for shape in backbone.output_shape().values()]
+    assert widths == [32, 48, 96, 192, 320]
