@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,9 +20,11 @@ def distinct_masks(masks: Tensor, iou: float) -> Tensor:
     flat = masks.flatten(1).float()  # (Q, H * W)
     common = flat @ flat.T  # (Q, Q); counts below 2**24 are exact
     areas = flat.sum(1)
-    repeats = (common >= iou * (areas[:, None] + areas - common)).tolist()
+    repeats = (common >= iou * (areas[:, None] + areas - common)).cpu().numpy()
     kept: list[int] = []
+    suppressed = np.zeros(len(masks), dtype=np.bool_)
     for index in range(len(masks)):
-        if not any(repeats[index][earlier] for earlier in kept):
+        if not suppressed[index]:
             kept.append(index)
+            suppressed |= repeats[index]
     return torch.tensor(kept, dtype=torch.int64, device=masks.device)
