@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from ovseg.clip_training.config import ClipTrainConfig
 from ovseg.clip_training.mined_pairs import open_records
+from ovseg.data.balanced_pairs import NounBalancedPairs
 from ovseg.data.label_pairs import JoinedPairDataset, LabelPairDataset
 from ovseg.data.labelled import LabelledPictures
 from ovseg.data.pairs import ArrayPairDataset, PairDataset, RecordPairDataset
@@ -129,7 +130,7 @@ def join_pairs(
     """Put pairs from labels and other pairs together, in the shares that the config says.
 
     Args:
-        config: `label_share` counts.
+        config: `label_share`, `noun_exponent` and seed count.
         labels: None where there are none.
         others: likewise.
 
@@ -142,7 +143,10 @@ def join_pairs(
     given = [pairs for pairs in (labels, others) if pairs is not None]
     if not given:
         raise ValueError("expected labels, mined pairs or both, got neither")
-    share = config.label_share
-    if len(given) == 1 or share is None:
-        return given[0] if len(given) == 1 else JoinedPairDataset(given)
-    return JoinedPairDataset(given, shares=(share, 1 - share))
+    joined = given[0]
+    if len(given) > 1:
+        share = config.label_share
+        joined = JoinedPairDataset(given, shares=None if share is None else (share, 1 - share))
+    if config.noun_exponent == 1:
+        return joined
+    return NounBalancedPairs(joined, exponent=config.noun_exponent, seed=config.seed)

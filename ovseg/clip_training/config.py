@@ -56,6 +56,8 @@ class ClipTrainConfig:
             `ovseg.data.mask_damage`.
         label_share: share of pairs from labels, in (0, 1), where there are others, too: pairs of
             the side that is short are repeated. None takes each pair as often as any other.
+        noun_exponent: a noun with n pairs is drawn in proportion to n to this power, in [0, 1]; 1
+            goes through the pairs as they are.
         precision: "fp32", or "bf16" or "fp16" autocast; "auto" is bf16 where the hardware has it.
         grad_checkpointing: compute activations twice and keep fewer.
         seed: of the order, the random crops and the prompt.
@@ -88,6 +90,7 @@ class ClipTrainConfig:
     expand_ratio: float = 1.0
     damage: float = 0.0
     label_share: float | None = None
+    noun_exponent: float = 1.0
     precision: str = "auto"
     grad_checkpointing: bool = False
     seed: int = 0
@@ -114,6 +117,10 @@ class ClipTrainConfig:
 
         if not 0 <= self.damage <= 1:
             raise ValueError(f"damage: expected a share in [0, 1], got {self.damage}")
+        if not 0 <= self.noun_exponent <= 1:
+            raise ValueError(
+                f"noun_exponent: expected a number in [0, 1], got {self.noun_exponent}"
+            )
         if self.label_share is not None and not 0 < self.label_share < 1:
             raise ValueError(
                 f"label_share: expected a share in (0, 1) or none, got {self.label_share}; leave "

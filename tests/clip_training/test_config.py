@@ -61,7 +61,7 @@ def test_recipes_with_labels_differ_from_those_without_in_the_pairs_alone(name, 
         "duplicates": "positive",
     }
     assert changed.pop("label_share", None) == share
-    assert set(changed) <= {"epochs", "workers"}
+    assert set(changed) <= {"epochs", "workers", "noun_exponent"}
 
 
 def test_shares_out_of_range_are_refused():
