@@ -23,7 +23,7 @@ def losses(folder: Path) -> list[float]:
 def test_pictures_and_captions_are_learnt_to_match_by_both_towers(tmp_path: Path) -> None:
     clip = colour_clip()
     before = {name: tensor.clone() for name, tensor in clip.state_dict().items()}
-    config = replace(CONFIG, steps=60, lr=0.05)
+    config = replace(CONFIG, steps=60, lr=0.03)
     train_clip(config, clip, captions(steps=60), output_dir=tmp_path)
     found = losses(tmp_path)
     assert found[0] > 0.8 * math.log(4)

@@ -13,7 +13,11 @@ from ovseg.modeling.encoding import MaskEncoding
 from ovseg.modeling.proposer import MaskFormerProposer
 from ovseg.vocab import Vocabulary
 
-OPTS = ["MODEL.CLIP_ADAPTER.CLIP_WEIGHTS", "", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "3"]
+OPTS = [
+    *("MODEL.CLIP_ADAPTER.CLIP_WEIGHTS", "", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "3"),
+    *("MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT", "0.7"),
+    *("MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT_UNSEEN", "-1.0"),
+]
 WORDS = Vocabulary.make(["sky", "grass", "cat"], templates=["{}"])
 
 

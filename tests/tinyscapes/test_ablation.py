@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from ovseg.clip_training.config import load_clip_config
 from ovseg.tinyscapes import ALL_NAMES, SEEN_NAMES, ablation, render_scene
 from ovseg.tinyscapes.ablation import ROWS, WEIGHTS, AblationSize, SeedStage, run_row
 from ovseg.tinyscapes.ablation_pairs import class_pairs, collect_pairs, without_mask
@@ -45,7 +46,7 @@ def test_unmasked_pairs_keep_the_crops_and_fill_the_masks():
 
 
 def test_unknown_pairs_are_refused(tmp_path):
-    options = {"pictures": 1, "image_size": (64, 64), "seed": 0}
+    options = {"pictures": 1, "image_size": (64, 64), "config": load_clip_config("clip_tiny_ft")}
     with pytest.raises(ValueError, match=r"mined_5.*'mined_6'"):
         collect_pairs("mined_6", folder=tmp_path, base=tmp_path, **options)
 

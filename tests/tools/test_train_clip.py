@@ -14,6 +14,7 @@ from ovseg.clip import build_clip
 from ovseg.clip_training.adaptation_pairs import adaptation_pairs
 from ovseg.clip_training.config import load_clip_config
 from ovseg.clip_training.session import load_clip, make_clip_parser
+from ovseg.data.balanced_pairs import NounBalancedPairs
 from ovseg.data.captions.sources import open_source
 from ovseg.data.pairs import PairDataset
 from ovseg.data.sampling import SampleKey
@@ -209,8 +210,9 @@ def test_labels_and_other_pairs_train_together(tmp_path, pairs, monkeypatch) -> 
 
     alone = main("--labels-limit", "2")
     assert set(alone.nouns) < set(SEEN_NAMES)
-    assert {number for number, _ in alone.regions.tolist()} == {0, 1}
-    assert alone.damage == 0.5
+    assert isinstance(alone, NounBalancedPairs)
+    assert {number for number, _ in alone.pairs.regions.tolist()} == {0, 1}
+    assert alone.pairs.damage == 0.5
     joined = main("--pairs", pairs)
     assert joined.nouns[-12:] == list(NOUNS) * 4
     assert len(joined) > len(alone) + 12
@@ -237,7 +239,7 @@ def test_pairs_mined_with_labels_train_beside_the_labels(tmp_path, monkeypatch) 
     run(*command, "--output", output, *SETTINGS, "label_share", "0.4", "steps", "1")
     assert json.loads((output / "result.json").read_text())["steps"] == 1
 
-    config = load_clip_config("clip_tiny_adapt", {"label_share": 0.4})
+    config = load_clip_config("clip_tiny_adapt", {"label_share": 0.4, "noun_exponent": 1.0})
     pairs = adaptation_pairs(config, image_size=(64, 64), labels=str(labels), records=[mined])
     from_labels, from_records = pairs.parts
     assert len(from_labels) / 0.4 <= len(pairs) + 1

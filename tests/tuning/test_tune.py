@@ -201,7 +201,7 @@ def test_weights_settings_and_pictures_key_the_cache(model, folder, tuning, cach
         place(f"{adapter}MASK_FILL", "zero"),
         place(f"{adapter}MASK_EXPAND_RATIO", 1.5),
     }
-    entry = model.sem_seg_head.predictor.query_embed.weight.data[0]
+    entry = model.sem_seg_head.predictor.query_embed[0].weight.data[0]
     entry[0] += 1e-3
     different.add(place())
     entry[0] -= 1e-3
