@@ -68,9 +68,9 @@ class Schedule:
 
     pictures: int = 10_000
     clip_steps: int = 2000
-    longer_steps: int = 3000
-    iterations: int = 5000
-    mined_pictures: int = 5000
+    longer_steps: int = 6000
+    iterations: int = 6000
+    mined_pictures: int = 4000
     adaptation_steps: int = 500
     rounds: int = 2
 
