@@ -1,1 +1,1 @@
-"""Contrastive training: of CLIP on regions, of one from nothing, of a backbone beside one."""
+"""Contrastive training: of CLIP on regions, and of one from nothing."""

@@ -1,13 +1,12 @@
 """What contrastive training steps: an image tower and a text tower that are to agree on pairs.
 
-Adapting CLIP to regions (Liang et al., CVPR 2023, section 3.2), training one from nothing (Radford
-et al. 2021), and training a backbone beside a CLIP's texts differ in the towers alone.
+Adapting CLIP to regions (Liang et al., CVPR 2023, section 3.2) and training one from nothing
+(Radford et al. 2021) differ in the towers alone.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -19,19 +18,15 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ovseg.clip import (
-    CLIP_PIXEL_MEAN,
-    CLIP_PIXEL_STD,
     MaskPromptedCLIP,
     encode_texts,
     encode_tokens,
     tokenize,
 )
 from ovseg.clip.contrastive import ContrastiveLoss
-from ovseg.d2.modeling import Backbone
 from ovseg.data.pairs import PairItem
 
 __all__ = [
-    "BackboneTower",
     "ContrastiveModel",
     "LockedTexts",
     "PairBatch",
@@ -112,47 +107,6 @@ class LockedTexts(nn.Module):
         """T texts, each encoded before, to unit rows (T, D) float32."""
         ids = torch.tensor([self._ids[text] for text in texts], device=self.rows.device)
         return self.rows[ids]
-
-
-class BackboneTower(nn.Module):
-    """A segmentation backbone as an image tower.
-
-    What full-size models get from pretraining on ImageNet-22k, a small one gets from this: it
-    learns to tell things apart before it learns to cut them out.
-
-    Args:
-        backbone: its last feature map is averaged and projected to the text's space.
-        embed_dim: D, the width of that space.
-        pixel_mean: RGB mean that the backbone is used with, 0-255.
-        pixel_std: RGB standard deviation likewise.
-    """
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(
-        self,
-        *,
-        backbone: Backbone,
-        embed_dim: int,
-        pixel_mean: Sequence[float],
-        pixel_std: Sequence[float],
-    ) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.last, shape = list(backbone.output_shape().items())[-1]
-        assert shape.channels is not None  # every backbone states them
-        self.projection = nn.Linear(shape.channels, embed_dim, bias=False)
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
-        scale = torch.tensor(CLIP_PIXEL_STD) / torch.tensor(pixel_std)
-        shift = (torch.tensor(CLIP_PIXEL_MEAN) - torch.tensor(pixel_mean)) / torch.tensor(pixel_std)
-        self.register_buffer("scale", scale.view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("shift", shift.view(1, 3, 1, 1), persistent=False)
-
-    def forward(self, images: Tensor, masks: None = None) -> Tensor:
-        """Images (N, 3, H, W), normalised for CLIP, to (N, D); there is no mask prompt."""
-        features = self.backbone(images * self.scale + self.shift)[self.last]  # (N, C, h, w)
-        return self.projection(features.mean((2, 3)))
 
 
 class ContrastiveModel(nn.Module):

@@ -1,4 +1,4 @@
-"""Training a CLIP on regions or captions, and a backbone beside the texts of one.
+"""Training a CLIP on regions or captions.
 
 Adapting CLIP to masked regions follows Liang et al., "Open-Vocabulary Semantic Segmentation with
 Mask-adapted CLIP" (CVPR 2023), sections 3.2 and 3.3. The text tower is locked there, and the
@@ -19,16 +19,15 @@ from ovseg.clip import MaskPromptedCLIP
 from ovseg.clip_training.accuracy import has_trained_prompt
 from ovseg.clip_training.captions import CaptionPairs
 from ovseg.clip_training.config import ClipTrainConfig
-from ovseg.clip_training.model import BackboneTower, ContrastiveModel, LockedTexts, TextTower
+from ovseg.clip_training.model import ContrastiveModel, LockedTexts, TextTower
 from ovseg.clip_training.parameters import set_trainable
 from ovseg.clip_training.trainer import ContrastiveTrainer
 from ovseg.data.pairs import PairDataset
 from ovseg.training.randomness import derive_seed
 
-__all__ = ["BACKBONE_NAME", "RESULT_NAME", "Evaluate", "train_backbone", "train_clip"]
+__all__ = ["RESULT_NAME", "Evaluate", "train_clip"]
 
 RESULT_NAME = "clip.safetensors"
-BACKBONE_NAME = "backbone.safetensors"
 _PROMPT_STREAM = 11
 
 Evaluate = Callable[[MaskPromptedCLIP], Mapping[str, float]]
@@ -93,50 +92,6 @@ def train_clip(
     )
     result = trainer.run(resume=resume)
     clip.eval()
-    return result
-
-
-def train_backbone(
-    config: ClipTrainConfig,
-    tower: BackboneTower,
-    clip: MaskPromptedCLIP,
-    dataset: PairDataset | CaptionPairs,
-    *,
-    output_dir: str | Path,
-    resume: bool = False,
-) -> dict[str, Any]:
-    """Train a segmentation backbone on pairs, in place, beside the locked text tower of a CLIP.
-
-    Args:
-        config: the settings; `mode` and all that concerns the mask prompt do not count.
-        tower: the backbone and its projection.
-        clip: gives the text features; locked.
-        dataset: the pairs.
-        output_dir: receives checkpoints, logs, and the tower as `backbone.safetensors`.
-        resume: continue the run in the folder, if there is one.
-
-    Returns:
-        See `ContrastiveTrainer.run`.
-
-    Raises:
-        ValueError: as for `train_clip`.
-    """
-    model = ContrastiveModel(
-        image_tower=tower,
-        text_tower=TextTower(clip.requires_grad_(False)),
-        logit_scale=tower.logit_scale,
-        duplicates=config.duplicates,
-    )
-    trainer = ContrastiveTrainer(
-        config,
-        model,
-        dataset,
-        owner=tower,
-        output_dir=Path(output_dir),
-        result_name=BACKBONE_NAME,
-    )
-    result = trainer.run(resume=resume)
-    model.eval()
     return result
 
 

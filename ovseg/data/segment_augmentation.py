@@ -2,8 +2,8 @@
 
 A mask generator that has only seen the segments of its training classes breaks other textures into
 pieces. So some segments get other colours or a random texture, and random shapes are pasted; each
-is a segment with a mask, but belongs to no class any more. No class list is asked, and ignored
-pixels are made into nothing.
+is a segment with a mask, but belongs to no class any more. No class list is asked; an ignored pixel
+stays ignored, unless a pasted shape covers it.
 """
 
 from __future__ import annotations

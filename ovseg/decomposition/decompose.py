@@ -222,7 +222,7 @@ def _count(
         count(row, prediction.labels().cpu().numpy())
     overlap = find_overlap(prediction, labels, ignore_label)
     for row, named in (("majority", overlap.majority()), ("best", overlap.best())):
-        count(row, merge_labels(prediction, named, overlap.classes))
+        count(row, merge_labels(prediction, encoding, named, overlap.classes))
     logits, valid = name_true_masks(model, encoding, overlap.regions, vocabulary)
     count("true_masks", _paint(labels, overlap, logits, valid, len(vocabulary)))
 

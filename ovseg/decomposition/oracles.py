@@ -86,11 +86,14 @@ def find_overlap(prediction: MaskPrediction, labels: np.ndarray, ignore_label: i
     return Overlap(classes, regions, intersections, intersections / unions.clamp(min=1))
 
 
-def merge_labels(prediction: MaskPrediction, named: Tensor, classes: Tensor) -> np.ndarray:
+def merge_labels(
+    prediction: MaskPrediction, encoding: MaskEncoding, named: Tensor, classes: Tensor
+) -> np.ndarray:
     """Merge proposals that are named from outside as the model merges its own.
 
     Args:
         prediction: Q proposals of K classes.
+        encoding: that it was made from; it knows by what quality the proposals count.
         named: (P, Q) bool, whether a proposal shows a class; proposals without one are left out.
         classes: (P,) int64, ids of the classes, ascending.
 
@@ -100,7 +103,7 @@ def merge_labels(prediction: MaskPrediction, named: Tensor, classes: Tensor) -> 
     # Class 0 has the pixels that no mask reaches, as if all K classes were merged.
     columns = torch.cat((classes.new_zeros(1), classes[classes > 0]))
     scores = prediction.masks.new_zeros(named.shape[1], len(columns))
-    scores[:, torch.searchsorted(columns, classes)] = named.T.to(scores.dtype)
+    scores[:, torch.searchsorted(columns, classes)] = encoding.weigh(named.T.to(scores.dtype))
     merged = replace(prediction, class_scores=scores, proposal_scores=scores, clip_scores=None)
     return columns[merged.labels()].cpu().numpy()
 

@@ -19,7 +19,7 @@ from ovseg.d2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
 from ovseg.modeling import backbone as _backbones  # noqa: F401  # registers them
 from ovseg.modeling.criterion import SetCriterion
 from ovseg.modeling.encoding import MaskEncoding
-from ovseg.modeling.heads import MaskHead, build_mask_head
+from ovseg.modeling.heads import MaskHead, build_mask_head, is_closed
 from ovseg.modeling.matcher import HungarianMatcher
 from ovseg.modeling.point_criterion import PointCriterion
 from ovseg.modeling.prediction import MaskPrediction
@@ -79,7 +79,7 @@ def build_criterion(cfg: CfgNode) -> SetCriterion | PointCriterion:
             quality_weight=former.POINTS.QUALITY_WEIGHT,
             class_weight=former.POINTS.CLASS_WEIGHT,
             alignment_weight=former.POINTS.ALIGNMENT_WEIGHT,
-            logit_scale=None if cfg.MODEL.SEM_SEG_HEAD.NAME == "MaskFormerHead" else LOGIT_SCALE,
+            logit_scale=None if is_closed(cfg) else LOGIT_SCALE,
         )
     return SetCriterion(
         num_classes=classes,

@@ -65,6 +65,7 @@ def collect_pairs(
     pictures: int,
     image_size: tuple[int, int],
     config: ClipTrainConfig,
+    workers: int = 1,
 ) -> PairDataset:
     """Collect the pairs of one row.
 
@@ -79,6 +80,7 @@ def collect_pairs(
         pictures: training pictures that are used, from the first one on.
         image_size: of the CLIP.
         config: of the run that trains on them; its seed is that of the random crops.
+        workers: processes that mine.
 
     Returns:
         The pairs, in memory.
@@ -92,7 +94,7 @@ def collect_pairs(
     if not mined:
         seen_only = kind == "classes"
         return class_pairs(pictures, seen_only=seen_only, image_size=image_size, seed=config.seed)
-    records = mine_training_pictures(folder, base, pictures, records=mined)
+    records = mine_training_pictures(folder, base, pictures, records=mined, workers=workers)
     if kind == "adaptation":
         return adaptation_pairs(
             config,

@@ -34,13 +34,10 @@ from ovseg.clip_training.train import train_clip as train_clip_on_pairs
 from ovseg.config import load_cfg
 from ovseg.data.catalog import dataset_root
 from ovseg.tinyscapes import VERSION, render_pair, write_split
-from ovseg.tinyscapes.ablation_pairs import (
-    BESIDE_LABELS,
-    collect_pairs,
-    mine_training_pictures,
-)
+from ovseg.tinyscapes.ablation_pairs import collect_pairs
 from ovseg.utils.files import sha256_of
 from ovseg.utils.run_record import RunRecord
+from ovseg.weights.clip import CLIP_IN_OVSEG
 from ovseg.weights.load import load_strict, read_state_dict, write_safetensors
 
 __all__ = ["CONFIG", "FULL", "QUICK", "Recipe", "Schedule", "train_net"]
@@ -228,14 +225,11 @@ class Recipe:
     def _assemble(self, folder: Path) -> dict[str, Tensor]:
         """The mask generator with the CLIP that was trained for longer, in half precision."""
         state = read_state_dict(self.weights_of("proposals"))
-        clip = read_state_dict(self.weights_of("longer"))
-        return {name: _half(tensor) for name, tensor in replace_clip(state, clip).state.items()}
+        return with_clip(state, read_state_dict(self.weights_of("longer")))
 
     def _adapt(self, folder: Path, number: int) -> dict[str, Tensor]:
         """One round: mine with the model so far, adapt its CLIP."""
         before = self.weights_of("base" if number == 1 else f"round {number - 1}")
-        count = self.schedule.mined_pictures
-        mine_training_pictures(folder, before, count, records=BESIDE_LABELS, workers=self.workers)
         state = read_state_dict(before)
         clip = clip_of(state)
         config = self._clip_config(ADAPT, self.schedule.adaptation_steps)
@@ -243,13 +237,13 @@ class Recipe:
             "adaptation",
             folder=folder,
             base=before,
-            pictures=count,
+            pictures=self.schedule.mined_pictures,
             image_size=clip.image_size,
             config=config,
+            workers=self.workers,
         )
         train_clip_on_pairs(config, clip, pairs, output_dir=folder / "clip", resume=True)
-        adapted = read_state_dict(folder / "clip" / RESULT_NAME)
-        return {name: _half(tensor) for name, tensor in replace_clip(state, adapted).state.items()}
+        return with_clip(state, read_state_dict(folder / "clip" / RESULT_NAME))
 
     def _clip_config(self, name: str, steps: int) -> ClipTrainConfig:
         return load_clip_config(name, {"seed": self.seed, "steps": steps})
@@ -263,11 +257,18 @@ def new_clip() -> MaskPromptedCLIP:
 
 def clip_of(state: dict[str, Tensor]) -> MaskPromptedCLIP:
     """The CLIP inside a whole model's state."""
-    inside = "clip_adapter.clip_model."
-    own = {n.removeprefix(inside): t for n, t in state.items() if n.startswith(inside)}
+    own = {
+        n.removeprefix(CLIP_IN_OVSEG): t for n, t in state.items() if n.startswith(CLIP_IN_OVSEG)
+    }
     clip = new_clip()
     load_strict(clip, own)
     return clip
+
+
+def with_clip(state: dict[str, Tensor], clip: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A whole model's state with another CLIP, in half precision."""
+    whole = replace_clip(state, clip).state
+    return {n: t.half() if t.is_floating_point() else t for n, t in whole.items()}
 
 
 def caption_pairs(
@@ -292,7 +293,3 @@ def train_net(*arguments: str) -> None:
     """Run tools/train_net.py on the tiny config in a process of its own."""
     script = str(REPOSITORY / "tools" / "train_net.py")
     subprocess.run([sys.executable, script, "--config-file", CONFIG, *arguments], check=True)
-
-
-def _half(tensor: Tensor) -> Tensor:
-    return tensor.half() if tensor.is_floating_point() else tensor

@@ -18,7 +18,7 @@ from ovseg.clip_training.model import (
 )
 from ovseg.data.sampling import SampleKey
 from tests.clip.tiny import make_clip, make_images
-from tests.clip_training.tiny_captions import pooling_tower, render
+from tests.clip_training.tiny_captions import render
 
 
 def unit_rows(clip, texts):
@@ -91,15 +91,6 @@ def test_captioned_pictures_come_in_the_order_of_the_stream() -> None:
     torch.testing.assert_close(item["image"], expected, rtol=1e-6, atol=1e-6)
     assert item["mask"].shape == (1, 16, 16) and bool(item["mask"].all())
     assert torch.equal(pairs[2]["image"], item["image"]) and len(pairs) == 20
-
-
-def test_a_backbone_sees_pictures_normalised_as_in_segmentation() -> None:
-    tower = pooling_tower()
-    mean = torch.tensor(CLIP_PIXEL_MEAN).view(1, 3, 1, 1)
-    std = torch.tensor(CLIP_PIXEL_STD).view(1, 3, 1, 1)
-    rows = tower((torch.full((1, 3, 4, 4), 200.0) - mean) / std)
-    assert torch.allclose(tower.backbone.seen, torch.full((1, 3, 4, 4), 2.0), atol=1e-5)
-    assert rows.shape == (1, 8)
 
 
 def test_a_batch_is_cut_along_its_pairs() -> None:

@@ -8,9 +8,6 @@ import torch
 from ovseg.clip import MaskPromptedCLIP, build_clip
 from ovseg.clip_training.captions import CaptionPairs
 from ovseg.clip_training.config import ClipTrainConfig
-from ovseg.clip_training.model import BackboneTower
-from ovseg.d2.layers import ShapeSpec
-from ovseg.d2.modeling import Backbone
 
 CONFIG = ClipTrainConfig(
     mode="towers",
@@ -60,24 +57,3 @@ def colour_clip() -> MaskPromptedCLIP:
 def captions(*, steps: int = 12, first: int = 0, draw=render) -> CaptionPairs:
     """Pairs for so many steps of four."""
     return CaptionPairs(draw, count=4 * steps, image_size=(16, 16), first=first)
-
-
-class Pooling(Backbone):
-    """Remembers its input and returns it through one convolution."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.blocks = torch.nn.Conv2d(3, 8, 1)
-
-    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        self.seen = images
-        return {"res5": self.blocks(images)}
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        return {"res5": ShapeSpec(channels=8, stride=1)}
-
-
-def pooling_tower(embed_dim: int = 8) -> BackboneTower:
-    return BackboneTower(
-        backbone=Pooling(), embed_dim=embed_dim, pixel_mean=[100.0] * 3, pixel_std=[50.0] * 3
-    )

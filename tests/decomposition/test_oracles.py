@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ovseg.decomposition.oracles import find_overlap, merge_labels
-from ovseg.modeling import MaskPrediction
+from ovseg.modeling import MaskEncoding, MaskPrediction
 
 IGNORED = 255
 LABELS = np.array([[4, 4, 1, 1], [4, 4, 7, IGNORED]])
@@ -71,15 +71,19 @@ def test_labels_are_resized_to_the_masks_and_a_class_lost_thereby_has_no_overlap
 
 @pytest.mark.parametrize("size", [(2, 4), (7, 9)])
 @pytest.mark.parametrize("binary", [False, True])
-def test_merging_few_classes_gives_what_merging_all_of_them_gives(size, binary):
+@pytest.mark.parametrize("quality", [None, torch.tensor([0.2, 0.9, 0.4, 0.8, 0.1])])
+def test_merging_few_classes_gives_what_merging_all_of_them_gives(size, binary, quality):
     chosen = replace(PROPOSALS, output_size=size, binary=binary)
+    encoding = MaskEncoding(PROPOSALS.masks, torch.zeros(5, 1), (2, 4), (2, 4), size)
+    encoding.quality = quality
     overlap = find_overlap(chosen, LABELS, IGNORED)
     for named in (overlap.majority(), overlap.best()):
         scores = torch.zeros(5, 9)
         for place, proposal in named.nonzero().tolist():
             scores[proposal, overlap.classes[place]] = 1.0
 
-        merged = merge_labels(chosen, named, overlap.classes)
+        merged = merge_labels(chosen, encoding, named, overlap.classes)
 
+        scores = scores if quality is None else scores * quality[:, None]
         np.testing.assert_array_equal(merged, replace(chosen, class_scores=scores).labels())
         assert merged[0, 0] == 4 and merged[-1, -1] in (0, 1)  # 0 where no mask reaches

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ovseg.config import get_default_cfg
-from ovseg.training.muon import MuonAdamW
+from ovseg.training.muon import Muon, MuonAdamW, orthogonalise
 from ovseg.training.optimizer import (
     build_gradient_clipper,
     build_lr_scheduler,
@@ -76,6 +76,58 @@ def test_muon_steps_maps_between_features_and_adamw_tables_vectors_and_convoluti
     rest = {name for group in adamw.param_groups for name in group["names"]}
     assert {"query.weight", "non_object_embedding", "head.bias"} <= rest
     assert "backbone.attn.relative_position_bias_table" in rest and "head.weight" not in rest
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (4, 50), (50, 4)])
+def test_orthogonalising_keeps_directions_and_evens_out_their_sizes(shape):
+    torch.manual_seed(0)
+    matrices = torch.randn(2, *shape)
+    left, sizes, right = torch.linalg.svd(matrices, full_matrices=False)
+    found = left.mT @ orthogonalise(matrices) @ right.mT
+    diagonal = found.diagonal(dim1=1, dim2=2)
+    torch.testing.assert_close(found, torch.diag_embed(diagonal), rtol=0, atol=1e-3)
+    large = sizes > 0.05 * sizes.amax(1, keepdim=True)
+    assert bool(((diagonal > 0.6) & (diagonal < 1.3))[large].all())
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has Muon from 2.9 on")
+def test_muon_steps_as_torchs_does_but_for_bfloat16():
+    torch.manual_seed(0)
+    ours = [nn.Parameter(torch.randn(shape)) for shape in ((8, 20), (20, 8), (8, 20), (7, 7))]
+    torchs = [nn.Parameter(parameter.detach().clone()) for parameter in ours]
+    settings = {"lr": 0.1, "weight_decay": 0.3}
+    steps = (
+        Muon([{"params": ours, **settings}]),
+        torch.optim.Muon([{"params": torchs, **settings}], adjust_lr_fn="match_rms_adamw"),
+    )
+    for _ in range(3):
+        for one, other in zip(ours, torchs, strict=True):
+            one.grad = torch.randn_like(one)
+            other.grad = one.grad.clone()
+        for optimizer in steps:
+            optimizer.step()
+    size = 0.1 * 0.2 * 20**0.5  # of a step along one direction
+    torch.testing.assert_close(ours, torchs, rtol=0, atol=0.05 * size)
+
+
+def test_muon_takes_a_convolution_as_the_matrix_of_its_outputs():
+    torch.manual_seed(0)
+    convolution = nn.Parameter(torch.randn(4, 3, 2, 2))
+    matrix = nn.Parameter(convolution.detach().flatten(1).clone())
+    convolution.grad = torch.randn(4, 3, 2, 2)
+    matrix.grad = convolution.grad.flatten(1)
+    for parameter in (convolution, matrix):
+        Muon([{"params": [parameter], "lr": 0.1, "weight_decay": 0.0}]).step()
+    torch.testing.assert_close(convolution.flatten(1), matrix, rtol=0, atol=1e-6)
+
+
+def test_convolutions_are_muons_where_they_are_asked_for_but_not_depthwise_ones():
+    net = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3, groups=4))
+    opts = ("SOLVER.OPTIMIZER", "MUON", "SOLVER.MUON_CONVOLUTIONS", True)
+    muon, adamw = build_optimizer(solver_cfg(*opts), net).parts
+    assert [group["names"] for group in muon.param_groups] == [["0.weight"]]
+    rest = {name for group in adamw.param_groups for name in group["names"]}
+    assert rest == {"0.bias", "1.weight", "1.bias"}
 
 
 def test_muon_and_adamw_share_a_schedule_and_continue_from_their_state():

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
 from ovseg.d2.config import CfgNode, configurable
 from ovseg.d2.layers import ShapeSpec
@@ -40,20 +41,24 @@ class TimmBackbone(Backbone):
         if not timm.is_model(name):
             close = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "resnet18"
             raise ValueError(f"MODEL.TIMM.NAME: timm has no model {name!r}; it has {close}, ...")
-        # Weights come from MODEL.WEIGHTS; nothing is downloaded here.
-        net: Any = timm.create_model(name, pretrained=False, features_only=True, **options)
-        widths, strides = net.feature_info.channels(), net.feature_info.reduction()
+        with torch.device("meta"):
+            every: Any = timm.create_model(name, features_only=True, **options)
+        strides = every.feature_info.reduction()
         found = {STAGE_OF_STRIDE.get(stride): index for index, stride in enumerate(strides)}
         missing = [feature for feature in out_features if feature not in found]
         if missing:
             raise ValueError(
                 f"MODEL.TIMM.OUT_FEATURES: {name} has {sorted(filter(None, found))}, not {missing}."
             )
-        self.net: nn.Module = net
-        self._out = {feature: found[feature] for feature in out_features}
-        self._out_features = list(out_features)
-        self._out_feature_channels = {k: widths[i] for k, i in self._out.items()}
-        self._out_feature_strides = {k: strides[i] for k, i in self._out.items()}
+        # Stages behind the last one are not built. Weights come from MODEL.WEIGHTS, not from timm.
+        self._out_features = sorted(out_features, key=lambda feature: found[feature])
+        indices = tuple(found[feature] for feature in self._out_features)
+        self.net = timm.create_model(
+            name, pretrained=False, features_only=True, out_indices=indices, **options
+        )
+        widths = every.feature_info.channels()
+        self._out_feature_channels = {f: widths[found[f]] for f in self._out_features}
+        self._out_feature_strides = {f: strides[found[f]] for f in self._out_features}
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
@@ -77,7 +82,6 @@ class TimmBackbone(Backbone):
             images: (B, 3, H, W) normalised.
 
         Returns:
-            Name to (B, C, H / stride, W / stride).
+            Name to (B, C, H / stride, W / stride), finest first.
         """
-        maps = self.net(images)
-        return {name: maps[index] for name, index in self._out.items()}
+        return dict(zip(self._out_features, self.net(images), strict=True))

@@ -9,7 +9,7 @@ from ovseg.d2.layers import ShapeSpec
 from ovseg.d2.modeling import build_sem_seg_head
 from ovseg.modeling.heads.mask_former_head import MaskFormerHead, OpenVocabMaskFormerHead
 from ovseg.modeling.heads.pixel_decoder import BasePixelDecoder, TransformerEncoderPixelDecoder
-from ovseg.modeling.heads.point_head import PointQueryHead
+from ovseg.modeling.heads.point_head import PointQueryHead, is_closed
 
 __all__ = [
     "BasePixelDecoder",
@@ -19,6 +19,7 @@ __all__ = [
     "PointQueryHead",
     "TransformerEncoderPixelDecoder",
     "build_mask_head",
+    "is_closed",
 ]
 
 QUERIES = ("learned", "points")

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from ovseg.d2.config import CfgNode, configurable
 from ovseg.d2.layers import ShapeSpec
-from ovseg.d2.modeling import SEM_SEG_HEADS_REGISTRY
 from ovseg.modeling.heads.pixel_decoder import BasePixelDecoder, build_pixel_decoder
 from ovseg.modeling.point_queries import (
     PointSelection,
@@ -52,7 +51,6 @@ class PointPredictor(nn.Module):
         return self.query_embed(x), self.class_embed(x).movedim(1, -1)
 
 
-@SEM_SEG_HEADS_REGISTRY.register()
 class PointQueryHead(nn.Module):
     """Backbone features to queries and class embeddings of pixels.
 
@@ -84,12 +82,11 @@ class PointQueryHead(nn.Module):
     def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict[str, Any]:
         """Reads MODEL.SEM_SEG_HEAD and MODEL.MASK_FORMER."""
         head, former = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.MASK_FORMER
-        closed = head.NAME == "MaskFormerHead"
         predictor = PointPredictor(
             in_channels=head.CONVS_DIM,
             hidden_dim=former.HIDDEN_DIM,
             mask_dim=head.MASK_DIM,
-            embedding_dim=head.NUM_CLASSES + 1 if closed else head.EMBEDDING_DIM,
+            embedding_dim=head.NUM_CLASSES + 1 if is_closed(cfg) else head.EMBEDDING_DIM,
         )
         return {
             "pixel_decoder": build_pixel_decoder(cfg, input_shape),
@@ -151,6 +148,15 @@ class PointQueryHead(nn.Module):
         masks = masks[chosen]
         embeddings = _mean_inside(masks, outputs["pred_logits"][index].float())
         return masks, embeddings, quality[chosen].clamp(min=1e-6)
+
+
+def is_closed(cfg: CfgNode) -> bool:
+    """Whether class outputs are logits of the training classes, not embeddings of any text.
+
+    Args:
+        cfg: MODEL.SEM_SEG_HEAD.NAME says so, as for learned queries.
+    """
+    return bool(cfg.MODEL.SEM_SEG_HEAD.NAME == "MaskFormerHead")
 
 
 def _branch(channels: int, hidden: int, out: int) -> nn.Sequential:
