@@ -16,6 +16,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -75,12 +76,17 @@ def main(args: argparse.Namespace) -> None:
     logger.info("All done after %.1f min", (time.perf_counter() - began) / 60)
 
 
-if __name__ == "__main__":
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=REPOSITORY / "output" / "tiny")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="a sixth of the time, for a loss")
+    parser.add_argument("--quick", action="store_true", help="a fraction of the time, for a loss")
     parser.add_argument("--workers", type=int, default=2, help="processes side by side")
     parser.add_argument("--unadapted", action="store_true", help="stop before CLIP is adapted")
     parser.add_argument("--install", action="store_true", help="make it the bundled model")
-    main(parser.parse_args())
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    main(parse())

@@ -98,7 +98,7 @@ ROWS: tuple[Row, ...] = (
 
 @dataclass(frozen=True)
 class AblationSize:
-    """How much of everything; with the defaults three seeds take three to four hours on two cores.
+    """How much of everything.
 
     Attributes:
         pictures: training pictures that pairs are taken from.
