@@ -83,6 +83,12 @@ setup(
         "jinja2>=3.1,<4",
     ],
     extras_require={
+        # PnP-OVSS's matcher; regions from SAM 2, EoMT or Mask2Former.
+        "transformers": ["transformers>=5,<6"],
+        # Memory banks of many regions; without it the search is exact, in numpy.
+        "faiss": ["faiss-cpu>=1.8,<2"],
+        # SLIC and Felzenszwalb superpixels.
+        "superpixels": ["scikit-image>=0.22,<1"],
         "ray": ["ray>=2.9,<3"],
         "supervision": ["supervision>=0.18,<1"],
         # Source only: takes a C++ compiler.
@@ -95,6 +101,8 @@ setup(
             "setuptools>=69",
             "scikit-image>=0.22,<1",
             "scikit-learn>=1.3,<2",
+            "transformers>=5,<6",
+            "faiss-cpu>=1.8,<2",
         ],
     },
 )

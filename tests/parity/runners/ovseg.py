@@ -1,4 +1,4 @@
-"""How each kind of recording is replayed.
+"""How each kind of recording of upstream OVSeg is replayed.
 
 A kind is told from what its index entry holds, so that another folder of recordings may have cases
 with other names, seeds, sizes and class names.
@@ -32,32 +32,32 @@ from tests.parity.recordings import (
     LOSS_TOLERANCE,
     SCORE_TOLERANCE,
     Case,
+    Recordings,
     assert_equal,
     assert_matches,
-    read_json,
 )
 
 MASK_PROMPT_DEPTH = 3
 
 
-def tiny_cfg(folder: Path, opts: list[Any]) -> CfgNode:
+def tiny_cfg(recordings: Recordings, folder: Path, opts: list[Any]) -> CfgNode:
     """The small configuration behind the recordings, with a case's overrides."""
-    index = read_json("index.json")
+    index = recordings.index
     clip_config = folder / "clip.json"
     clip_config.write_text(json.dumps(index["tiny_clip"]), encoding="utf-8")
     clip = ["MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME", str(clip_config)]
     return load_cfg("ovseg_swinB", [*index["base_opts"], *clip, *opts])
 
 
-def tiny_model(folder: Path, opts: list[Any]) -> OVSeg:
-    model = build_model(tiny_cfg(folder, opts))
+def tiny_model(recordings: Recordings, folder: Path, opts: list[Any]) -> OVSeg:
+    model = build_model(tiny_cfg(recordings, folder, opts))
     fill(model)
     return model
 
 
 def run_forward(case: Case, folder: Path) -> None:
     opts = ["MODEL.META_ARCHITECTURE", case.entry["arch"], "TEST.OUTPUT", "sem_seg"]
-    model = tiny_model(folder, opts + case.entry["opts"]).eval()
+    model = tiny_model(case.recordings, folder, opts + case.entry["opts"]).eval()
     image, recorded = case.tensor("image"), case.tensor("sem_seg")
     height, width = recorded.shape[1:]
     x = {"image": image, "height": height, "width": width}
@@ -126,7 +126,7 @@ def compare_clip(case: Case, model: OVSeg, seen: dict[str, Any]) -> None:
 def run_training(case: Case, folder: Path) -> None:
     names = case.entry["class_names"]
     opts = ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", len(names), *case.entry.get("opts", [])]
-    model = tiny_model(folder, opts).train()
+    model = tiny_model(case.recordings, folder, opts).train()
     count = sum(1 for key in case.arrays if key.startswith("image"))
     batch = []
     for i in range(count):
@@ -179,7 +179,7 @@ def run_matcher(case: Case, folder: Path) -> None:
 def run_text_features(case: Case, folder: Path) -> None:
     templates = [name for name in TEMPLATE_NAMES if f"_{name}" in case.name]
     opts = ["MODEL.CLIP_ADAPTER.TEXT_TEMPLATES", *templates[:1]] if templates else []
-    model = tiny_model(folder, opts + case.entry.get("opts", []))
+    model = tiny_model(case.recordings, folder, opts + case.entry.get("opts", []))
     vocabulary = Vocabulary.make(case.entry["class_names"], templates=model.templates)
     features = model.clip_adapter.text_features(vocabulary)
     assert_matches(features, case.tensor("text_features"), "text features")
@@ -253,7 +253,7 @@ def runner_of(case: Case) -> Callable[[Case, Path], None] | None:
     return None
 
 
-def module_of_state_dict(name: str, folder: Path) -> nn.Module | None:
+def module_of_state_dict(recordings: Recordings, name: str, folder: Path) -> nn.Module | None:
     """The module whose names and shapes a file of recorded names describes, without memory."""
     with torch.device("meta"):
         if name.startswith("state_dict_swinB_vitL"):
@@ -261,7 +261,7 @@ def module_of_state_dict(name: str, folder: Path) -> nn.Module | None:
         if name.startswith("state_dict_R101c_vitB"):
             return build_model(load_cfg("ovseg_R101c", ["MODEL.DEVICE", "meta"]))
         if name.startswith("tiny_state_dict"):
-            return build_model(tiny_cfg(folder, ["MODEL.DEVICE", "meta"]))
+            return build_model(tiny_cfg(recordings, folder, ["MODEL.DEVICE", "meta"]))
         if name.startswith("backbone_r101c_state_dict"):
             return build_backbone(load_cfg("ovseg_R101c"))
         for model in OPENAI_NAMES:
