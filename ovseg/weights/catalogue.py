@@ -16,6 +16,7 @@ from ovseg.weights.download import DownloadError, download, verify
 logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "OVSEG_CACHE"
+BUNDLED = ("ovseg_tiny",)  # each with a config of its name
 DETECTRON2_SCHEME = "detectron2://"
 DETECTRON2_URL = "https://dl.fbaipublicfiles.com/detectron2/"
 
@@ -67,7 +68,10 @@ class WeightsEntry:
 
 def entries() -> dict[str, WeightsEntry]:
     """Return the known weights by name, in a fixed order."""
-    return {entry.name: entry for entry in (_tiny(), *_ovseg(), *_clips(), *_backbones())}
+    return {
+        entry.name: entry
+        for entry in (*map(_bundled, BUNDLED), *_ovseg(), *_clips(), *_backbones())
+    }
 
 
 def cache_folder(cache_dir: str | Path | None = None) -> Path:
@@ -156,13 +160,13 @@ def _resolve_url(url: str, folder: Path, *, progress: bool) -> Path:
     return target
 
 
-def _tiny() -> WeightsEntry:
-    filename = "ovseg_tiny.safetensors"
+def _bundled(name: str) -> WeightsEntry:
+    filename = f"{name}.safetensors"
     return WeightsEntry(
-        name="ovseg_tiny",
+        name=name,
         filename=filename,
         licence="Apache-2.0",
-        config="ovseg_tiny",
+        config=name,
         bundled_path=Path(str(resources.files("ovseg").joinpath("assets", filename))),
         note="bundled; trained on tinyscapes, it knows nothing else",
     )
