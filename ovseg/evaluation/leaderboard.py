@@ -3,7 +3,9 @@
 A results file is JSON: `kind` ("measured" or "reported"), `reference`, optionally `note`, and
 `rows`. A row has `method`, `dataset` (its registered name), `setting`, `source`, and `scores`:
 convention -> `value` in percent and, where known, `interval` (two numbers). The conventions are
-those of `ovseg.evaluation.confusion`, or "unknown" where a paper does not say.
+those of `ovseg.evaluation.confusion`, or "unknown" where a paper does not say. `prompts` says which
+classes the method was asked for: "all classes" (also where the field is missing), or "present
+classes" where somebody or something told it beforehand what is in the picture.
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ __all__ = ["Entry", "leaderboard_page", "measured_file", "read_entries"]
 KINDS = ("measured", "reported")
 CONVENTION_NAMES = ("ovseg", "detectron2", "unknown")
 _MISSING = "–"
+PROMPTS = ("all classes", "present classes")
 _HEADER = (
-    *("method", "setting", "measured here, mIoU", "measured here, mIoU-gt"),
+    *("method", "setting", "asked for", "measured here, mIoU", "measured here, mIoU-gt"),
     *("reported", "convention of the report", "source"),
 )
 
@@ -39,6 +42,7 @@ class Entry:
         method: name of the method and its backbone.
         dataset: registered name.
         setting: what else distinguishes it.
+        prompts: the classes that it was asked for, out of `PROMPTS`.
         source: table of the paper, or what it was measured with.
         reference: of the file.
         scores: convention -> value.
@@ -49,6 +53,7 @@ class Entry:
     method: str
     dataset: str
     setting: str
+    prompts: str
     source: str
     reference: str
     scores: Mapping[str, float]
@@ -105,6 +110,9 @@ def leaderboard_page(entries: Sequence[Entry], remarks: Iterable[str] = ()) -> s
         "",
         "Brackets hold 95 % confidence intervals (percentile bootstrap over images). A dash means:",
         "not measured, or not reported.",
+        "",
+        "`present classes`: the method was told beforehand which classes a picture shows, by its",
+        "labels or by another system; such numbers are not comparable to those for all classes.",
     ]
     for dataset in sorted({entry.dataset for entry in entries}):
         lines += ["", f"## {dataset}", "", *_table([e for e in entries if e.dataset == dataset])]
@@ -146,6 +154,7 @@ def measured_file(folder: str | Path, result: DatasetResult, method: str, settin
         "method": method,
         "dataset": result.dataset,
         "setting": setting,
+        "prompts": manifest["protocol"].get("classes_asked_for", PROMPTS[0]),
         "source": source,
         "scores": scores,
         "manifest": {key: manifest[key] for key in ("protocol", "hashes", "remarks")},
@@ -158,21 +167,21 @@ def measured_file(folder: str | Path, result: DatasetResult, method: str, settin
 
 
 def _table(entries: Sequence[Entry]) -> list[str]:
-    groups: dict[tuple[str, str], list[Entry]] = {}
+    groups: dict[tuple[str, str, str], list[Entry]] = {}
     for entry in entries:
-        groups.setdefault((entry.method, entry.setting), []).append(entry)
+        groups.setdefault((entry.method, entry.setting, entry.prompts), []).append(entry)
 
     def best(group: Sequence[Entry]) -> float:
         return max(max(entry.scores.values()) for entry in group)
 
     order = sorted(groups, key=lambda key: (-best(groups[key]), key))
     lines = [_row(_HEADER), _row(["---"] * len(_HEADER))]
-    for method, setting in order:
-        group = groups[method, setting]
+    for key in order:
+        group = groups[key]
         measured = [entry for entry in group if entry.kind == "measured"]
         reported = [entry for entry in group if entry.kind == "reported"]
         cells = [
-            *(method, setting),
+            *key,
             *(_joined(_number(e, name) for e in measured) for name in CONVENTION_NAMES[:2]),
             _joined(_number(e, name) for e in reported for name in e.scores),
             _joined(name for e in reported for name in e.scores),
@@ -227,6 +236,10 @@ def _entry(kind: str, reference: str, row: Any, where: str) -> Entry:
             low, high = score["interval"]
             intervals[convention] = (float(low), float(high))
     texts = {name: row[name] for name in ("method", "dataset", "setting", "source")}
+    texts["prompts"] = row.get("prompts", PROMPTS[0])
+    _require(
+        texts["prompts"] in PROMPTS, f"{where}: prompts", " or ".join(PROMPTS), texts["prompts"]
+    )
     return Entry(kind=kind, reference=reference, scores=values, intervals=intervals, **texts)
 
 

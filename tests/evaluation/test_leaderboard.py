@@ -59,7 +59,23 @@ def test_the_best_comes_first_and_what_is_unknown_is_a_dash(tmp_path) -> None:
     write(tmp_path, rows=[ROW, better])
     _, _, first, second = lines_of(leaderboard_page(*read_entries(tmp_path)))
     assert (first[0], second[0]) == ("N", "M")
-    assert first[2] == first[3] == "–" and first[4:6] == ["30.0", "ovseg"]
+    assert first[3] == first[4] == "–" and first[5:7] == ["30.0", "ovseg"]
+
+
+def test_numbers_for_present_classes_have_lines_of_their_own(tmp_path, complete) -> None:
+    told = {**ROW, "prompts": "present classes"}
+    write(tmp_path, rows=[ROW, told])
+    file = measured_file(tmp_path, complete, "M", "s | t")
+    assert json.loads(file.read_text())["rows"][0]["prompts"] == "all classes"
+    complete.manifest["protocol"]["classes_asked_for"] = "present classes"
+    measured_file(tmp_path, complete, "M", "s | t, told")
+    _, _, *lines = lines_of(leaderboard_page(*read_entries(tmp_path)))
+    asked = [(line[1], line[2], line[5]) for line in lines]
+    assert sorted(asked) == [
+        ("s \\| t", "all classes", "29.6"),
+        ("s \\| t", "present classes", "29.6"),
+        ("s \\| t, told", "present classes", "–"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -70,6 +86,7 @@ def test_the_best_comes_first_and_what_is_unknown_is_a_dash(tmp_path) -> None:
         ({"rows": [{**ROW, "scores": {}}]}, "row 0: scores: expected an object"),
         ({"rows": [{**ROW, "scores": {"new": {"value": 1}}}]}, "expected ovseg or detectron2"),
         ({"rows": [{**ROW, "scores": {"ovseg": {"value": 129}}}]}, "expected a percentage"),
+        ({"rows": [{**ROW, "prompts": "some"}]}, "prompts: expected all classes or present"),
     ],
 )
 def test_a_wrong_file_is_refused_with_file_row_and_field(tmp_path, changes, message) -> None:
