@@ -17,6 +17,7 @@ from ovseg.visualization.pictures import (
     overlay,
     panels,
     tiles,
+    titled_rows,
 )
 from ovseg.visualization.text import place_names, write_names
 
@@ -37,5 +38,6 @@ __all__ = [
     "pixel_counts",
     "place_names",
     "tiles",
+    "titled_rows",
     "write_names",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -220,6 +220,26 @@ def tiles(pictures: Sequence[np.ndarray], columns: int, *, gap: int = 10) -> np.
             left += width + gap
         top += height + gap
     return sheet
+
+
+def titled_rows(rows: Mapping[str, Sequence[np.ndarray]], *, gap: int = 10) -> np.ndarray:
+    """Lay out rows of pictures, each below its title: what several methods make of the same scenes.
+
+    Args:
+        rows: pictures, (H, W, 3) uint8 RGB, by title.
+        gap: pixels between pictures.
+
+    Returns:
+        uint8 RGB picture.
+    """
+    sheets = []
+    for title, pictures in rows.items():
+        row = tiles(pictures, len(pictures), gap=gap)
+        size = text_size(row.shape[0])
+        band = Image.new("RGB", (row.shape[1], 2 * size), _PAPER)
+        ImageDraw.Draw(band).text((gap, size), title, _INK, font(size), anchor="lm")
+        sheets += [np.asarray(band), row]
+    return tiles(sheets, 1, gap=gap // 2)
 
 
 def _beside(left: np.ndarray, right: np.ndarray, *, gap: int = 0) -> np.ndarray:

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ovseg.benchmark.methods import Method, read_methods
+from ovseg.tinyscapes import write_split
+from tests.helpers import run_python
+
+LIST = """
+- title: OVSeg
+  config: ovseg_tiny
+  trained_on: masks | captions
+- title: OVSeg, two proposals
+  config: ovseg_tiny
+  opts: [MODEL.MASK_FORMER.NUM_OBJECT_QUERIES, 2]
+"""
+
+
+def test_a_list_of_methods_is_read_with_its_overrides(tmp_path):
+    file = tmp_path / "methods.yaml"
+    file.write_text(LIST)
+    first, second = read_methods(file)
+    assert first == Method(title="OVSeg", config="ovseg_tiny", trained_on="masks | captions")
+    assert second.opts == ("MODEL.MASK_FORMER.NUM_OBJECT_QUERIES", "2")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("title: a", "line 0: expected a mapping with title and config"),
+        ("- {title: a, config: b, weights: c}", "nothing but title, config, opts"),
+        ("- {title: a, config: b}\n- {title: a, config: c}", "got twice: a"),
+    ],
+)
+def test_a_wrong_list_is_refused(tmp_path, text, message):
+    file = tmp_path / "methods.yaml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_methods(file)
+
+
+def test_methods_are_evaluated_measured_and_shown_and_results_are_kept(tmp_path):
+    (tmp_path / "methods.yaml").write_text(LIST)
+    write_split(tmp_path / "data", "val", 2, workers=0)
+    words = ["tools/compare_methods.py", "--methods", str(tmp_path / "methods.yaml")]
+    words += ["--output", str(tmp_path / "out"), "--datasets", "tinyscapes_val_sem_seg"]
+    words += ["--scenes", "1", "--repeats", "1"]
+    for scored in (2, 0):  # the second time nothing is evaluated
+        run = run_python(*words, DETECTRON2_DATASETS=str(tmp_path / "data"))
+        assert run.returncode == 0, run.stderr
+        assert run.stdout.count("command line:") == scored
+    page = (tmp_path / "out" / "methods.md").read_text()
+    scores = [line for line in page.splitlines() if line.startswith("| OVSeg")]
+    assert len(scores) == 4 and "seen things" in page
+    assert "| masks \\| captions |" in page
+    full, two = (float(line.split("|")[2].split()[0]) for line in scores[:2])
+    assert full > two > 0
+    costs = json.loads((tmp_path / "out" / "costs.json").read_text())
+    assert costs.keys() == {"OVSeg", "OVSeg, two proposals"}
+    assert all(cost[stage]["seconds"] > 0 for cost in costs.values() for stage in cost)
+    assert (tmp_path / "out" / "methods.jpg").stat().st_size > 10_000
