@@ -27,6 +27,7 @@ __all__ = [
 ENTRY_POINT_GROUP = "ovseg.methods"
 
 _OURS = {
+    "CorrCLIP": "ovseg.projects.corrclip.model",
     "MaskFormer": "ovseg.modeling.mask_former",
     "OVSeg": "ovseg.modeling.ovseg",
     "OVSegDEMO": "ovseg.modeling.ovseg",

@@ -1,0 +1,1 @@
+"""CorrCLIP: CLIP's last attention rebuilt from a vision model's correlations, inside regions."""
