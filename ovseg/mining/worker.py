@@ -22,8 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ovseg.data.captions.sources import ImageReader, Shard
 from ovseg.mining.parts import MiningConfig, MiningError, MiningParts, MiningRunError
 from ovseg.mining.records import write_records
@@ -32,7 +30,7 @@ from ovseg.mining.summary import shard_statistics
 from ovseg.utils.files import sha256_of, write_json
 from ovseg.utils.run_record import RunRecord
 
-__all__ = ["Job", "Worker", "is_finished", "part_path", "read_part"]
+__all__ = ["Job", "Worker", "is_finished", "part_path", "read_part", "start_worker"]
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
@@ -58,23 +56,16 @@ class Job:
 
 
 class Worker:
-    """Mines shards into files, with one thread and on one GPU if there are any.
-
-    Sums of floating-point numbers depend on how many threads share them; one thread per worker
-    makes the results the same everywhere, and more workers use more cores.
+    """Mines shards into files.
 
     Args:
         job: the run.
-        rank: number of this worker on its machine; chooses the GPU.
 
     Raises:
         MiningRunError: the folder holds another run.
     """
 
-    def __init__(self, job: Job, rank: int = 0) -> None:
-        torch.set_num_threads(1)
-        if torch.cuda.is_available():
-            torch.cuda.set_device(rank % torch.cuda.device_count())
+    def __init__(self, job: Job) -> None:
         self.job = job
         self._reader = ImageReader(job.image_root)
         self.parts = job.make_parts()
@@ -106,6 +97,19 @@ class Worker:
         }
         write_json(records.with_suffix(".json"), part, sort_keys=True)
         return {**result.counts, "seconds": time.perf_counter() - began}
+
+
+def start_worker(job: Job, rank: int) -> Callable[[Shard], dict[str, float]]:
+    """Make a worker for `ovseg.utils.shard_runs`.
+
+    Args:
+        job: the run.
+        rank: of the worker.
+
+    Returns:
+        What it does with a shard.
+    """
+    return Worker(job).mine
 
 
 def claim(job: Job, parts: MiningParts) -> str:

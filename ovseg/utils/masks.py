@@ -1,4 +1,4 @@
-"""Run-length encoding of masks as COCO writes it."""
+"""Masks as COCO's run lengths, and overlapping masks as one map of regions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-__all__ = ["RunLength", "decode_rle", "encode_rle"]
+__all__ = ["RunLength", "decode_rle", "encode_rle", "paint_by_area", "paint_by_score"]
 
 
 class RunLength(TypedDict):
@@ -47,3 +47,60 @@ def decode_rle(encoded: RunLength) -> NDArray[np.bool_]:
     """
     counts = encoded["counts"].encode()
     return coco_mask.decode({"size": encoded["size"], "counts": counts}).astype(np.bool_)
+
+
+def paint_by_area(masks: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Paint masks into one map, the smallest first, so that larger ones cover smaller ones.
+
+    Args:
+        masks: (Q, H, W) bool; they may overlap.
+
+    Returns:
+        (H, W) int32: 0 where there is no mask; the others are numbered from 1 in ascending order of
+        their areas, those of one area in the given order.
+
+    Raises:
+        ValueError: masks of another shape or dtype.
+    """
+    _check_masks(masks)
+    return _paint(masks, np.argsort(masks.sum(axis=(1, 2)), kind="stable"))
+
+
+def paint_by_score(
+    masks: NDArray[np.bool_], scores: NDArray[np.floating], *, min_score: float = 0.5
+) -> NDArray[np.int32]:
+    """Paint masks into one map, the least certain first, so that more certain ones cover them.
+
+    Args:
+        masks: (Q, H, W) bool; they may overlap.
+        scores: (Q,) float.
+        min_score: masks below it are left out.
+
+    Returns:
+        (H, W) int32: 0 where there is no mask; the masks that are kept are numbered from 1 in the
+        given order.
+
+    Raises:
+        ValueError: masks of another shape or dtype, or not one score for each.
+    """
+    _check_masks(masks)
+    if scores.shape != masks.shape[:1]:
+        raise ValueError(f"expected a score for each of {len(masks)} masks, got {scores.shape}")
+    kept = scores >= min_score
+    order = np.argsort(scores[kept], kind="stable")
+    return _paint(masks[kept], order, ids=order + 1)
+
+
+def _check_masks(masks: NDArray[np.bool_]) -> None:
+    if masks.ndim != 3 or masks.dtype != np.bool_:
+        raise ValueError(f"expected masks (Q, H, W) bool, got {masks.dtype} of {masks.shape}")
+
+
+def _paint(
+    masks: NDArray[np.bool_], order: NDArray[np.intp], ids: NDArray[np.intp] | None = None
+) -> NDArray[np.int32]:
+    """Paint masks in an order, with the numbers of the order or given ones."""
+    regions = np.zeros(masks.shape[1:], dtype=np.int32)  # (H, W)
+    for place, index in enumerate(order.tolist()):
+        regions[masks[index]] = place + 1 if ids is None else ids[place]
+    return regions
