@@ -17,7 +17,7 @@ from ovseg.data.captions.sources import Shard, Source
 from ovseg.mining.finish import SUCCESS, finish
 from ovseg.mining.parts import MiningConfig, MiningError, MiningParts
 from ovseg.mining.progress import watch
-from ovseg.mining.worker import Job, is_finished, start_worker
+from ovseg.mining.worker import Job, parts_of, start_worker
 from ovseg.utils.shard_runs import DRY_RUN_IMAGES, EXECUTORS, ShardRun
 
 __all__ = ["EXECUTORS", "first_images", "run_mining"]
@@ -67,7 +67,7 @@ def run_mining(
         shards,
         executor=executor,
         workers=workers,
-        is_finished=partial(is_finished, job.output),
+        is_finished=parts_of(job.output).is_finished,
         error=MiningError,
     )
     if run.pending:

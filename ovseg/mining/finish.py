@@ -11,9 +11,10 @@ from typing import Any
 
 from ovseg.data.captions.sources import Shard
 from ovseg.mining.summary import merge_statistics, summarise
-from ovseg.mining.worker import MANIFEST, part_path, read_part
+from ovseg.mining.worker import MANIFEST, parts_of
 from ovseg.utils.environment import environment_record
 from ovseg.utils.files import atomic_path, write_json
+from ovseg.utils.part_files import remove_unfinished
 
 __all__ = ["RUN", "SUCCESS", "finish", "image_root_of", "is_unfinished"]
 
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 RUN = "run.json"
 SUCCESS = "_SUCCESS"
+_NAMES = ("part-", "manifest.", "summary.", "quarantine.", "run.", "report.", "_")
 
 
 def finish(output: Path, shards: Sequence[Shard], *, run: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,12 +38,12 @@ def finish(output: Path, shards: Sequence[Shard], *, run: Mapping[str, Any]) -> 
         The summary.
     """
     shards = sorted(shards, key=lambda shard: shard.index)
-    digest = hashlib.sha256()
+    digest, files = hashlib.sha256(), parts_of(output)
 
     def parts() -> Iterable[dict[str, Any]]:
         with atomic_path(output / "quarantine.jsonl") as temporary, temporary.open("w") as file:
             for shard in shards:
-                part = read_part(output, shard.index)
+                part = files.read(shard.index)
                 digest.update(part["sha256"].encode())
                 for entry in part["set_aside"]:
                     file.write(json.dumps({"shard": shard.index, **entry}, sort_keys=True) + "\n")
@@ -51,7 +53,8 @@ def finish(output: Path, shards: Sequence[Shard], *, run: Mapping[str, Any]) -> 
     made_with = ("proposal_model", "clip_model", "noun_tagger", "config_hash")
     statistics = merge_statistics(parts())
     summary = {**{name: manifest[name] for name in made_with}, **summarise(statistics)}
-    _remove_temporary_files(output, shards)
+    # Nobody writes here any more.
+    remove_unfinished((output, files.folder), _NAMES)
     write_json(output / "summary.json", summary, sort_keys=True)
     write_json(output / RUN, _run_record(output / RUN, run), sort_keys=True)
     counts = {name: summary[name] for name in ("images_in", "pairs", "unique_nouns")}
@@ -123,13 +126,3 @@ def _run_of(records: Path) -> Path:
     folder = records.absolute()
     folder = folder.parent if folder.is_file() else folder
     return folder.parent if folder.name == "shards" else folder
-
-
-def _remove_temporary_files(output: Path, shards: Sequence[Shard]) -> None:
-    """Remove temporary files that killed processes left; nobody writes here any more."""
-    if not shards:
-        return
-    for folder in (output, part_path(output, 0).parent):
-        for kind in ("part-", "manifest.", "summary.", "quarantine.", "run.", "report.", "_"):
-            for file in folder.glob(f".{kind}*"):
-                file.unlink(missing_ok=True)

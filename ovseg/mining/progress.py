@@ -22,6 +22,8 @@ def watch(
     pending: Sequence[Shard],
     *,
     show: bool = True,
+    tally: str = "pairs",
+    verb: str = "mined",
 ) -> dict[str, float]:
     """Show a bar while shards are mined, to the last of them.
 
@@ -30,6 +32,8 @@ def watch(
         shards: all shards of the run.
         pending: those that are to be mined.
         show: draw the bar.
+        tally: the count that the bar shows.
+        verb: what is done with images and shards, for the names of their figures.
 
     Returns:
         Figures of what this process saw of the run: seconds, the images and shards mined in them,
@@ -42,7 +46,7 @@ def watch(
         )
     images, left = (sum(len(shard.rows) for shard in part) for part in (shards, pending))
     counts: Counter[str] = Counter()
-    mining_seconds, done = 0.0, 0  # the seconds are of all workers
+    worker_seconds, done = 0.0, 0  # the seconds are of all workers
     began = time.perf_counter()
     # Without smoothing, as shards of many workers come in bursts.
     with tqdm(
@@ -50,17 +54,18 @@ def watch(
     ) as bar:
         for shard in finished:
             done += 1
-            mining_seconds += shard["seconds"]
+            worker_seconds += shard["seconds"]
             counts.update({name: int(shard[name]) for name in shard if name != "seconds"})
             quarantined = f"{counts['images_quarantined']:,}"
-            bar.set_postfix(pairs=f"{counts['pairs']:,}", quarantined=quarantined, refresh=False)
+            shown = {tally: f"{counts[tally]:,}", "quarantined": quarantined}
+            bar.set_postfix(shown, refresh=False)
             bar.update(int(shard["images_in"]))
     seconds, mined = time.perf_counter() - began, counts["images_in"]
     return {
         "seconds": round(seconds, 3),
-        "images_mined": mined,
-        "shards_mined": done,
+        f"images_{verb}": mined,
+        f"shards_{verb}": done,
         "shards_found_finished": len(shards) - len(pending),
         "images_per_second": round(mined / max(seconds, 1e-9), 3),
-        "images_per_second_and_worker": round(mined / max(mining_seconds, 1e-9), 3),
+        "images_per_second_and_worker": round(mined / max(worker_seconds, 1e-9), 3),
     }

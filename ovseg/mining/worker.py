@@ -27,10 +27,10 @@ from ovseg.mining.parts import MiningConfig, MiningError, MiningParts, MiningRun
 from ovseg.mining.records import write_records
 from ovseg.mining.shards import mine_shard
 from ovseg.mining.summary import shard_statistics
-from ovseg.utils.files import sha256_of, write_json
+from ovseg.utils.part_files import PartFiles
 from ovseg.utils.run_record import RunRecord
 
-__all__ = ["Job", "Worker", "is_finished", "part_path", "read_part", "start_worker"]
+__all__ = ["Job", "Worker", "parts_of", "start_worker"]
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
@@ -84,18 +84,12 @@ class Worker:
         result = mine_shard(
             shard, self.job.config, self.parts, self._reader.with_hash, config_hash=self.config_hash
         )
-        records = part_path(output, shard.index)
-        write_records(records, result.records)
-        part = {
-            "shard": shard.index,
+        facts = {
             "config_hash": self.config_hash,
-            "file": records.name,
-            "bytes": records.stat().st_size,
-            "sha256": sha256_of(records),
             **shard_statistics(result),
             "set_aside": result.quarantine,
         }
-        write_json(records.with_suffix(".json"), part, sort_keys=True)
+        parts_of(output).write(shard.index, lambda path: write_records(path, result.records), facts)
         return {**result.counts, "seconds": time.perf_counter() - began}
 
 
@@ -144,9 +138,8 @@ def claim(job: Job, parts: MiningParts) -> str:
         error=MiningRunError,
     )
     path = job.output / MANIFEST
-    parts_there = next(part_path(job.output, 0).parent.glob("part-*.json"), None)
-    # Looked for second: another worker writes it before its first part.
-    if parts_there is not None and not path.exists():
+    # The manifest is looked for second: another worker writes it before its first part.
+    if parts_of(job.output).any_finished() and not path.exists():
         raise MiningError(
             f"{job.output}: has shards but no {MANIFEST}, so that nobody can tell what they "
             "were mined with; choose another output folder or delete this one"
@@ -155,38 +148,9 @@ def claim(job: Job, parts: MiningParts) -> str:
     return config_hash
 
 
-def part_path(output: Path, index: int) -> Path:
-    """The file of a shard's pairs."""
-    return output / "shards" / f"part-{index:05d}.parquet"
-
-
-def is_finished(output: Path, index: int) -> bool:
-    """Say whether a shard's two files are there, the second of which is written last."""
-    records = part_path(output, index)
-    return records.with_suffix(".json").is_file() and records.is_file()
-
-
-def read_part(output: Path, index: int) -> dict[str, Any]:
-    """Read what is known of a finished shard.
-
-    Args:
-        output: the run's folder.
-        index: the shard's number.
-
-    Returns:
-        Its figures and its quarantine.
-
-    Raises:
-        MiningError: its pairs are not those it was written with.
-    """
-    records = part_path(output, index)
-    part = json.loads(records.with_suffix(".json").read_text(encoding="utf-8"))
-    if records.stat().st_size != part["bytes"]:
-        raise MiningError(
-            f"{records}: expected {part['bytes']} bytes, got {records.stat().st_size}; it was "
-            f"changed. Delete it and start the same run again"
-        )
-    return part
+def parts_of(output: Path) -> PartFiles:
+    """The files of a run's shards."""
+    return PartFiles(output / "shards", ".parquet", MiningError)
 
 
 def _plain(config: MiningConfig) -> dict[str, Any]:

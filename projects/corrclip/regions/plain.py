@@ -69,9 +69,7 @@ class SlicRegions:
 
     needs_pixels = True
 
-    def __init__(
-        self, segments: int = 100, compactness: float = 10.0, sigma: float = 0.0
-    ) -> None:
+    def __init__(self, segments: int = 100, compactness: float = 10.0, sigma: float = 0.0) -> None:
         try:
             import skimage
             from skimage.segmentation import slic

@@ -1,0 +1,197 @@
+"""The memory bank of CorrCLIP's second version: regions by what they look like.
+
+Source: CorrCLIP (arXiv 2411.10086), second version, "VFM-indexed semantic retrieval": a region asks
+for the regions of a bank whose vectors of a vision model are most similar to its own, and takes
+over what CLIP says of those.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ovseg.d2.config import CfgNode
+from ovseg.projects.corrclip.bank.index import (
+    ExactIndex,
+    FaissIndex,
+    VectorIndex,
+    index_kind,
+    unit_rows,
+)
+from ovseg.projects.corrclip.bank.storage import (
+    INDEX,
+    KEYS,
+    MANIFEST,
+    SUCCESS,
+    VALUES,
+    BankError,
+    file_name,
+    open_rows,
+    read_json,
+)
+
+__all__ = ["MemoryBank", "build_bank"]
+
+
+class MemoryBank:
+    """Vectors of N regions: keys, by which they are found, and values, one set an encoder.
+
+    Args:
+        keys: (N, C), any float type.
+        values: by encoder, each (N, D) unit rows.
+        features: name of the vision model that made the keys.
+        name: which bank it is; part of the protocol of every result.
+        index: finds neighbours among the keys; None compares with all.
+
+    Raises:
+        BankError: there are no values, or not as many as keys.
+    """
+
+    def __init__(
+        self,
+        keys: np.ndarray,
+        values: dict[str, np.ndarray],
+        *,
+        features: str,
+        name: str,
+        index: VectorIndex | None = None,
+    ) -> None:
+        lengths = {encoder: len(rows) for encoder, rows in values.items()}
+        if not values or set(lengths.values()) != {len(keys)}:
+            raise BankError(f"{name}: expected {len(keys)} values of an encoder, got {lengths}")
+        self.keys, self._values = keys, values
+        self.features, self.name = features, name
+        self.index = ExactIndex(keys) if index is None else index
+
+    @classmethod
+    def load(cls, folder: str | Path, *, index: str = "auto") -> MemoryBank:
+        """Open a bank; its arrays stay on disk until they are used.
+
+        Args:
+            folder: what `tools/build_memory_bank.py` has made.
+            index: how it is searched, see `index_kind`.
+
+        Returns:
+            The bank.
+
+        Raises:
+            BankError: no bank, an unfinished or a damaged one.
+            ImportError: FAISS was asked for and is not installed.
+        """
+        folder = Path(folder).expanduser()
+        if not (folder / SUCCESS).is_file():
+            known = (folder / MANIFEST).is_file()
+            raise BankError(
+                f"{folder}: expected a memory bank, got "
+                + ("one that is not finished; start the same" if known else "none; start a")
+                + " run of tools/build_memory_bank.py"
+            )
+        done, made_with = read_json(folder / SUCCESS), read_json(folder / MANIFEST)
+        count, features = int(done["regions"]), str(made_with["features"])
+        keys = open_rows(folder / KEYS / f"{file_name(features)}.npy", count)
+        values = {
+            encoder: open_rows(folder / VALUES / f"{file_name(encoder)}.npy", count)
+            for encoder in made_with["encoders"]
+        }
+        kind = index_kind(index, count)
+        name = f"{folder.resolve().name}@{done['sha256_of_parts'][:8]}/{kind}"
+        found = None if kind == "exact" else _faiss_index(folder, features, keys)
+        return cls(keys, values, features=features, name=name, index=found)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Names of the CLIPs whose values it holds."""
+        return tuple(self._values)
+
+    def search(self, queries: np.ndarray, k: int) -> np.ndarray:
+        """Find the most similar regions.
+
+        Args:
+            queries: (R, C) float32 unit rows.
+            k: how many for each.
+
+        Returns:
+            (R, k) int64, rows of the bank with the most similar first; -1 where there are no more.
+
+        Raises:
+            ValueError: vectors of another length, or a `k` below 1.
+        """
+        return self.index.search(queries, k)
+
+    def values(self, encoder: str) -> np.ndarray:
+        """Give what an encoder says of the regions, (N, D) unit rows.
+
+        Raises:
+            BankError: the bank has no values of this encoder.
+        """
+        if encoder not in self._values:
+            raise BankError(
+                f"{self.name}: expected an encoder out of {self.encoders}, got {encoder!r}; add it "
+                "by building the bank with it"
+            )
+        return self._values[encoder]
+
+    def support(self, queries: Tensor, encoder: str, k: int) -> Tensor:
+        """Say what an encoder makes of the regions that are most similar to others.
+
+        Args:
+            queries: (R, C), any float type; need not have unit length.
+            encoder: whose values are asked for.
+            k: how many regions stand for each query.
+
+        Returns:
+            (R, D) float32 on the queries' device: the unit vector along the mean of their values;
+            zeros where the bank has no region.
+        """
+        found = self.search(unit_rows(queries.detach().float().cpu().numpy()), k)
+        return torch.from_numpy(self.mean_values(found, encoder)).to(queries.device)
+
+    def mean_values(self, found: np.ndarray, encoder: str) -> np.ndarray:
+        """Average values and scale the mean to unit length.
+
+        Args:
+            found: (R, k) int64, as `search` returns it.
+            encoder: whose values are asked for.
+
+        Returns:
+            (R, D) float32; zeros where all of a row are -1.
+        """
+        values = self.values(encoder)
+        means = np.zeros((len(found), values.shape[1]), dtype=np.float32)
+        for row, ids in enumerate(found):
+            if (ids >= 0).any():
+                means[row] = np.asarray(values[ids[ids >= 0]], dtype=np.float32).mean(axis=0)
+        return unit_rows(means)
+
+
+def build_bank(cfg: CfgNode) -> MemoryBank | None:
+    """Open the bank that MODEL.CORRCLIP.BANK names.
+
+    Args:
+        cfg: full configuration.
+
+    Returns:
+        The bank; None where it is switched off.
+
+    Raises:
+        BankError: no such bank, an unfinished or a damaged one.
+    """
+    node: Any = cfg.MODEL.CORRCLIP.BANK
+    return MemoryBank.load(node.PATH, index=node.INDEX) if node.ENABLED else None
+
+
+def _faiss_index(folder: Path, features: str, keys: np.ndarray) -> FaissIndex:
+    """Read the index of a bank, with what the bank has grown by; or make it."""
+    path = folder / INDEX / f"{file_name(features)}.faiss"
+    if not path.is_file():
+        return FaissIndex.build(keys)
+    index = FaissIndex.read(path)
+    index.add(keys)
+    return index
