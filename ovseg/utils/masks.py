@@ -49,21 +49,23 @@ def decode_rle(encoded: RunLength) -> NDArray[np.bool_]:
     return coco_mask.decode({"size": encoded["size"], "counts": counts}).astype(np.bool_)
 
 
-def paint_by_area(masks: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Paint masks into one map, the smallest first, so that larger ones cover smaller ones.
+def paint_by_area(masks: NDArray[np.bool_], *, larger_on_top: bool = True) -> NDArray[np.int32]:
+    """Paint masks into one map in the order of their areas.
 
     Args:
         masks: (Q, H, W) bool; they may overlap.
+        larger_on_top: larger masks cover smaller ones; False for the other way round.
 
     Returns:
-        (H, W) int32: 0 where there is no mask; the others are numbered from 1 in ascending order of
-        their areas, those of one area in the given order.
+        (H, W) int32: 0 where there is no mask; the others are numbered from 1 in the order in which
+        they are painted, those of one area in the given order.
 
     Raises:
         ValueError: masks of another shape or dtype.
     """
     _check_masks(masks)
-    return _paint(masks, np.argsort(masks.sum(axis=(1, 2)), kind="stable"))
+    areas = masks.sum(axis=(1, 2))
+    return _paint(masks, np.argsort(areas if larger_on_top else -areas, kind="stable"))
 
 
 def paint_by_score(

@@ -142,9 +142,7 @@ class FaissIndex:
             lists = max(1, int(8 * math.sqrt(count)))
             coarse = faiss.IndexFlatIP(channels)
             pieces = max(m for m in range(1, _CODE_BYTES + 1) if channels % m == 0)
-            inner = faiss.IndexIVFPQ(
-                coarse, channels, lists, pieces, 8, faiss.METRIC_INNER_PRODUCT
-            )
+            inner = faiss.IndexIVFPQ(coarse, channels, lists, pieces, 8, faiss.METRIC_INNER_PRODUCT)
             inner.train(unit_rows(keys))
             inner.nprobe = min(256, lists)
         made = cls(faiss.IndexIDMap2(inner))

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ovseg.d2.config import CfgNode
 from ovseg.projects.corrclip.bank.index import (
@@ -20,7 +18,6 @@ from ovseg.projects.corrclip.bank.index import (
     FaissIndex,
     VectorIndex,
     index_kind,
-    unit_rows,
 )
 from ovseg.projects.corrclip.bank.storage import (
     INDEX,
@@ -125,50 +122,25 @@ class MemoryBank:
         """
         return self.index.search(queries, k)
 
-    def values(self, encoder: str) -> np.ndarray:
-        """Give what an encoder says of the regions, (N, D) unit rows.
+    def values(self, encoder: str = "") -> np.ndarray:
+        """Give what an encoder says of the regions.
+
+        Args:
+            encoder: one of `encoders`; "" for the first.
+
+        Returns:
+            (N, D) float16 unit rows.
 
         Raises:
             BankError: the bank has no values of this encoder.
         """
+        encoder = encoder or self.encoders[0]
         if encoder not in self._values:
             raise BankError(
-                f"{self.name}: expected an encoder out of {self.encoders}, got {encoder!r}; add it "
-                "by building the bank with it"
+                f"{self.name}: expected an encoder out of {self.encoders}, got {encoder!r}; a bank "
+                "gets its encoders when it is built"
             )
         return self._values[encoder]
-
-    def support(self, queries: Tensor, encoder: str, k: int) -> Tensor:
-        """Say what an encoder makes of the regions that are most similar to others.
-
-        Args:
-            queries: (R, C), any float type; need not have unit length.
-            encoder: whose values are asked for.
-            k: how many regions stand for each query.
-
-        Returns:
-            (R, D) float32 on the queries' device: the unit vector along the mean of their values;
-            zeros where the bank has no region.
-        """
-        found = self.search(unit_rows(queries.detach().float().cpu().numpy()), k)
-        return torch.from_numpy(self.mean_values(found, encoder)).to(queries.device)
-
-    def mean_values(self, found: np.ndarray, encoder: str) -> np.ndarray:
-        """Average values and scale the mean to unit length.
-
-        Args:
-            found: (R, k) int64, as `search` returns it.
-            encoder: whose values are asked for.
-
-        Returns:
-            (R, D) float32; zeros where all of a row are -1.
-        """
-        values = self.values(encoder)
-        means = np.zeros((len(found), values.shape[1]), dtype=np.float32)
-        for row, ids in enumerate(found):
-            if (ids >= 0).any():
-                means[row] = np.asarray(values[ids[ids >= 0]], dtype=np.float32).mean(axis=0)
-        return unit_rows(means)
 
 
 def build_bank(cfg: CfgNode) -> MemoryBank | None:
@@ -193,5 +165,10 @@ def _faiss_index(folder: Path, features: str, keys: np.ndarray) -> FaissIndex:
     if not path.is_file():
         return FaissIndex.build(keys)
     index = FaissIndex.read(path)
+    if index.index.d != keys.shape[1] or index.index.ntotal > len(keys):
+        raise BankError(
+            f"{path}: expected an index of at most {len(keys)} vectors of {keys.shape[1]}, got "
+            f"{index.index.ntotal} of {index.index.d}; delete it, it is made again"
+        )
     index.add(keys)
     return index

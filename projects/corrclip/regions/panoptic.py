@@ -6,6 +6,7 @@ Source: Cheng et al., "Masked-attention Mask Transformer for Universal Image Seg
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,8 @@ class PanopticRegions:
         name: which model it is.
         threshold: a query counts from this probability of its class on.
         mask_threshold: a pixel belongs to a mask from this probability on.
-        overlap: a mask of which less than this share is left beside better ones is dropped.
+        overlap: a mask of which no more than this share is left beside better ones is dropped.
+        options: further arguments of the processor's panoptic post-processing.
     """
 
     needs_pixels = True
@@ -43,7 +45,9 @@ class PanopticRegions:
         threshold: float = 0.5,
         mask_threshold: float = 0.5,
         overlap: float = 0.8,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
+        self.options = dict(options or {})
         self.model, self.processor = model, processor
         self.threshold, self.mask_threshold, self.overlap = threshold, mask_threshold, overlap
         self.name = f"{name} threshold {threshold:g}, mask {mask_threshold:g}, overlap {overlap:g}"
@@ -63,6 +67,7 @@ class PanopticRegions:
             mask_threshold=self.mask_threshold,
             overlap_mask_area_threshold=self.overlap,
             target_sizes=[image.shape[:2]],
+            **self.options,
         )[0]
         ids = segments["segmentation"].cpu().numpy().astype(np.int32)
         # Mask2Former counts its segments from 1 and leaves 0, EoMT counts from 0 and leaves -1;
@@ -74,7 +79,8 @@ class PanopticRegions:
 @REGION_SOURCE_REGISTRY.register()
 def mask2former(cfg: CfgNode) -> PanopticRegions:
     """Mask2Former, by REGIONS.MASK2FORMER."""
-    return _panoptic(cfg, "MASK2FORMER", "Mask2FormerForUniversalSegmentation")
+    options: dict[str, Any] = {"label_ids_to_fuse": set()}  # its default, without the warning
+    return _panoptic(cfg, "MASK2FORMER", "Mask2FormerForUniversalSegmentation", options)
 
 
 @REGION_SOURCE_REGISTRY.register()
@@ -83,9 +89,11 @@ def eomt(cfg: CfgNode) -> PanopticRegions:
     return _panoptic(cfg, "EOMT", "EomtForUniversalSegmentation")
 
 
-def _panoptic(cfg: CfgNode, section: str, architecture: str) -> PanopticRegions:
+def _panoptic(
+    cfg: CfgNode, section: str, architecture: str, options: Mapping[str, Any] | None = None
+) -> PanopticRegions:
     node = cfg.MODEL.CORRCLIP.REGIONS[section]
     model, processor = load_from_hub(cfg, architecture, node.WEIGHTS)
     settings = {key.lower(): value for key, value in node.items() if key != "WEIGHTS"}
     name = model_name(section.lower(), node.WEIGHTS, model)
-    return PanopticRegions(model=model, processor=processor, name=name, **settings)
+    return PanopticRegions(model=model, processor=processor, name=name, options=options, **settings)

@@ -16,10 +16,7 @@ __all__ = [
     "RegionSource",
     "build_regions",
     "check_region_map",
-    "unsegmented_id",
 ]
-
-UNSEGMENTED_RULES = ("min", "zero")
 
 REGION_SOURCE_REGISTRY = Registry("REGION_SOURCE")
 """Functions from a full config to a `RegionSource`, by the name that REGIONS.NAME gives."""
@@ -105,24 +102,3 @@ def check_region_map(regions: np.ndarray, size: tuple[int, ...], where: str) -> 
             f"{where}: expected ids from 0 (no region) on, got {regions.min()}..{regions.max()}"
         )
     return regions.astype(np.int32)
-
-
-def unsegmented_id(ids: np.ndarray, rule: str) -> int:
-    """Tell which id of a map or crop stands for "no region".
-
-    Args:
-        ids: the ids that are there, at least one.
-        rule: "min", as upstream has it: the smallest, even where it is a region; or "zero".
-
-    Returns:
-        The id; with "zero" it need not be there.
-
-    Raises:
-        ValueError: another rule.
-    """
-    if rule not in UNSEGMENTED_RULES:
-        raise ValueError(
-            f"MODEL.CORRCLIP.REGIONS.UNSEGMENTED_RULE: expected one of {UNSEGMENTED_RULES}, "
-            f"got {rule!r}"
-        )
-    return int(ids.min()) if rule == "min" else 0
