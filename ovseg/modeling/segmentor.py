@@ -349,7 +349,9 @@ class SegmentationModel(Segmentor):
         """Normalises and pads a batch.
 
         Args:
-            batched_inputs: see `forward`; image_id and offset (top, left) are passed on.
+            batched_inputs: see `forward`; image_id and offset (top, left) are passed on. Views add
+                whole_size, the (height, width) of the resized picture that an image is a tile of,
+                and mirrored, whether it is a mirror image.
 
         Returns:
             The batch on the model's device.

@@ -113,4 +113,4 @@ class AugmentedSegmentor(View):
             image = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
             yield {**inputs, **size, "image": image}, False
             if self.flip:
-                yield {**inputs, **size, "image": image.flip(-1)}, True
+                yield {**inputs, **size, "image": image.flip(-1), "mirrored": True}, True

@@ -25,6 +25,9 @@ AUTOMATIC_TILES = {256: 224, 512: 256, 768: 512, 896: 512}
 
 Window = tuple[slice, slice]
 
+# What a tile's input keeps of its picture's.
+_PICTURE_KEYS = ("image_id", "file_name", "original", "mirrored")
+
 
 def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
     """First pixels of the tiles along one axis.
@@ -93,7 +96,8 @@ class SlidingWindow(View):
         for x in batched_inputs:
             height, width = x["image"].shape[1:]
             windows = list(self._windows(height, width))
-            about = {key: x[key] for key in ("image_id", "file_name") if key in x}
+            about = {key: x[key] for key in _PICTURE_KEYS if key in x}
+            about["whole_size"] = (height, width)
             parts: list[Encoding] = []
             for rows, columns in windows:
                 about["image"] = x["image"][:, rows, columns]
