@@ -167,7 +167,7 @@ class CorrCLIP(SegmentationModel):
                 f"cell of {dense.name}, got {windows.pad_multiple}"
             )
         self.clip, self.clip_name, self.dense = clip.eval(), clip_name, dense.eval()
-        self.tower = CorrelatedTower(clip.visual, correlation)
+        self.tower, self.correlation = CorrelatedTower(clip.visual, correlation), correlation
         self.texts = TextBank(lambda texts: encode_texts(self.clip, texts))
         self.regions, self._input_regions = regions, InputRegions(regions)
         self.windows, self.decision, self.support = windows, decision, support
@@ -266,7 +266,7 @@ class CorrCLIP(SegmentationModel):
             threshold=chosen.threshold,
             background=named if chosen.background_id is None else chosen.background_id,
             regions=encoding.regions if chosen.correct else None,
-            unsegmented=self.tower.settings.unsegmented,
+            unsegmented=self.correlation.unsegmented,
         )
 
     @torch.no_grad()
