@@ -169,9 +169,7 @@ def test_sam2_is_built_from_a_folder_with_upstreams_settings(tmp_path):
     source = build_regions(config("MODEL.CORRCLIP.REGIONS.NAME", "sam2", *weights))
 
     assert source.name.startswith("sam2:tiny-sam2@")
-    assert source.name.endswith(
-        " 8x8 points, iou 0.4, stability 0.4 (offset 1, cut 0), nms 0.7"
-    )
+    assert source.name.endswith(" 8x8 points, iou 0.4, stability 0.4 (offset 1, cut 0), nms 0.7")
     assert source(picture(), "").shape == (40, 64)
 
 
