@@ -158,10 +158,11 @@ def load_parts(choice: ModelChoice) -> BankParts:
 def _build(config: str, opts: Sequence[str]) -> tuple[CorrCLIP, dict[str, Any]]:
     """Build a CorrCLIP without a bank; gives its settings, too."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    given = ["MODEL.DEVICE", device, *opts, "MODEL.CORRCLIP.BANK.ENABLED", False]
-    cfg = load_cfg(config, given)
+    cfg = load_cfg(config, ["MODEL.DEVICE", device, *opts]).clone()
     if cfg.MODEL.META_ARCHITECTURE != "CorrCLIP":
         raise ValueError(f"{config}: expected a CorrCLIP, got {cfg.MODEL.META_ARCHITECTURE}")
+    cfg.defrost()
+    cfg.MODEL.CORRCLIP.BANK.ENABLED = False
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # random weights, too, are the same in every worker
         model = build_model(cfg).eval()

@@ -142,7 +142,7 @@ def _store_shard(
             path = region_path(job.folder, row.image_id)
             if not path.is_file():
                 write_region_map(path, source(read(row), row.image_id))
-            counts["regions"] += np.count_nonzero(np.unique(read_region_map(path)))
+            counts["regions"] += int(np.count_nonzero(np.unique(read_region_map(path))))
         except torch.cuda.OutOfMemoryError:
             raise
         except _IMAGE_ERRORS as error:

@@ -11,6 +11,7 @@ from ovseg.projects.corrclip.bank import BankError, MemoryBank, build_bank
 from ovseg.projects.corrclip.bank.build import build_memory_bank
 from ovseg.projects.corrclip.bank.index import ExactIndex, FaissIndex, index_kind, unit_rows
 from ovseg.projects.corrclip.bank.storage import read_images
+from ovseg.projects.corrclip.bank.upstream import import_bank
 from ovseg.projects.corrclip.sources import open_pictures
 from tests.projects.corrclip.toy_bank import make_parts, write_pictures
 
@@ -196,3 +197,59 @@ def test_a_list_of_pictures_without_gaps_is_expected(tmp_path, lines, message):
 
     with pytest.raises(BankError, match=message):
         list(read_images(tmp_path / "images.tsv"))
+
+
+# -- published banks --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def published(tmp_path):
+    for name in ("manifests", "clip_embeddings", "vfm_embeddings"):
+        (tmp_path / "theirs" / name).mkdir(parents=True)
+    folder = tmp_path / "theirs"
+    (folder / "manifests" / "coco.images.tsv").write_text("a\t0\t3\nb\t3\t4\n")
+    lines = "".join(f"{stem}#{n}\n" for stem, count in (("a", 3), ("b", 4)) for n in range(count))
+    (folder / "manifests" / "coco.manifest.txt").write_text(lines)
+    keys = torch.from_numpy(vectors(7, 16)).half()
+    torch.save(keys, folder / "vfm_embeddings" / "coco_radiov3.pt")
+    for encoder, size in (("metaclip_b", 6), ("dfnclip_b", 5)):
+        values = torch.from_numpy(vectors(7, size)).half()
+        torch.save(values, folder / "clip_embeddings" / f"coco_{encoder}.pt")
+    return folder
+
+
+def test_a_published_bank_becomes_one_of_ours(published, tmp_path):
+    encoders = import_bank(published, "coco", "radiov3", tmp_path / "ours")
+
+    bank = MemoryBank.load(tmp_path / "ours")
+    assert encoders == list(bank.encoders) == ["dfnclip_b", "metaclip_b"]
+    assert bank.features == "radiov3" and len(bank) == 7
+    assert np.array_equal(bank.keys, vectors(7, 16).astype(np.float16))
+    assert np.allclose(bank.values("metaclip_b"), unit_rows(vectors(7, 6)), atol=2e-3)
+    assert list(read_images(tmp_path / "ours" / "images.tsv")) == [("a", 0, 3), ("b", 3, 4)]
+    assert (tmp_path / "ours" / "regions.txt").read_text().splitlines()[3] == "b#0"
+    with pytest.raises(BankError, match="expected a new folder"):
+        import_bank(published, "coco", "radiov3", tmp_path / "ours")
+
+
+def test_published_files_that_do_not_fit_are_refused(published, tmp_path):
+    with pytest.raises(BankError, match=r"clip_embeddings/voc_ENCODER\.pt, found none"):
+        import_bank(published, "voc", "radiov3", tmp_path / "ours")
+    with pytest.raises(BankError, match=r"vfm_embeddings/coco_dinov3\.pt, not found"):
+        import_bank(published, "coco", "dinov3", tmp_path / "ours")
+    torch.save(torch.zeros(6, 4), published / "vfm_embeddings" / "coco_radiov3.pt")
+    with pytest.raises(BankError, match=r"expected 7 rows, .* got \(6, 4\)"):
+        import_bank(published, "coco", "radiov3", tmp_path / "ours")
+    assert not (tmp_path / "ours" / "_SUCCESS").exists()
+
+
+class Harmful:
+    def __reduce__(self):
+        return exec, ("raise SystemExit('it ran')",)
+
+
+def test_published_files_run_nothing(published, tmp_path):
+    torch.save(Harmful(), published / "vfm_embeddings" / "coco_radiov3.pt")
+
+    with pytest.raises(BankError, match="a tensor that can be read safely"):
+        import_bank(published, "coco", "radiov3", tmp_path / "ours")

@@ -288,7 +288,7 @@ def test_kills_at_random_moments_change_nothing(tmp_path, workers):
     script.write_text(SCRIPT)
     rng, command = random.Random(workers), [str(script), str(world), str(bank), "local"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    for _ in range(3):
+    for _ in range(2):
         before = len(list(bank.glob("shards/*.json")))
         process = subprocess.Popen(
             [sys.executable, *command, str(workers)], cwd=ROOT, env=environment
