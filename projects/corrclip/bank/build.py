@@ -85,9 +85,14 @@ def build_memory_bank(
     if run.pending:
         (folder / SUCCESS).unlink(missing_ok=True)
     job = BankJob(folder, pictures.image_root.absolute(), shard_size, make_parts)
-    results = run.results(partial(start_worker, job))
-    show = {"show": run.rank == 0, "tally": "regions", "verb": "described"}
-    figures = watch(results, run.own, run.pending, **show)
+    figures = watch(
+        run.results(partial(start_worker, job)),
+        run.own,
+        run.pending,
+        show=run.rank == 0,
+        tally="regions",
+        verb="described",
+    )
     if run.rank > 0:
         return None
     run.wait()

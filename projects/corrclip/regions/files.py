@@ -109,8 +109,9 @@ def write_region_map(path: Path, regions: np.ndarray) -> None:
         regions: (H, W) int32, from 0 on; stored in 16 bits where they are enough.
     """
     small = regions.size == 0 or regions.max() <= np.iinfo(np.int16).max
+    kind = np.int16 if small else np.int32
     with atomic_path(path) as temporary:
-        np.savez_compressed(temporary, **{KEY: regions.astype(np.int16 if small else np.int32)})
+        np.savez_compressed(temporary, instance_mask=regions.astype(kind))
 
 
 @REGION_SOURCE_REGISTRY.register()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import numpy as np
 
 from ovseg.d2.config import CfgNode
@@ -71,7 +73,6 @@ class SlicRegions:
 
     def __init__(self, segments: int = 100, compactness: float = 10.0, sigma: float = 0.0) -> None:
         try:
-            import skimage
             from skimage.segmentation import slic
         except ImportError as error:
             raise ImportError(
@@ -82,7 +83,7 @@ class SlicRegions:
         self.segments, self.compactness, self.sigma = segments, compactness, sigma
         self.name = (
             f"slic:{segments} compactness {compactness:g} sigma {sigma:g} "
-            f"(scikit-image {skimage.__version__})"
+            f"(scikit-image {version('scikit-image')})"
         )
 
     def __call__(self, image: np.ndarray, image_id: str) -> np.ndarray:

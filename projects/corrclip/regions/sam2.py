@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.ops import masks_to_boxes, nms
 
 from ovseg.d2.config import CfgNode
@@ -49,7 +49,7 @@ class Sam2Regions:
     def __init__(
         self,
         *,
-        model: nn.Module,
+        model: Any,
         processor: Any,
         name: str,
         points_per_side: int = 8,

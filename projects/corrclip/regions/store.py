@@ -96,8 +96,14 @@ def store_regions(
         error=RegionError,
     )
     job = _Job(folder, pictures.image_root.absolute(), make_source)
-    show = {"show": run.rank == 0, "tally": "regions", "verb": "cut"}
-    figures = watch(run.results(partial(_start_worker, job)), run.own, run.pending, **show)
+    figures = watch(
+        run.results(partial(_start_worker, job)),
+        run.own,
+        run.pending,
+        show=run.rank == 0,
+        tally="regions",
+        verb="cut",
+    )
     if run.rank > 0:
         return None
     run.wait()
