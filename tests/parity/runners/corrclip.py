@@ -28,6 +28,7 @@ from ovseg.projects.corrclip.prediction import RegionwisePrediction
 from ovseg.projects.corrclip.strings import with_strings
 from ovseg.projects.corrclip.tower import CorrelationSettings
 from ovseg.projects.corrclip.windows import Window, average_windows, plan_windows
+from ovseg.utils.masks import paint_by_area, paint_by_score
 from ovseg.vocab import Vocabulary
 from tests.parity.fill import fill
 from tests.parity.recordings import Case, assert_equal, assert_matches
@@ -336,8 +337,6 @@ def run_end_to_end(case: Case, folder: Path) -> None:
 
 
 def run_flatten(case: Case, folder: Path) -> None:
-    from ovseg.utils.masks import paint_by_area, paint_by_score
-
     masks, scores = case.arrays["masks"], case.arrays["scores"]
     assert_equal(torch.from_numpy(paint_by_area(masks)), case.tensor("by_area"), "by_area")
     painted = torch.from_numpy(paint_by_score(masks, scores))

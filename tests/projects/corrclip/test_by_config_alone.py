@@ -85,7 +85,8 @@ def test_views_wrap_it():
 def test_the_demo_runs_it_by_its_config(tmp_path):
     words = ("--input", "demo/samples/scene_0041.jpg", "--class-names", *WORDS)
     run = run_python(
-        *("demo/demo.py", *words, "--config-file", CONFIG, "--output", str(tmp_path), *GRID)
+        *("demo/demo.py", *words, "--config-file", CONFIG, "--output", str(tmp_path)),
+        *("--opts", *GRID),
     )
     assert run.returncode == 0, run.stderr
     described = json.loads((tmp_path / "scene_0041.json").read_text())
