@@ -45,7 +45,12 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("models").add_argument
     add("--config-file", required=True, help="a CorrCLIP's: regions, values, and keys")
     add("--keys", default="", help="config of the CorrCLIP whose vision model makes the keys")
-    add("--further", nargs="+", default=[], help="configs of CorrCLIPs that give further values")
+    add(
+        "--further",
+        nargs="+",
+        default=[],
+        help="configs of CorrCLIPs that give further values: CONFIG or NAME=CONFIG",
+    )
     add("--short", type=int, default=448, help="shorter side of the pictures for the values")
     add("--max-size", type=int, default=2048, help="their longest side at most")
     add("opts", nargs=argparse.REMAINDER, help="config overrides of all, KEY VALUE ...")

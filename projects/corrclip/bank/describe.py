@@ -47,7 +47,8 @@ class ModelChoice:
         config_file: of the CorrCLIP whose CLIP gives the first values; it also says where regions
             come from.
         keys: config of the one whose vision model makes the keys; "" for the same.
-        further: configs of those that give further values.
+        further: configs of those that give further values, as CONFIG or NAME=CONFIG; without a name
+            the encoder is called as its CLIP.
         short: pictures are resized to this shorter side for the values.
         max_size: and to this longest side at most.
         opts: config overrides, KEY VALUE ..., of all.
@@ -66,30 +67,25 @@ class ModelDescriber:
 
     Args:
         keys: its vision model makes the keys.
-        values: the CorrCLIPs that make the values.
+        values: by encoder, the CorrCLIPs that make the values.
         short: pictures are resized to this shorter side for the values.
         max_size: and to this longest side at most.
         settings: further plain facts that the vectors depend on.
-
-    Raises:
-        ValueError: two CLIPs have one name.
     """
 
     def __init__(
         self,
         keys: CorrCLIP,
-        values: Sequence[CorrCLIP],
+        values: Mapping[str, CorrCLIP],
         *,
         short: int = 448,
         max_size: int = 2048,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        self.keys, self.values = keys, list(values)
+        self.keys, self.values = keys, dict(values)
         self.short, self.max_size = short, max_size
         self.features = keys.dense.name
-        self.encoders = tuple(model.clip_name for model in values)
-        if len(set(self.encoders)) < len(self.encoders):
-            raise ValueError(f"expected CLIPs of different names, got {self.encoders}")
+        self.encoders = tuple(values)
         self.settings = {"short": short, "max_size": max_size, **(settings or {})}
 
     @torch.no_grad()
@@ -103,10 +99,10 @@ class ModelDescriber:
         pixels = torch.from_numpy(np.ascontiguousarray(small.transpose(2, 0, 1))).float()
         small_ids = resize_ids(ids, (small.shape[0], small.shape[1]))
         values = {}
-        for model in self.values:
+        for encoder, model in self.values.items():
             features = model.clip_features(pixels, small_ids)
             means = region_means(features, ids, unit=False)[1][found > 0]
-            values[model.clip_name] = F.normalize(means, dim=1).cpu().numpy()
+            values[encoder] = F.normalize(means, dim=1).cpu().numpy()
         return keys[found > 0].cpu().numpy(), values
 
 
@@ -132,7 +128,8 @@ def load_parts(choice: ModelChoice) -> BankParts:
         Source of regions, and describer.
 
     Raises:
-        ValueError: a config is of another method, or its parts cannot be had.
+        ValueError: a config is of another method, two encoders have one name, or a part of a model
+            cannot be had.
     """
     first, settings = _build(choice.config_file, choice.opts)
     keys, keys_settings = first, settings
@@ -140,17 +137,28 @@ def load_parts(choice: ModelChoice) -> BankParts:
     opts = (*choice.opts, "MODEL.CORRCLIP.REGIONS.NAME", "grid")
     if choice.keys:
         keys, keys_settings = _build(choice.keys, opts)
-    further = [_build(config, opts) for config in choice.further]
-    models = [first, *(model for model, _ in further)]
-    facts = {
-        "keys": {**keys_settings, "vision_model": state_digest(keys.dense)},
-        "values": {
-            model.clip_name: {**made_with, "weights": state_digest(model)}
-            for model, made_with in [(first, settings), *further]
-        },
-    }
+    values = {first.clip_name: first}
+    facts = {first.clip_name: {**settings, "weights": state_digest(first)}}
+    for given in choice.further:
+        name, _, config = given.rpartition("=")
+        model, made_with = _build(config, opts)
+        name = name or model.clip_name
+        if name in values:
+            raise ValueError(
+                f"{given}: expected a new name for this encoder, got {name!r} again; write "
+                "NAME=CONFIG"
+            )
+        values[name] = model
+        facts[name] = {**made_with, "weights": state_digest(model)}
     describer = ModelDescriber(
-        keys, models, short=choice.short, max_size=choice.max_size, settings=facts
+        keys,
+        values,
+        short=choice.short,
+        max_size=choice.max_size,
+        settings={
+            "keys": {**keys_settings, "vision_model": state_digest(keys.dense)},
+            "values": facts,
+        },
     )
     return BankParts(first.regions, describer)
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from ovseg.projects.corrclip.bank import MemoryBank
 from ovseg.projects.corrclip.bank.build import build_memory_bank
-from ovseg.projects.corrclip.bank.describe import ModelChoice, ModelDescriber, parts_maker
+from ovseg.projects.corrclip.bank.describe import ModelChoice, parts_maker
 from ovseg.projects.corrclip.correlation import resize_ids
 from ovseg.projects.corrclip.sources import open_pictures
 from ovseg.utils.resizing import resize
@@ -89,11 +89,21 @@ def test_a_bank_of_a_real_model_finds_its_own_regions(tmp_path):
     assert np.allclose(bank.values("ovseg-tiny")[4:8], values["ovseg-tiny"], atol=1e-3)
 
 
-def test_a_bank_takes_values_of_several_clips_once_each(parts):
-    describer = parts.describer
-    with pytest.raises(ValueError, match="CLIPs of different names"):
-        ModelDescriber(describer.keys, [describer.keys, describer.keys])
-    facts = describer.settings
+def test_a_bank_takes_values_of_several_clips_under_names_of_their_own(parts):
+    both = parts_maker(choice(further=("again=corrclip_vitB",)))().describer
+    image = picture()
+    regions = parts.regions(image, "")
+
+    assert both.encoders == ("ovseg-tiny", "again")
+    values = both(image, regions)[1]
+    assert np.array_equal(values["again"], parts.describer(image, regions)[1]["ovseg-tiny"])
+    with pytest.raises(ValueError, match=r"a new name for this encoder, got 'ovseg-tiny' again"):
+        parts_maker(choice(further=("corrclip_vitB",)))()
+
+
+def test_what_the_vectors_depend_on_is_recorded(parts):
+    facts = parts.describer.settings
+
     assert facts["short"] == 48 and len(facts["values"]["ovseg-tiny"]["weights"]) == 64
     assert facts["keys"]["DENSE"]["NAME"] == "clip" and "WEIGHTS" not in facts["keys"]["DENSE"]
 
