@@ -8,7 +8,7 @@ features of a MaskFormer serve where there is no such model.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import timm
 import torch
@@ -50,6 +50,8 @@ class DenseFeatures(nn.Module, ABC):
 
     name: str
     cell: int
+    mean: Tensor
+    std: Tensor
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
@@ -106,14 +108,15 @@ class TimmFeatures(DenseFeatures):
     """
 
     def __init__(
-        self, model: nn.Module, *, name: str, feature: Feature = "qk", positions: str = "dino"
+        self, model: Any, *, name: str, feature: Feature = "qk", positions: str = "dino"
     ) -> None:
         super().__init__()
         own = getattr(model, "default_cfg", None) or {}
         mean, std = own.get("mean", IMAGENET_DEFAULT_MEAN), own.get("std", IMAGENET_DEFAULT_STD)
         self.register_buffer("mean", 255 * torch.tensor(mean).view(-1, 1, 1), False)
         self.register_buffer("std", 255 * torch.tensor(std).view(-1, 1, 1), False)
-        self.model, self.feature, self.positions = model, feature, positions
+        self.model: Any = model
+        self.feature, self.positions = feature, positions
         self.name = f"{name}/{feature}/{positions}"
         self.cell = max(model.patch_embed.patch_size)
         if positions == "dino" and not _is_plain(model):
@@ -220,8 +223,9 @@ class ClipFeatures(DenseFeatures):
         super().__init__()
         self.register_buffer("mean", torch.tensor(CLIP_PIXEL_MEAN).view(-1, 1, 1), False)
         self.register_buffer("std", torch.tensor(CLIP_PIXEL_STD).view(-1, 1, 1), False)
-        self._options = {"stride": stride, "scale_offset": scale_offset}
-        self._encoder = PatchEncoder(visual, output="ln_post", **self._options)
+        self._encoder = PatchEncoder(
+            visual, output="ln_post", stride=stride, scale_offset=scale_offset
+        )
         self.feature = feature
         self.cell = max(visual.patch_size)
         self.name = f"clip/{feature}" + (f"/{stride}" if stride else "")
@@ -231,8 +235,10 @@ class ClipFeatures(DenseFeatures):
         images = (images - self.mean) / self.std
         if self.feature == "last":
             return self._encoder(images).features
-        visual = self._encoder.visual
-        tokens, grid = embed_patches(visual, images, **self._options)
+        encoder, visual = self._encoder, self._encoder.visual
+        tokens, grid = embed_patches(
+            visual, images, stride=encoder.stride, scale_offset=encoder.scale_offset
+        )
         *blocks, last = visual.transformer.resblocks
         for block in blocks:
             tokens = run_block(block, tokens)
@@ -261,6 +267,8 @@ class RandomFeatures(DenseFeatures):
         channels: number of features.
         seed: of the projections.
     """
+
+    weight: Tensor
 
     def __init__(self, *, cell: int, channels: int, seed: int = 0) -> None:
         super().__init__()
@@ -314,6 +322,6 @@ def maskformer(cfg: CfgNode, visual: ClipTower) -> MaskFormerFeatures:
     """The pixel decoder of the MaskFormer of config MODEL; WEIGHTS "" are the config's own."""
     dense = cfg.MODEL.CORRCLIP.DENSE
     inner = load_cfg(dense.MODEL, ["MODEL.DEVICE", cfg.MODEL.DEVICE])
-    model = build_model(inner)
+    model: Any = build_model(inner)
     load_named(model, dense.WEIGHTS or inner.MODEL.WEIGHTS)
     return MaskFormerFeatures(model, name=dense.MODEL, cell=dense.CELL)

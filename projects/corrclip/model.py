@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -174,10 +175,7 @@ class CorrCLIP(SegmentationModel):
         self.whole_image, self.grid_scale = whole_image, grid_scale
         self.precision, self.separator = precision, separator
         self.aux_clips = nn.ModuleList(support.clips if support else ())
-        self.aux_texts = [
-            TextBank(lambda texts, other=other: encode_texts(other, texts))
-            for other in self.aux_clips
-        ]
+        self.aux_texts = [TextBank(partial(encode_texts, clip)) for clip in self.aux_clips]
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
