@@ -136,7 +136,7 @@ def test_superpixels_follow_edges_and_say_their_version():
 
 
 def test_superpixels_without_scikit_image_name_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "skimage", None)
+    monkeypatch.setitem(sys.modules, "skimage.segmentation", None)
 
     with pytest.raises(ImportError, match=r"pip install 'ovseg\[superpixels\]'"):
         SlicRegions()
