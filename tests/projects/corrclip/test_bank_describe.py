@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib.util
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from ovseg.projects.corrclip.bank.describe import ModelChoice, parts_maker
 from ovseg.projects.corrclip.correlation import resize_ids
 from ovseg.projects.corrclip.sources import open_pictures
 from ovseg.utils.resizing import resize
+from tests.helpers import ROOT
 from tests.projects.corrclip.toy_bank import write_pictures
 
 SMALL = (
@@ -111,3 +114,17 @@ def test_what_the_vectors_depend_on_is_recorded(parts):
 def test_only_corrclips_describe_regions():
     with pytest.raises(ValueError, match="ovseg_tiny: expected a CorrCLIP, got OVSeg"):
         parts_maker(ModelChoice("ovseg_tiny"))()
+
+
+def test_the_command_builds_what_the_config_says(tmp_path, capsys):
+    spec = importlib.util.spec_from_file_location("tool", ROOT / "tools" / "build_memory_bank.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    source = write_pictures(tmp_path / "world", 2)
+    arguments = ["--config-file", "corrclip_vitB", "--source", str(source), "--short", "48"]
+    arguments += ["--output", str(tmp_path / "bank"), *map(str, SMALL)]
+
+    assert tool.main(tool.make_parser().parse_args(arguments)) == 0
+
+    assert '"regions": 8,' in capsys.readouterr().out
+    assert len(MemoryBank.load(tmp_path / "bank")) == 8
