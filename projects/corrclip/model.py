@@ -190,7 +190,12 @@ class CorrCLIP(SegmentationModel):
             "dense": build_dense(cfg, clip.visual),
             "regions": build_regions(cfg),
             "correlation": CorrelationSettings.from_config(cfg),
-            "windows": WindowSettings(**{key.lower(): node.WINDOW[key] for key in node.WINDOW}),
+            "windows": WindowSettings(
+                crop=node.WINDOW.CROP,
+                stride=node.WINDOW.STRIDE,
+                pad_multiple=node.WINDOW.PAD_MULTIPLE,
+                pad_id=node.WINDOW.PAD_ID,
+            ),
             "decision": Decision(
                 scale=node.LOGIT_SCALE,
                 threshold=node.PROB_THD,

@@ -8,7 +8,6 @@ over what CLIP says of those.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -155,7 +154,7 @@ def build_bank(cfg: CfgNode) -> MemoryBank | None:
     Raises:
         BankError: no such bank, an unfinished or a damaged one.
     """
-    node: Any = cfg.MODEL.CORRCLIP.BANK
+    node = cfg.MODEL.CORRCLIP.BANK
     return MemoryBank.load(node.PATH, index=node.INDEX) if node.ENABLED else None
 
 

@@ -79,21 +79,29 @@ class PanopticRegions:
 @REGION_SOURCE_REGISTRY.register()
 def mask2former(cfg: CfgNode) -> PanopticRegions:
     """Mask2Former, by REGIONS.MASK2FORMER."""
-    options: dict[str, Any] = {"label_ids_to_fuse": set()}  # its default, without the warning
-    return _panoptic(cfg, "MASK2FORMER", "Mask2FormerForUniversalSegmentation", options)
+    node = cfg.MODEL.CORRCLIP.REGIONS.MASK2FORMER
+    model, processor = load_from_hub(cfg, "Mask2FormerForUniversalSegmentation", node.WEIGHTS)
+    return PanopticRegions(
+        model=model,
+        processor=processor,
+        name=model_name("mask2former", node.WEIGHTS, model),
+        threshold=node.THRESHOLD,
+        mask_threshold=node.MASK_THRESHOLD,
+        overlap=node.OVERLAP,
+        options={"label_ids_to_fuse": set()},  # its default, without the warning
+    )
 
 
 @REGION_SOURCE_REGISTRY.register()
 def eomt(cfg: CfgNode) -> PanopticRegions:
     """EoMT, by REGIONS.EOMT."""
-    return _panoptic(cfg, "EOMT", "EomtForUniversalSegmentation")
-
-
-def _panoptic(
-    cfg: CfgNode, section: str, architecture: str, options: Mapping[str, Any] | None = None
-) -> PanopticRegions:
-    node = cfg.MODEL.CORRCLIP.REGIONS[section]
-    model, processor = load_from_hub(cfg, architecture, node.WEIGHTS)
-    settings = {key.lower(): value for key, value in node.items() if key != "WEIGHTS"}
-    name = model_name(section.lower(), node.WEIGHTS, model)
-    return PanopticRegions(model=model, processor=processor, name=name, options=options, **settings)
+    node = cfg.MODEL.CORRCLIP.REGIONS.EOMT
+    model, processor = load_from_hub(cfg, "EomtForUniversalSegmentation", node.WEIGHTS)
+    return PanopticRegions(
+        model=model,
+        processor=processor,
+        name=model_name("eomt", node.WEIGHTS, model),
+        threshold=node.THRESHOLD,
+        mask_threshold=node.MASK_THRESHOLD,
+        overlap=node.OVERLAP,
+    )

@@ -140,6 +140,17 @@ def sam2(cfg: CfgNode) -> Sam2Regions:
     """SAM 2, by REGIONS.SAM2."""
     node = cfg.MODEL.CORRCLIP.REGIONS.SAM2
     model, processor = load_from_hub(cfg, "Sam2Model", node.WEIGHTS)
-    settings = {key.lower(): value for key, value in node.items() if key != "WEIGHTS"}
-    name = model_name("sam2", node.WEIGHTS, model)
-    return Sam2Regions(model=model, processor=processor, name=name, **settings)
+    return Sam2Regions(
+        model=model,
+        processor=processor,
+        name=model_name("sam2", node.WEIGHTS, model),
+        points_per_side=node.POINTS_PER_SIDE,
+        points_per_batch=node.POINTS_PER_BATCH,
+        pred_iou=node.PRED_IOU,
+        stability=node.STABILITY,
+        stability_offset=node.STABILITY_OFFSET,
+        mask_threshold=node.MASK_THRESHOLD,
+        nms=node.NMS,
+        multimask=node.MULTIMASK,
+        dynamic_multimask=node.DYNAMIC_MULTIMASK,
+    )
