@@ -38,7 +38,7 @@ def add_config(cfg: CfgNode) -> None:
     kl = method.KL = CfgNode()
     kl.ENABLED = True  # patches of one superpixel are to have the same group
     kl.WEIGHT = 1.0  # of that loss
-    kl.SUPERPIXELS = ""  # folder that projects/segclip/make_superpixels.py has written
+    kl.SUPERPIXELS = ""  # folder that make_superpixels.py has written
     # Superpixel of a patch: "mean_trunc" (the mean of the ids of its pixels, cut to an integer, as
     # the released code) or "mode" (the most frequent id).
     kl.PATCH_ID_MODE = "mean_trunc"
@@ -83,7 +83,7 @@ def settle_config(cfg: CfgNode, *, evaluating: bool) -> None:
     if kl.ENABLED and not kl.SUPERPIXELS:
         raise ValueError(
             "MODEL.SEGCLIP.KL.SUPERPIXELS: expected a folder of superpixels, got ''; make it once "
-            "with `python projects/segclip/make_superpixels.py --config-file CONFIG --output "
+            "with `python -m ovseg.projects.segclip.make_superpixels --config-file CONFIG --output "
             "FOLDER` and set the key to FOLDER, or train without them: MODEL.SEGCLIP.KL.ENABLED "
             "False"
         )

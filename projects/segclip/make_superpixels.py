@@ -1,6 +1,6 @@
 """Make the superpixels of captioned pictures; one that is killed goes on when it is repeated.
 
-    python projects/segclip/make_superpixels.py --config-file segclip_vitB16 --output superpixels
+    python -m ovseg.projects.segclip.make_superpixels --config-file segclip_vitB16 --output FOLDER
 
 Pictures that cannot be read are quarantined: OUTPUT/quarantine.json has them with the reasons, and
 training takes other samples in their place.
@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also runs where it is not installed
 
 import cv2
 import numpy as np

@@ -134,7 +134,7 @@ class SuperpixelStore:
         if not shards:
             raise FileNotFoundError(
                 f"{self.folder}: expected superpixels, found none; make them with "
-                "`python projects/segclip/make_superpixels.py --config-file CONFIG --output "
+                "`python -m ovseg.projects.segclip.make_superpixels --config-file CONFIG --output "
                 f"{self.folder}`"
             )
         parts = [_read_index(path) for path in shards]
