@@ -55,6 +55,9 @@ def add_config(cfg: CfgNode) -> None:
     # A group whose best class stays below it is background, where the vocabulary has one.
     test.BG_THRESH = 0.95
 
+    # What is asked for in place of names of a dataset's class list, as "name=word".
+    test.WORDS = []
+
     cfg.SOLVER.LR_NEW = 4e-3  # of what CLIP does not bring, and of its last blocks and projection
     cfg.SOLVER.LR_CLIP = 4e-6  # of the rest of CLIP, as far as it is trained
 

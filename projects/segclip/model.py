@@ -8,7 +8,7 @@ checkpoint.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,7 @@ class SegCLIP(SegmentationModel):
         top_classes: classes that a window may have, by its image feature.
         background_threshold: a group whose best class stays below it is background, where the
             vocabulary has one.
+        words: what is asked for in place of names of datasets.
         **base: see `SegmentationModel`.
     """
 
@@ -137,6 +138,7 @@ class SegCLIP(SegmentationModel):
         stride: int = 224,
         top_classes: int = 5,
         background_threshold: float = 0.95,
+        words: Mapping[str, str] | None = None,
         **base: Any,
     ) -> None:
         super().__init__(**base)
@@ -152,6 +154,7 @@ class SegCLIP(SegmentationModel):
         self.crop, self.stride = crop, stride
         self.top_classes = top_classes
         self.background_threshold = background_threshold
+        self.words = dict(words or {})
         self.contrastive = ContrastiveLoss()
         self.texts = TextBank(lambda texts: encode_texts(self.clip, texts), average="raw")
         freeze(self, reconstruct=training.mae_weight > 0)
@@ -196,6 +199,7 @@ class SegCLIP(SegmentationModel):
             "stride": method.TEST.STRIDE,
             "top_classes": method.TEST.TOPK,
             "background_threshold": method.TEST.BG_THRESH,
+            "words": _words(method.TEST.WORDS),
             "pixel_mean": CLIP_PIXEL_MEAN,
             "pixel_std": CLIP_PIXEL_STD,
         }
@@ -207,7 +211,17 @@ class SegCLIP(SegmentationModel):
             "stride": self.stride,
             "top_classes": self.top_classes,
             "background_threshold": self.background_threshold,
+            "words": ", ".join(f"{name}={word}" for name, word in self.words.items()),
         }
+
+    def find_vocabulary(self, batched_inputs: Inputs) -> Vocabulary:
+        """Reads the vocabulary that the inputs name, with this model's words for their classes."""
+        found = super().find_vocabulary(batched_inputs)
+        prompts = [
+            (self.words[name],) if name in self.words else given
+            for name, given in zip(found.names, found.prompts, strict=True)
+        ]
+        return replace(found, prompts=tuple(prompts))
 
     def train(self, mode: bool = True) -> SegCLIP:
         """Switches between training and evaluation; text features are not known any more."""
@@ -398,6 +412,15 @@ def _training_settings(cfg: CfgNode) -> TrainingSettings:
         lr_clip=solver.LR_CLIP,
         weight_decay=solver.WEIGHT_DECAY,
     )
+
+
+def _words(pairs: Sequence[str]) -> dict[str, str]:
+    wrong = [pair for pair in pairs if not all(part.strip() for part in pair.partition("="))]
+    if wrong:
+        raise ValueError(
+            f"MODEL.SEGCLIP.TEST.WORDS: expected 'name=word' of each entry, got {wrong[0]!r}"
+        )
+    return {name.strip(): word.strip() for name, word in (pair.split("=", 1) for pair in pairs)}
 
 
 def _without_background(vocabulary: Vocabulary) -> Vocabulary:

@@ -108,6 +108,11 @@ def to_clip(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     return taken, others
 
 
+def for_evaluation(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Leaves out of a SegCLIP's state what only training reads."""
+    return {name: tensor for name, tensor in state.items() if not name.startswith(RECONSTRUCTION)}
+
+
 def _holds_clip(state: Mapping[str, Tensor]) -> bool:
     if any(name.startswith("clip.visual.") for name in state):
         return False

@@ -89,7 +89,7 @@ def test_evaluations_state_windows_gate_and_background_and_leave_reports(results
     for name in (SET, "garden"):
         folder = results / "method" / "inference" / name
         protocol = json.loads((folder / "manifest.json").read_text())["protocol"]
-        assert protocol["method"] == "SegCLIP" and protocol["window"] == 128
+        assert protocol["method"] == "SegCLIP" and protocol["window"] == 64
         assert protocol["top_classes"] == 8 and protocol["background_threshold"] == 0.8
         assert "SegCLIP" in (folder / "report.html").read_text()
     tiles = json.loads((results / "tiles" / "inference" / SET / "manifest.json").read_text())

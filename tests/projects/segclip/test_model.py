@@ -15,9 +15,10 @@ from ovseg.projects.segclip.inference import background_groups, group_affinity, 
 from ovseg.projects.segclip.losses import Noise, superpixel_kl
 from ovseg.projects.segclip.parameters import FROZEN
 from ovseg.projects.segclip.reconstruction import Masking, patchify, reconstruction_error
-from ovseg.vocab import Vocabulary
+from ovseg.vocab import Vocabulary, class_list
 
-SMALL = ("MODEL.CLIP_ADAPTER.CLIP_WEIGHTS", "random", "MODEL.DEVICE", "cpu")
+WINDOWS = ("MODEL.SEGCLIP.TEST.CROP", 128, "MODEL.SEGCLIP.TEST.STRIDE", 128)
+SMALL = ("MODEL.CLIP_ADAPTER.CLIP_WEIGHTS", "random", "MODEL.DEVICE", "cpu", *WINDOWS)
 
 
 @pytest.fixture(scope="module")
@@ -260,6 +261,26 @@ def test_overlapping_windows_are_averaged(model):
     torch.testing.assert_close(whole[:, :, :32], left[:, :, :32])
     both = (left[:, :, 32:] + right[:, :, :96]) / 2
     torch.testing.assert_close(whole[:, :, 32:128], both)
+
+
+def test_a_dataset_is_asked_for_with_the_words_of_the_config():
+    opts = ("MODEL.SEGCLIP.TEST.WORDS", ["ship=boat", "people = a person"])
+    model = build_model(load_cfg("segclip_tiny", [*SMALL, *opts]))
+    found = model.find_vocabulary([{"class_names": ["ship", "car", "people"]}])
+    assert found.names == ("ship", "car", "people")
+    assert found.prompts == (("boat",), ("car",), ("a person",))
+    assert model.protocol()["words"] == "ship=boat, people=a person"
+    with pytest.raises(ValueError, match="expected 'name=word' of each entry, got 'ship='"):
+        build_model(load_cfg("segclip_tiny", [*SMALL, "MODEL.SEGCLIP.TEST.WORDS", ["ship="]]))
+
+
+@pytest.mark.parametrize("dataset", ["pascal_voc_21", "pascal_context_60", "coco_object_81"])
+def test_evaluations_of_published_rows_name_classes_that_exist(dataset):
+    cfg = load_cfg(f"eval/segclip_vitB16_{dataset}")
+    names = class_list(dataset).names
+    words = [pair.split("=")[0] for pair in cfg.MODEL.SEGCLIP.TEST.WORDS]
+    assert set(words) <= set(names) and class_list(dataset).background == 0
+    assert cfg.TEST.PROTOCOL.REPORTED in (52.6, 24.7, 26.5)
 
 
 def test_text_features_are_forgotten_when_the_text_tower_trains(model):
