@@ -71,9 +71,8 @@ def _add_solver(cfg: CfgNode) -> None:
     """Settings of the optimizer, the schedule and logging."""
     solver = cfg.SOLVER
     solver.OPTIMIZER = "ADAMW"  # or "SGD", or "MUON" (Muon for matrices, AdamW for the rest)
-    # Ours: decay rates of the first and second moment, and what is added to the root of the second.
-    solver.ADAM_BETAS = [0.9, 0.999]
-    solver.ADAM_EPS = 1e-8
+    solver.ADAM_BETAS = [0.9, 0.999]  # ours: decay rates of AdamW's first and second moment
+    solver.ADAM_EPS = 1e-8  # ours: what is added to the root of the second
     solver.MUON_MULTIPLIER = 1.0  # on the learning rate of Muon's matrices
     solver.MUON_CONVOLUTIONS = False  # ours: whether convolutions count as matrices
     # Learning rate of parameters whose module name contains "backbone", relative to BASE_LR.

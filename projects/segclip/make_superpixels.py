@@ -72,7 +72,8 @@ def make_superpixels(
     """
     sources = [open_caption_set(name) for name in cfg.DATASETS.TRAIN]
     settings = cfg.MODEL.SEGCLIP
-    method = Felzenszwalb(*(settings.FELZENSZWALB[key] for key in ("SCALE", "SIGMA", "MIN_SIZE")))
+    graph = settings.FELZENSZWALB
+    method = Felzenszwalb(graph.SCALE, graph.SIGMA, graph.MIN_SIZE)
     record = {
         "felzenszwalb": method._asdict(),
         "short_side": settings.STORED_SHORT_SIDE,
