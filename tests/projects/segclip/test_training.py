@@ -12,14 +12,17 @@ from pathlib import Path
 
 import pytest
 
+import ovseg
 from ovseg.config import load_cfg
 from ovseg.d2.modeling import build_model
 from ovseg.data.loaders import build_train_loader
 from ovseg.projects.segclip import settle_config
+from ovseg.projects.segclip.build_tiny import build
 from ovseg.projects.segclip.make_superpixels import make_superpixels
 from ovseg.tinyscapes import write_split
 from ovseg.training.loop import train
 from ovseg.training.session import seed_all
+from ovseg.utils.run_record import AnotherRunError
 from tests.helpers import ROOT, run_two_processes
 
 TRAIN = "tools/train_net.py"
@@ -119,3 +122,18 @@ def test_gradients_are_not_accumulated_over_parts_of_a_batch():
     cfg.defrost()
     with pytest.raises(ValueError, match="compares all pairs of a batch"):
         settle_config(cfg, evaluating=False)
+
+
+def test_the_miniature_is_made_by_one_function_and_segments(world):
+    small = ["SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "4", "DATALOADER.NUM_WORKERS", "0"]
+    options = {"workers": 1, "threads": 1, "opts": small}
+    target = build(world / "miniature", **options)
+    first = target.read_bytes()
+    assert len(first) < 10e6
+    result = ovseg.load(target, config="segclip_tiny", device="cpu").segment(
+        ROOT / "demo" / "samples" / "scene_0041.jpg", ["sky", "grass"]
+    )
+    assert set(result.labels.flatten().tolist()) <= {0, 1}
+    assert build(world / "miniature", **options).read_bytes() == first
+    with pytest.raises(AnotherRunError, match="seed: 0 -> 5"):
+        build(world / "miniature", **options | {"opts": [*small, "SEED", "5"]})
