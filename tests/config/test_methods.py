@@ -55,7 +55,7 @@ def test_the_shipped_methods_are_known_by_their_modules():
 
 def test_an_unknown_method_is_refused_with_the_closest_and_all_names(tmp_path):
     path = _write_config(tmp_path, "MODEL:\n  META_ARCHITECTURE: OvSeg\n")
-    message = r"'OvSeg'; did you mean 'OVSeg'\? there are: .*MaskFormer, OVSeg, OVSegDEMO\b"
+    message = r"'OvSeg'; did you mean 'OVSeg'\? there are: .*MaskFormer, OVSeg, OVSegDEMO"
 
     with pytest.raises(KeyError, match=message):
         load_cfg(path)
