@@ -45,20 +45,23 @@ class ContrastiveLoss(nn.Module):
             world_size=comm.get_world_size(),
         )
 
-    def forward(self, images: Tensor, texts: Tensor, scale: Tensor, nouns: Tensor) -> Tensor:
+    def forward(
+        self, images: Tensor, texts: Tensor, scale: Tensor, nouns: Tensor | None = None
+    ) -> Tensor:
         """Compare the rows of a batch.
 
         Args:
             images: (B, D) unit rows of the images or regions.
             texts: (B, D) unit rows of their texts.
             scale: inverse temperature, a scalar.
-            nouns: (B,) int64, equal for pairs of the same noun.
+            nouns: (B,) int64, equal for pairs of the same noun; "negative" needs none.
 
         Returns:
             A scalar.
         """
         if self.duplicates == "negative":
             return self.pairwise(images, texts, scale)
+        assert nouns is not None, "who tells duplicates apart must be told the nouns"
         by_image, by_text = self.pairwise.get_logits(images, texts, scale)  # (B, all) each
         same = nouns[:, None] == _gather(nouns)[None]  # (B, all)
         own = self.pairwise.get_ground_truth(images.device, len(images))  # (B,)

@@ -71,6 +71,9 @@ def _add_solver(cfg: CfgNode) -> None:
     """Settings of the optimizer, the schedule and logging."""
     solver = cfg.SOLVER
     solver.OPTIMIZER = "ADAMW"  # or "SGD", or "MUON" (Muon for matrices, AdamW for the rest)
+    # Ours: decay rates of the first and second moment, and what is added to the root of the second.
+    solver.ADAM_BETAS = [0.9, 0.999]
+    solver.ADAM_EPS = 1e-8
     solver.MUON_MULTIPLIER = 1.0  # on the learning rate of Muon's matrices
     solver.MUON_CONVOLUTIONS = False  # ours: whether convolutions count as matrices
     # Learning rate of parameters whose module name contains "backbone", relative to BASE_LR.
@@ -80,6 +83,11 @@ def _add_solver(cfg: CfgNode) -> None:
     solver.POLY_LR_POWER = 0.9  # WarmupPolyLR: the rate falls as (1 - iteration / MAX_ITER) to this
     # WarmupPolyLR: the rate never falls below this share of BASE_LR.
     solver.POLY_LR_CONSTANT_ENDING = 0.0
+    # Ours: WarmupShareCosineLR warms up over this share of all iterations.
+    solver.WARMUP_SHARE = 0.0
+    # Ours: a step whose losses or gradients are not finite changes no parameter and training goes
+    # on; otherwise it ends the run.
+    solver.SKIP_NON_FINITE = False
     # Ours: parts that the images of one step are cut into, one forward and backward each; saves
     # memory, changes no gradient. IMS_PER_BATCH stays the number of images per step.
     solver.ACCUMULATION_STEPS = 1

@@ -49,7 +49,9 @@ def build_train_loader(cfg: CfgNode, *, start_iteration: int = 0) -> TrainLoader
         ValueError: the datasets do not fit together, or the batch does not divide evenly.
     """
     _require_sampler(cfg.DATALOADER.SAMPLER_TRAIN)
-    records = get_training_records(cfg.DATASETS.TRAIN)
+    mapper = build_train_mapper(cfg)
+    own = getattr(mapper, "records", None)
+    records = get_training_records(cfg.DATASETS.TRAIN) if own is None else own
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     plan = BatchPlan(
         num_records=len(records),
@@ -59,7 +61,7 @@ def build_train_loader(cfg: CfgNode, *, start_iteration: int = 0) -> TrainLoader
     )
     return TrainLoader(
         records=records,
-        mapper=build_train_mapper(cfg),
+        mapper=mapper,
         plan=plan,
         start_iteration=start_iteration,
         rank=comm.get_rank(),

@@ -4,7 +4,9 @@ A record is Detectron2's dict: `file_name`, `sem_seg_file_name`, optionally `hei
 and `meta` with the `dataset_name`. A mapper adds `image` and, for training, `instances`.
 
 Training samples come from the mapper that `INPUT.DATASET_MAPPER_NAME` names: a function in
-`TRAIN_MAPPER_REGISTRY` that takes the config. A method's module can register its own.
+`TRAIN_MAPPER_REGISTRY` that takes the config. A method's module can register its own. One that is
+not trained on label maps brings its `records`, a sequence of dicts with a `file_name` each, which
+then stand for those of DATASETS.TRAIN.
 """
 
 from __future__ import annotations

@@ -91,6 +91,7 @@ class Trainer:
             clip=build_gradient_clipper(cfg),
             accumulation=solver.ACCUMULATION_STEPS,
             amp_dtype=autocast_dtype(cfg),
+            skip_non_finite=solver.SKIP_NON_FINITE,
         )
         checkpoint = RunCheckpoint(
             directory=Path(cfg.OUTPUT_DIR),

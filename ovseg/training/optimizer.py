@@ -6,6 +6,7 @@ the poly schedule is DeepLab's (Chen et al. 2017, section 4.1).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -30,6 +31,7 @@ __all__ = [
     "build_optimizer",
     "parameter_groups",
     "split_matrices",
+    "warmup_share_cosine",
 ]
 
 NORM_TYPES = (
@@ -98,22 +100,18 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
     Args:
         cfg: the full config.
-        model: its trainable parameters are optimised.
+        model: its trainable parameters are optimised. A model with rules of its own has
+            `optimizer_groups()`, which returns what `parameter_groups` does.
 
     Raises:
         ValueError: for an unknown `SOLVER.OPTIMIZER`.
     """
     solver = cfg.SOLVER
-    groups = parameter_groups(
-        model,
-        lr=solver.BASE_LR,
-        weight_decay=solver.WEIGHT_DECAY,
-        backbone_multiplier=solver.BACKBONE_MULTIPLIER,
-        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
-        weight_decay_embed=solver.WEIGHT_DECAY_EMBED,
-    )
+    own = getattr(model, "optimizer_groups", None)
+    groups = _groups_of_config(solver, model) if own is None else own()
     if solver.OPTIMIZER == "ADAMW":
-        return torch.optim.AdamW(groups, lr=solver.BASE_LR)
+        betas = (float(solver.ADAM_BETAS[0]), float(solver.ADAM_BETAS[1]))
+        return torch.optim.AdamW(groups, lr=solver.BASE_LR, betas=betas, eps=solver.ADAM_EPS)
     if solver.OPTIMIZER == "SGD":
         return torch.optim.SGD(
             groups, lr=solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV
@@ -128,6 +126,17 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         return MuonAdamW(matrices=matrices, others=others)
     raise ValueError(
         f"SOLVER.OPTIMIZER: expected 'ADAMW', 'SGD' or 'MUON', got {solver.OPTIMIZER!r}"
+    )
+
+
+def _groups_of_config(solver: CfgNode, model: nn.Module) -> list[dict[str, object]]:
+    return parameter_groups(
+        model,
+        lr=solver.BASE_LR,
+        weight_decay=solver.WEIGHT_DECAY,
+        backbone_multiplier=solver.BACKBONE_MULTIPLIER,
+        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+        weight_decay_embed=solver.WEIGHT_DECAY_EMBED,
     )
 
 
@@ -215,6 +224,8 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Lambda
 
     While training warms up, the factor of the warm-up multiplies that of the decay, which runs over
     all iterations; POLY_LR_CONSTANT_ENDING bounds the poly decay from below afterwards.
+    WarmupShareCosineLR has the warm-up first and the whole cosine after it, see
+    `warmup_share_cosine`.
 
     Args:
         cfg: the full config.
@@ -224,6 +235,13 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Lambda
         ValueError: for an unknown schedule or warm-up method; for a step at 0 or one given twice.
     """
     solver = cfg.SOLVER
+    if solver.LR_SCHEDULER_NAME == "WarmupShareCosineLR":
+        return LambdaLR(
+            optimizer,
+            lambda step: warmup_share_cosine(
+                step, steps=solver.MAX_ITER, share=solver.WARMUP_SHARE
+            ),
+        )
     warmup, decay = _warmup(solver), _decay(solver)
     poly = solver.LR_SCHEDULER_NAME == "WarmupPolyLR"
     ending = solver.POLY_LR_CONSTANT_ENDING if poly else 0.0
@@ -236,6 +254,23 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Lambda
         return max(factor, ending)
 
     return LambdaLR(optimizer, multiplier)
+
+
+def warmup_share_cosine(step: int, *, steps: int, share: float) -> float:
+    """Factor on the learning rate: linear over a share of the run, then half a cosine to 0.
+
+    Args:
+        step: from 0. The first one has the rate of the end of its own step, not 0; the last one 0.
+        steps: of the run.
+        share: of the run that warms up, in [0, 1).
+
+    Returns:
+        The factor, in [0, 1].
+    """
+    progress = min((step + 1) / steps, 1.0)
+    if progress < share:
+        return progress / share
+    return 0.5 * (1 + math.cos(math.pi * (progress - share) / (1 - share)))
 
 
 def _warmup(solver: CfgNode) -> ParamScheduler:
@@ -259,6 +294,6 @@ def _decay(solver: CfgNode) -> ParamScheduler:
         factors = [solver.GAMMA**taken for taken in range(len(steps) + 1)]
         return MultiStepParamScheduler(factors, num_updates=solver.MAX_ITER, milestones=steps)
     raise ValueError(
-        "SOLVER.LR_SCHEDULER_NAME: expected 'WarmupPolyLR', 'WarmupMultiStepLR' or "
-        f"'WarmupCosineLR', got {name!r}"
+        "SOLVER.LR_SCHEDULER_NAME: expected 'WarmupPolyLR', 'WarmupMultiStepLR', "
+        f"'WarmupCosineLR' or 'WarmupShareCosineLR', got {name!r}"
     )

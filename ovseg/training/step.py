@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import re
 import warnings
@@ -19,6 +20,8 @@ from ovseg.training.distributed import mean_over_ranks
 from ovseg.training.optimizer import GradientClipper
 
 __all__ = ["NonFiniteLossError", "TrainingStep", "autocast_dtype", "split_batch"]
+
+logger = logging.getLogger(__name__)
 
 AUXILIARY = re.compile(r"_\d+$")  # ending of the losses of a decoder's inner layers
 AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -68,6 +71,8 @@ class TrainingStep:
     gradient is then exactly that of the whole batch. A name stands for its auxiliary losses, too
     (`loss_ce` for `loss_ce_0`).
 
+    A model that keeps parameters in bounds has `after_step()`, which is called after each step.
+
     Args:
         model: the module to call, a DDP wrapper or the model itself.
         optimizer: over the model's trainable parameters.
@@ -75,6 +80,8 @@ class TrainingStep:
         clip: clips gradients in place, or None.
         accumulation: micro-batches per step.
         amp_dtype: autocast dtype or None; float16 scales the loss.
+        skip_non_finite: a step with a loss or gradient that is not finite changes no parameter and
+            raises nothing.
     """
 
     def __init__(
@@ -86,6 +93,7 @@ class TrainingStep:
         clip: GradientClipper | None = None,
         accumulation: int = 1,
         amp_dtype: torch.dtype | None = None,
+        skip_non_finite: bool = False,
     ) -> None:
         if accumulation < 1:
             raise ValueError(f"SOLVER.ACCUMULATION_STEPS: expected at least 1, got {accumulation}")
@@ -95,6 +103,8 @@ class TrainingStep:
         self.clip = clip
         self.accumulation = accumulation
         self.amp_dtype = amp_dtype
+        self.skip_non_finite = skip_non_finite
+        self.after_step = getattr(getattr(model, "module", model), "after_step", None)
         self.device_type = next(model.parameters()).device.type
         self.scaler = torch.amp.GradScaler(self.device_type, enabled=amp_dtype is torch.float16)
 
@@ -119,15 +129,26 @@ class TrainingStep:
             raise NonFiniteLossError(f"iteration {iteration}: {error}") from error
         losses = mean_over_ranks(sums)
         losses["total_loss"] = sum(losses.values())
-        _check_finite(losses, iteration)
-        losses.update(self._clip(iteration))
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        try:
+            _check_finite(losses, iteration)
+            losses.update(self._clip(iteration))
+        except NonFiniteLossError as error:
+            if not self.skip_non_finite:
+                raise
+            logger.warning("step skipped, SOLVER.SKIP_NON_FINITE is set: %s", error)
+        else:
+            self._step()
         with warnings.catch_warnings():
             # The scaler skips a first step whose gradients overflow; torch takes it for a mistake.
             warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
             self.scheduler.step()
         return losses
+
+    def _step(self) -> None:
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.after_step is not None:
+            self.after_step()
 
     def _clip(self, iteration: int) -> dict[str, float]:
         """Clip the gradients; report their norm where it is known."""

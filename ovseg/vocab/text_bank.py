@@ -24,10 +24,24 @@ class TextBank:
     Args:
         encode: maps a list of N strings to features (N, D) of any length and dtype.
         max_rows: the number of rows kept; the oldest are dropped first.
+        average: "unit" averages features of unit length, as CLIP and OVSeg do; "raw" averages them
+            as they come from the encoder, as SegCLIP does.
+
+    Raises:
+        ValueError: `average` is neither.
     """
 
-    def __init__(self, encode: Callable[[list[str]], Tensor], *, max_rows: int = 20_000) -> None:
+    def __init__(
+        self,
+        encode: Callable[[list[str]], Tensor],
+        *,
+        max_rows: int = 20_000,
+        average: str = "unit",
+    ) -> None:
+        if average not in ("unit", "raw"):
+            raise ValueError(f"average: expected 'unit' or 'raw', got {average!r}")
         self._encode = encode
+        self._average = average
         self._max_rows = max_rows
         self._rows: dict[_Key, Tensor] = {}
 
@@ -96,6 +110,7 @@ class TextBank:
             for prompts, templates in keys
         ]
         encoded = self._encode([text for group in texts for text in group]).float()  # (N, D)
-        encoded = F.normalize(encoded, dim=-1)
+        if self._average == "unit":
+            encoded = F.normalize(encoded, dim=-1)
         groups = encoded.split([len(group) for group in texts])
         return [F.normalize(group.mean(dim=0), dim=-1) for group in groups]

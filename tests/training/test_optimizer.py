@@ -160,6 +160,28 @@ def test_muon_and_adamw_share_a_schedule_and_continue_from_their_state():
     torch.testing.assert_close(copies, [weight, bias], rtol=0, atol=0)
 
 
+def test_a_model_with_rules_of_its_own_gives_the_groups():
+    model = nn.Linear(3, 2)
+    model.optimizer_groups = lambda: [
+        {"params": [model.weight], "names": ["weight"], "lr": 0.5, "weight_decay": 0.25}
+    ]
+    cfg = solver_cfg("SOLVER.ADAM_BETAS", [0.9, 0.98], "SOLVER.ADAM_EPS", 1e-6)
+    [group] = build_optimizer(cfg, model).param_groups
+    assert (group["lr"], group["weight_decay"]) == (0.5, 0.25)
+    assert (group["betas"], group["eps"]) == ((0.9, 0.98), 1e-6)
+
+
+def test_warming_up_over_a_share_is_followed_by_a_whole_cosine():
+    cfg = solver_cfg(
+        *("SOLVER.LR_SCHEDULER_NAME", "WarmupShareCosineLR", "SOLVER.WARMUP_SHARE", 0.2),
+        *("SOLVER.MAX_ITER", 10, "SOLVER.BASE_LR", 1.0),
+    )
+    found = rates(cfg, 12)
+    assert found[:2] == pytest.approx([0.5, 1.0])
+    assert found[5] == pytest.approx(0.5)  # in the middle of what is left
+    assert found[9:] == pytest.approx([0.0, 0.0, 0.0], abs=1e-12)
+
+
 def test_a_frozen_model_cannot_be_trained():
     with pytest.raises(ValueError, match="no trainable parameter"):
         parameter_groups(nn.Linear(1, 1).requires_grad_(False), lr=1.0, weight_decay=0.0)

@@ -64,6 +64,28 @@ def test_a_non_finite_loss_stops_before_any_parameter_changes(tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def test_a_non_finite_step_is_skipped_if_asked_and_the_schedule_goes_on(tmp_path, caplog):
+    cfg = toy_cfg(tmp_path)
+    model = make_toy(cfg, dropout=0.0)
+    step = step_of(cfg, model, skip_non_finite=True)
+    before, rate = copy.deepcopy(model.state_dict()), step.scheduler.get_last_lr()
+    batch = toy_batch(cfg, 0)
+    batch[0]["marked"] = float("inf")
+    step(batch, iteration=0)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert step.scheduler.get_last_lr() != rate and "step skipped" in caplog.text
+    step(toy_batch(cfg, 1), iteration=1)
+    assert not torch.equal(model.head.weight, before["head.weight"])
+
+
+def test_a_model_is_told_after_each_step_so_that_it_can_keep_bounds(tmp_path):
+    cfg = toy_cfg(tmp_path)
+    model = make_toy(cfg, dropout=0.0)
+    model.after_step = lambda: model.head.bias.data.fill_(0.25)
+    step_of(cfg, model)(toy_batch(cfg, 0), iteration=0)
+    assert model.head.bias.item() == 0.25
+
+
 def test_an_error_of_the_model_about_diverging_names_the_iteration(tmp_path):
     cfg = toy_cfg(tmp_path)
     model = make_toy(cfg)

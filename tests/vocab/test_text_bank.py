@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from ovseg.vocab import TextBank, Vocabulary
@@ -33,6 +34,16 @@ def test_features_are_the_normalised_mean_of_normalised_templates():
     dog_texts = ["a red", "the red.", "a dog", "the dog."]
     dog = _unit(sum(_unit(encoder.vector(text)) for text in dog_texts))
     torch.testing.assert_close(features, torch.stack([cat, dog]))
+
+
+def test_raw_features_are_averaged_as_they_are_and_normalised_once():
+    encoder = _Encoder()
+    bank = TextBank(encoder, average="raw")
+    features = bank.features(Vocabulary.make(["cat"], templates=["a {}", "the {}."]))
+    wanted = _unit(encoder.vector("a cat") + encoder.vector("the cat."))
+    torch.testing.assert_close(features, wanted[None])
+    with pytest.raises(ValueError, match="expected 'unit' or 'raw', got 'none'"):
+        TextBank(encoder, average="none")
 
 
 def test_a_class_is_encoded_once():
