@@ -195,8 +195,8 @@ class PACL(SegmentationModel):
 
     @property
     def scale(self) -> Tensor:
-        """The trained inverse temperature, at most 100; a scalar."""
-        return self.logit_scale.exp().clamp(max=MAX_SCALE)
+        """The trained inverse temperature, at most 100; a scalar, without a gradient."""
+        return self.logit_scale.detach().exp().clamp(max=MAX_SCALE)
 
     def embed(self, images: Tensor, *, stride: int | None = None) -> Tensor:
         """Embeds the patches of pictures.
@@ -261,7 +261,7 @@ class PACL(SegmentationModel):
             encoding.grid.place(cosines),
             encoding.output_size,
             settings=self.inference,
-            scale=self.inference.logit_scale or float(self.scale),
+            scale=self.inference.logit_scale or self.scale.item(),
             background=vocabulary.background,
         )
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -168,9 +167,9 @@ def test_a_checkpoint_that_lacks_a_tensor_or_has_one_too_many_is_refused():
 
 
 @pytest.mark.parametrize("size", [(64, 80), (61, 77)])
-@pytest.mark.parametrize("opts", [(), ("MODEL.PACL.TEST.INPUT_SIZE", "64")])
-def test_pictures_of_any_size_get_labels_of_theirs_alone_or_in_a_batch(size, opts):
-    model = make(*opts).eval()
+@pytest.mark.parametrize("square", ["0", "64"])
+def test_pictures_of_any_size_get_labels_of_theirs_alone_or_in_a_batch(size, square):
+    model = make("MODEL.PACL.TEST.INPUT_SIZE", square).eval()
     inputs = [{"image": picture(*size)}, {"image": picture(72, 64, 1), "height": 30, "width": 20}]
     alone, together = model(inputs[:1], vocabulary()), model(inputs, vocabulary())
     assert together[0]["labels"].shape == size and together[1]["labels"].shape == (30, 20)
@@ -241,8 +240,10 @@ def test_an_unknown_encoder_is_refused():
 
 
 def test_its_protocol_says_how_pictures_are_looked_at():
-    stated = make("MODEL.PACL.TEST.BACKGROUND", "entropy").protocol()
+    entropy = ("MODEL.PACL.TEST.BACKGROUND", "entropy")
+    stated = make(*entropy, "MODEL.PACL.TEST.LOGIT_SCALE", "50.0").protocol()
     assert stated["templates"] == "pacl7" and stated["patch_stride"] == 4
     assert stated["background"] == "entropy" and stated["entropy_threshold"] == 1.5
     assert "entropy_threshold" not in make().protocol()
-    assert np.isclose(stated["logit_scale"], 100.0)
+    assert stated["logit_scale"] == 50.0
+    assert make(*entropy).protocol()["logit_scale"] == "trained"
