@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional as differentiable
 import torch.nn.functional as F
 from open_clip.loss import ClipLoss
 from torch import Tensor, nn
 
 from ovseg.d2.utils import comm
 
-__all__ = ["DUPLICATES", "ContrastiveLoss"]
+__all__ = ["DUPLICATES", "ContrastiveLoss", "gather_rows"]
 
 DUPLICATES = ("negative", "positive", "ignored")
 
@@ -63,7 +64,7 @@ class ContrastiveLoss(nn.Module):
             return self.pairwise(images, texts, scale)
         assert nouns is not None, "who tells duplicates apart must be told the nouns"
         by_image, by_text = self.pairwise.get_logits(images, texts, scale)  # (B, all) each
-        same = nouns[:, None] == _gather(nouns)[None]  # (B, all)
+        same = nouns[:, None] == gather_rows(nouns)[None]  # (B, all)
         own = self.pairwise.get_ground_truth(images.device, len(images))  # (B,)
         if self.duplicates == "ignored":
             others = same.scatter(1, own[:, None], False)  # (B, all)
@@ -73,9 +74,21 @@ class ContrastiveLoss(nn.Module):
         return (F.cross_entropy(by_image, target) + F.cross_entropy(by_text, target)) / 2
 
 
-def _gather(values: Tensor) -> Tensor:
+def gather_rows(values: Tensor, *, with_gradient: bool = False) -> Tensor:
+    """Put the rows of all processes together, in the order of their ranks.
+
+    Args:
+        values: (B, ...), of the same shape in every process.
+        with_gradient: whether gradients flow back to the process that a row came from; they are
+            the sum of those of all processes.
+
+    Returns:
+        (processes * B, ...); the values themselves where there is one process.
+    """
     if comm.get_world_size() == 1:
         return values
+    if with_gradient:
+        return torch.cat(differentiable.all_gather(values.contiguous()))
     parts = [torch.empty_like(values) for _ in range(comm.get_world_size())]
-    dist.all_gather(parts, values)
+    dist.all_gather(parts, values.contiguous())
     return torch.cat(parts)

@@ -65,7 +65,6 @@ WITHOUT_EFFECT: dict[str, tuple[Any, str]] = {
     "SOLVER.NUM_DECAYS": (3, "of a schedule that is not implemented; STEPS says when to decay"),
     "SOLVER.REFERENCE_WORLD_SIZE": (0, "IMS_PER_BATCH is never rescaled to the processes"),
     "SOLVER.RESCALE_INTERVAL": (False, "intervals count iterations, whatever the batch size"),
-    "SOLVER.WEIGHT_DECAY_BIAS": (None, "biases decay by WEIGHT_DECAY"),
     "TEST.DETECTIONS_PER_IMAGE": (100, _NO_DETECTION),
     "TEST.KEYPOINT_OKS_SIGMAS": ([], _NO_DETECTION),
     "TEST.PRECISE_BN.ENABLED": (False, _NO_PRECISE_BN),

@@ -190,7 +190,7 @@ def _add_timm(cfg: CfgNode) -> None:
 def _add_clip_adapter(cfg: CfgNode) -> None:
     """Settings of the CLIP branch: prompts, regions, mask prompt, ensemble."""
     clip = cfg.MODEL.CLIP_ADAPTER = CfgNode()
-    clip.TEXT_TEMPLATES = "vild"  # "vild" (14), "imagenet" (80) or "predefined"
+    clip.TEXT_TEMPLATES = "vild"  # "vild" (14), "imagenet" (80), "pacl7" (7) or "predefined"
     # The templates of "predefined"; {} stands for a name.
     clip.PREDEFINED_PROMPT_TEMPLATES = ["a photo of a {}."]
     # Ours: what stands for a class in the templates. "list": the strings that its class list gives

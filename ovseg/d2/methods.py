@@ -31,6 +31,7 @@ _OURS = {
     "MaskFormer": "ovseg.modeling.mask_former",
     "OVSeg": "ovseg.modeling.ovseg",
     "OVSegDEMO": "ovseg.modeling.ovseg",
+    "PACL": "ovseg.projects.pacl.model",
     "SegCLIP": "ovseg.projects.segclip",
 }
 _registered: dict[str, str] = {}

@@ -25,6 +25,7 @@ __all__ = [
     "flip_horizontally",
     "pad_to_multiple",
     "random_crop",
+    "random_resized_box",
 ]
 
 PAD_VALUE = 128
@@ -94,6 +95,45 @@ def random_crop(
         if len(counts) > 1 and counts.max() < counts.sum() * max_area:
             break
     return window
+
+
+def random_resized_box(
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    *,
+    scale: tuple[float, float],
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> tuple[int, int, int, int]:
+    """Draw the part of a picture that torchvision's RandomResizedCrop would cut out.
+
+    Args:
+        size: (height, width) of the picture.
+        rng: source of the choices.
+        scale: (least, largest) share of the picture's area.
+        ratio: (least, largest) width over height, drawn on a logarithmic scale.
+
+    Returns:
+        (left, top, right, bottom) in pixels; after ten draws that do not fit, the largest centred
+        part of an allowed ratio.
+
+    Raises:
+        ValueError: a range is empty or not above 0.
+    """
+    for name, (low, high) in (("scale", scale), ("ratio", ratio)):
+        if not 0 < low <= high:
+            raise ValueError(f"expected a {name} of (least, largest) above 0, got {(low, high)}")
+    height, width = size
+    for _ in range(_MAX_CROP_ATTEMPTS):
+        area = height * width * rng.uniform(*scale)
+        aspect = np.exp(rng.uniform(np.log(ratio[0]), np.log(ratio[1])))
+        w, h = round(float(np.sqrt(area * aspect))), round(float(np.sqrt(area / aspect)))
+        if 0 < w <= width and 0 < h <= height:
+            top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+            return left, top, left + w, top + h
+    w = min(width, max(1, round(height * ratio[1])))
+    h = min(height, max(1, round(width / ratio[0])))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
 
 
 def flip_horizontally(sample: Labelled) -> Labelled:

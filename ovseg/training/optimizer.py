@@ -55,16 +55,19 @@ def parameter_groups(
     backbone_multiplier: float = 1.0,
     weight_decay_norm: float = 0.0,
     weight_decay_embed: float = 0.0,
+    weight_decay_bias: float | None = None,
 ) -> list[dict[str, object]]:
     """Collect the trainable parameters into one group per distinct (lr, weight decay).
 
     Args:
         model: any module; a parameter shared by several modules is taken where it is met first.
         lr: base learning rate.
-        weight_decay: for everything that no rule below names, biases included.
+        weight_decay: for everything that no rule below names.
         backbone_multiplier: factor on `lr` for modules with "backbone" in their name.
         weight_decay_norm: for the parameters of normalisation layers.
         weight_decay_embed: for `nn.Embedding`.
+        weight_decay_bias: for other biases and for scalars such as a temperature; None takes
+            `weight_decay`.
 
     Returns:
         Groups with the keys params, names, lr, weight_decay, in the model's order.
@@ -86,6 +89,8 @@ def parameter_groups(
                 decay = weight_decay_norm
             elif isinstance(module, nn.Embedding):
                 decay = weight_decay_embed
+            elif weight_decay_bias is not None and ("bias" in name or parameter.ndim == 0):
+                decay = weight_decay_bias
             rate = lr * backbone_multiplier if "backbone" in module_name else lr
             group = groups.setdefault((rate, decay), {"params": [], "names": []})
             group["params"].append(parameter)
@@ -137,6 +142,7 @@ def _groups_of_config(solver: CfgNode, model: nn.Module) -> list[dict[str, objec
         backbone_multiplier=solver.BACKBONE_MULTIPLIER,
         weight_decay_norm=solver.WEIGHT_DECAY_NORM,
         weight_decay_embed=solver.WEIGHT_DECAY_EMBED,
+        weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
     )
 
 

@@ -3,7 +3,8 @@
 `vild` is the list of Gu et al., "Open-vocabulary Object Detection via Vision and Language Knowledge
 Distillation" (ICLR 2022), as OVSeg uses it; `imagenet` is the list of 80 of Radford et al.,
 "Learning Transferable Visual Models From Natural Language Supervision" (ICML 2021), read from
-open_clip.
+open_clip; `pacl7` is the choice of seven of those in Mukhoti et al., "Open Vocabulary Semantic
+Segmentation with Patch Aligned Contrastive Learning" (CVPR 2023), appendix A.2.2.
 """
 
 from __future__ import annotations
@@ -24,14 +25,23 @@ VILD = (
     *(f"There is a {size} {{}} in the scene." for size in SIZES),
 )
 PREDEFINED = ("a photo of a {}.",)
-TEMPLATE_NAMES = ("vild", "imagenet", "predefined")
+PACL7 = (
+    "itap of a {}.",
+    "a bad photo of the {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+)
+TEMPLATE_NAMES = ("vild", "imagenet", "predefined", "pacl7")
 
 
 def templates_by_name(name: str) -> tuple[str, ...]:
     """Look up one of the named template lists.
 
     Args:
-        name: "vild" (14 templates), "imagenet" (80) or "predefined" (1).
+        name: "vild" (14 templates), "imagenet" (80), "predefined" (1) or "pacl7" (7).
 
     Returns:
         The templates, each with exactly one "{}".
@@ -43,6 +53,8 @@ def templates_by_name(name: str) -> tuple[str, ...]:
         return VILD
     if name == "predefined":
         return PREDEFINED
+    if name == "pacl7":
+        return PACL7
     if name == "imagenet":
         from open_clip import OPENAI_IMAGENET_TEMPLATES
 

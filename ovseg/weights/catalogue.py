@@ -16,7 +16,7 @@ from ovseg.weights.download import DownloadError, download, verify
 logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "OVSEG_CACHE"
-BUNDLED = ("ovseg_tiny",)  # each with a config of its name
+BUNDLED = ("ovseg_tiny", "pacl_tiny")  # each with a config of its name
 DETECTRON2_SCHEME = "detectron2://"
 DETECTRON2_URL = "https://dl.fbaipublicfiles.com/detectron2/"
 

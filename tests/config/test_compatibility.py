@@ -75,7 +75,7 @@ def test_where_detectron2_has_a_key_without_effect_the_defaults_are_equal():
 @pytest.mark.parametrize(
     "text",
     [
-        "SOLVER: {WEIGHT_DECAY_BIAS: 0.0, BIAS_LR_FACTOR: 2.0}",
+        "SOLVER: {NUM_DECAYS: 5, BIAS_LR_FACTOR: 2.0}",
         "MODEL: {MASK_FORMER: {TEST: {PANOPTIC_ON: true, OBJECT_MASK_THRESHOLD: 0.8}}}",
     ],
 )

@@ -12,6 +12,7 @@ from ovseg.data.transforms import (
     flip_horizontally,
     pad_to_multiple,
     random_crop,
+    random_resized_box,
 )
 from ovseg.utils.resizing import resize, resize_shortest_edge, resized_shape
 
@@ -193,3 +194,23 @@ def test_range_sampling_includes_both_ends() -> None:
 def test_wrong_options_name_the_config_key(options, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         TrainTransform(max_size=10, **options)
+
+
+def test_a_random_part_has_the_area_and_the_ratio_asked_for():
+    rng = np.random.default_rng(0)
+    drawn = [random_resized_box((120, 100), rng, scale=(0.5, 1.0)) for _ in range(200)]
+    left, top, right, bottom = np.array(drawn).T
+    width, height = right - left, bottom - top
+    share = width * height / 12000
+    assert (left >= 0).all() and (right <= 100).all() and (top >= 0).all() and (bottom <= 120).all()
+    assert 0.49 < share.min() < 0.55 and 0.9 < share.max() <= 1
+    assert 0.73 < (width / height).min() < 0.8 and 1.1 < (width / height).max() < 1.35
+
+
+def test_where_no_part_fits_the_largest_centred_one_is_taken():
+    rng = np.random.default_rng(0)
+    # A strip: nine tenths of it cannot have a ratio of at most 4:3.
+    box = random_resized_box((30, 120), rng, scale=(0.9, 1.0))
+    assert box == (40, 0, 80, 30)
+    with pytest.raises(ValueError, match="scale"):
+        random_resized_box((30, 120), rng, scale=(0.9, 0.5))

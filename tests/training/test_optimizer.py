@@ -58,6 +58,23 @@ def test_one_group_per_distinct_rate_and_decay_with_the_rules_per_parameter():
     assert found[0.1, 0.0] == {"query.weight"}
 
 
+def test_biases_and_scalars_have_a_decay_of_their_own_where_one_is_set():
+    net = Net()
+    net.scale = nn.Parameter(torch.tensor(1.0))
+    opts = ("SOLVER.BACKBONE_MULTIPLIER", 1.0, "SOLVER.WEIGHT_DECAY", 0.01)
+    opts = (*opts, "SOLVER.WEIGHT_DECAY_BIAS", 0.5, "SOLVER.WEIGHT_DECAY_NORM", 0.1)
+    groups = build_optimizer(solver_cfg(*opts), net).param_groups
+    found = {g["weight_decay"]: set(g["names"]) for g in groups}
+    assert found[0.5] == {"scale", "backbone.conv.bias", "head.bias"}
+    assert found[0.1] == {"backbone.norm.weight", "backbone.norm.bias"}
+
+
+def test_adamws_constants_can_be_set():
+    opts = ("SOLVER.ADAM_BETAS", [0.9, 0.98], "SOLVER.ADAM_EPS", 1e-6)
+    optimizer = build_optimizer(solver_cfg(*opts), Net())
+    assert optimizer.defaults["betas"] == (0.9, 0.98) and optimizer.defaults["eps"] == 1e-6
+
+
 def test_adamw_has_the_usual_constants_and_an_unknown_optimizer_is_refused():
     optimizer = build_optimizer(solver_cfg(), Net())
     assert isinstance(optimizer, torch.optim.AdamW)

@@ -100,6 +100,12 @@ def test_imagenet_templates_are_the_eighty_of_clip():
     assert all(template.count("{}") == 1 for template in imagenet)
 
 
+def test_pacls_templates_are_seven_of_clips_eighty():
+    pacl7 = templates_by_name("pacl7")
+    assert len(set(pacl7)) == 7 and set(pacl7) < set(templates_by_name("imagenet"))
+    assert pacl7[4] == "a {} in a video game."
+
+
 @pytest.mark.parametrize("templates", [["no place"], ["{} and {}"], []])
 def test_templates_need_exactly_one_place(templates):
     with pytest.raises(ValueError, match=r"template"):

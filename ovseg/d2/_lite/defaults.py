@@ -83,6 +83,7 @@ _SOLVER: dict[str, Any] = {
     "NESTEROV": False,  # SGD with Nesterov's momentum
     "WEIGHT_DECAY": 0.0001,  # of all parameters but those of normalisations and embeddings
     "WEIGHT_DECAY_NORM": 0.0,  # of the parameters of normalisations
+    "WEIGHT_DECAY_BIAS": None,  # of other biases and of scalars; None: WEIGHT_DECAY
     "GAMMA": 0.1,  # WarmupMultiStepLR: factor on the rate at each of STEPS
     "STEPS": (30000,),  # WarmupMultiStepLR: iterations at which the rate falls
     "WARMUP_FACTOR": 1.0 / 1000,  # share of the rate that the warm-up starts at

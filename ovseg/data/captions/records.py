@@ -17,7 +17,14 @@ import numpy as np
 from ovseg.data.captions.sources import Source, open_source
 from ovseg.data.catalog import dataset_root
 
-__all__ = ["CAPTION_SETS", "CaptionRecords", "CaptionSet", "caption_records", "open_caption_set"]
+__all__ = [
+    "CAPTION_SETS",
+    "CaptionRecords",
+    "CaptionSet",
+    "PictureRecords",
+    "caption_records",
+    "open_caption_set",
+]
 
 
 class CaptionSet(NamedTuple):
@@ -136,6 +143,11 @@ class CaptionRecords(Sequence[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self._owners)
 
+    def first_of_each_picture(self) -> np.ndarray:
+        """Number of the first caption of every picture, ascending int64."""
+        pictures = self._owners[:, 1]
+        return np.flatnonzero(np.diff(pictures, prepend=-1))
+
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
@@ -146,6 +158,34 @@ class CaptionRecords(Sequence[dict[str, Any]]):
             "image_id": self._ids[picture],
             "caption": self._captions[int(index)],
         }
+
+
+class PictureRecords(Sequence[dict[str, Any]]):
+    """One record for each picture, with all of its captions.
+
+    A record is that of `CaptionRecords` with `captions`, a tuple, in place of `caption`. Pictures
+    without a caption are left out.
+
+    Args:
+        captions: of the pictures.
+    """
+
+    def __init__(self, captions: CaptionRecords) -> None:
+        self._captions = captions
+        self._starts = captions.first_of_each_picture()
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        index = range(len(self))[index]
+        stop = self._starts[index + 1] if index + 1 < len(self) else len(self._captions)
+        records = self._captions[int(self._starts[index]) : int(stop)]
+        captions = tuple(record["caption"] for record in records)
+        about = {key: value for key, value in records[0].items() if key != "caption"}
+        return {**about, "captions": captions}
 
 
 class _Texts:

@@ -8,7 +8,7 @@ import pytest
 from ovseg.config import get_default_cfg
 from ovseg.data import loaders
 from ovseg.data.captions import records as module
-from ovseg.data.captions.records import CaptionSet, caption_records
+from ovseg.data.captions.records import CaptionSet, PictureRecords, caption_records
 from ovseg.data.mappers import TRAIN_MAPPER_REGISTRY
 from tests.data.captions.source_files import picture, write, write_tar
 
@@ -39,6 +39,18 @@ def test_every_usable_caption_is_a_record_of_its_own(root):
     with pytest.raises(IndexError):
         records[4]
     assert list(pickle.loads(pickle.dumps(records))) == list(records)
+
+
+def test_a_picture_is_one_record_with_all_of_its_captions(root):
+    records = caption_records(["annotations/captions_toy.json", "more/*.tar"], root=root)
+    pictures = PictureRecords(records)
+    assert [p["captions"] for p in pictures] == [
+        ("a grey square",),
+        ("a döner", "something"),
+        ("dark",),
+    ]
+    assert pictures[1]["file_name"] == "b.png" and "caption" not in pictures[1]
+    assert pictures[-1] == pictures[2] == pictures[1:][1] and len(pictures) == 3
 
 
 def test_a_known_set_makes_its_own_files(root, monkeypatch):
