@@ -27,6 +27,7 @@ SMALL_CLIP = {  # the grid and the patches of ViT-B/16, one narrow layer
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 1, "layers": 1},
 }
 WORDS = ("sky", "grass", "house")
+STRETCHED = ("MODEL.PACL.TEST.EXACT_PLACEMENT", "False")
 
 
 def make(*opts, config="pacl_tiny"):
@@ -177,7 +178,8 @@ def test_pictures_of_any_size_get_labels_of_theirs_alone_or_in_a_batch(size, squ
 
 
 def test_scores_are_cosines_of_the_templates_mean_and_the_patches():
-    model = make("MODEL.PACL.TEST.INPUT_SIZE", "64", "MODEL.PACL.TEST.PATCH_STRIDE", "0").eval()
+    opts = ("MODEL.PACL.TEST.INPUT_SIZE", "64", "MODEL.PACL.TEST.PATCH_STRIDE", "0")
+    model = make(*opts, *STRETCHED).eval()
     [encoding] = model.encode([{"image": picture()}])
     assert encoding.patches.shape == (64, 8, 8)
     torch.testing.assert_close(encoding.patches.norm(dim=0), torch.ones(8, 8))
@@ -190,7 +192,7 @@ def test_scores_are_cosines_of_the_templates_mean_and_the_patches():
 
 
 def test_patches_of_two_texts_are_found_again_where_they_were_planted():
-    model = make().eval()
+    model = make(*STRETCHED).eval()
     text = model.texts.features(vocabulary())
     left = torch.arange(16)[None] < 5
     planted = torch.where(left.expand(12, 16)[None], text[0, :, None, None], text[2, :, None, None])
