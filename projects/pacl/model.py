@@ -164,7 +164,7 @@ class PACL(SegmentationModel):
         self.clip.eval()
         return self
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Returns what is trained, and the hash of the encoders; see `nn.Module.state_dict`."""
         state = super().state_dict(*args, **kwargs)
         frozen = tuple(kwargs.get("prefix", "") + name for name in _FROZEN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import timm
 import torch
@@ -77,10 +78,13 @@ class CLIPTower(ImageTower):
 class _StridedPatches(nn.Module):
     """The patch embedding of a ViT of timm at a stride that can be set; gives (B, h, w, C)."""
 
-    def __init__(self, embed: nn.Module) -> None:
+    proj: nn.Conv2d
+    norm: nn.Module
+
+    def __init__(self, embed: Any) -> None:
         super().__init__()
         self.proj, self.norm = embed.proj, embed.norm
-        self.stride = self.proj.stride
+        self.stride: tuple[int, int] = embed.proj.stride
         self.grid_size = embed.grid_size  # of the position embedding, which timm interpolates
 
     def forward(self, images: Tensor) -> Tensor:
@@ -102,16 +106,20 @@ class TimmTower(ImageTower):
 
     def __init__(self, name: str, weights: str = "pretrained") -> None:
         super().__init__()
-        vit = timm.create_model(name, pretrained=weights == "pretrained", num_classes=0)
+        try:  # positions are interpolated to the grid of each call
+            vit: Any = timm.create_model(
+                name, pretrained=weights == "pretrained", num_classes=0, dynamic_img_size=True
+            )
+        except TypeError:  # of a network that knows no such option
+            vit = None
         if not isinstance(vit, timm.models.VisionTransformer):
             raise ValueError(
                 "MODEL.PACL.DINO_MODEL: expected a Vision Transformer of timm, such as "
-                f"vit_base_patch16_224.dino, got {name!r}, a {type(vit).__name__}"
+                f"vit_base_patch16_224.dino, got {name!r}, which is none"
             )
         if weights not in ("pretrained", RANDOM):
             load_strict(vit, read_state_dict(find_weights(weights)))
         vit.patch_embed = _StridedPatches(vit.patch_embed)
-        vit.dynamic_img_size = True  # positions are interpolated to the grid of each call
         self.vit = vit
         self.width = vit.embed_dim
         self.patch_size = vit.patch_embed.proj.kernel_size[0]
