@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from ovseg.clip import clip_config
 from ovseg.d2.config import CfgNode, configurable
 from ovseg.data.captions.records import caption_records
 from ovseg.data.mappers import TRAIN_MAPPER_REGISTRY
+from ovseg.data.transforms import random_resized_box
 from ovseg.projects.segclip.superpixels import (
     PATCH_ID_MODES,
     Box,
@@ -23,8 +23,6 @@ from ovseg.projects.segclip.superpixels import (
     superpixels_of_patches,
 )
 from ovseg.utils.image_store import ImageStore
-
-_ATTEMPTS = 10
 
 
 @TRAIN_MAPPER_REGISTRY.register()
@@ -57,7 +55,11 @@ class RandomResizedCrop:
         Returns:
             (S, S, 3) uint8 RGB, and the part in fractions of the sides.
         """
-        return self.cut(image, self._part(*image.shape[:2], rng))
+        size = (image.shape[0], image.shape[1])
+        left, top, right, bottom = random_resized_box(
+            size, rng, scale=self.scale, ratio=self.ratio
+        )
+        return self.cut(image, (top, left, bottom - top, right - left))
 
     def cut(self, image: np.ndarray, place: tuple[int, int, int, int]) -> tuple[np.ndarray, Box]:
         """Cut and resize the part at (top, left, height, width); see `__call__`."""
@@ -66,23 +68,14 @@ class RandomResizedCrop:
         part = Image.fromarray(image[top : top + h, left : left + w])
         resized = part.resize((self.size, self.size), Image.Resampling.BICUBIC)
         across, down = max(width - 1, 1), max(height - 1, 1)
-        box = (left / across, top / down, (left + w - 1) / across, (top + h - 1) / down)
         # In single precision, as the released data has it: its rounding decides on border pixels.
-        return np.array(resized), tuple(float(np.float32(side)) for side in box)  # type: ignore
+        start = (_single(left / across), _single(top / down))
+        end = (_single((left + w - 1) / across), _single((top + h - 1) / down))
+        return np.array(resized), (*start, *end)
 
-    def _part(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-        """(top, left, height, width); the largest middle part if no random one fits."""
-        low, high = (math.log(side) for side in self.ratio)
-        for _ in range(_ATTEMPTS):
-            area = height * width * rng.uniform(*self.scale)
-            ratio = math.exp(rng.uniform(low, high))
-            h, w = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
-            if 0 < h <= height and 0 < w <= width:
-                top = int(rng.integers(height - h + 1))
-                return top, int(rng.integers(width - w + 1)), h, w
-        w = min(width, round(height * self.ratio[1]))
-        h = min(height, round(w / min(max(w / height, self.ratio[0]), self.ratio[1])))
-        return (height - h) // 2, (width - w) // 2, h, w
+
+def _single(value: float) -> float:
+    return float(np.float32(value))
 
 
 class CaptionMapper:

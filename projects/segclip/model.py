@@ -147,7 +147,7 @@ class SegCLIP(SegmentationModel):
                 "MODEL.SEGCLIP.TEST.STRIDE: expected a step of 1 pixel up to a window's side "
                 f"({crop}), or pixels are left out; got {stride}"
             )
-        clip.visual = visual  # type: ignore[assignment]
+        clip.visual = visual
         self.clip = clip
         self.vis_mae_decoder = decoder
         self.settings = training

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from timm.models.vision_transformer import Block
@@ -79,7 +80,7 @@ class MAEDecoder(nn.Module):
         patch_size: int,
     ) -> None:
         super().__init__()
-        norm = partial(nn.LayerNorm, eps=1e-6)
+        norm: Any = partial(nn.LayerNorm, eps=1e-6)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
         table = sincos_positions(grid, dim)
         self.decoder_pos_embed = nn.Parameter(table[None], requires_grad=False)

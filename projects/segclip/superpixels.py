@@ -109,8 +109,8 @@ def superpixels_of_patches(
     part = part.astype(np.int32)
     resized = cv2.resize(part, (size, size), interpolation=cv2.INTER_NEAREST)  # (S, S)
     side = size // patch_size
-    pixels = resized.reshape(side, patch_size, side, patch_size).swapaxes(1, 2)
-    pixels = pixels.reshape(side, side, -1)  # (h, w, P)
+    by_patch = resized.reshape(side, patch_size, side, patch_size).swapaxes(1, 2)
+    pixels = by_patch.reshape(side, side, -1)  # (h, w, P)
     if mode == "mean_trunc":
         return pixels.mean(-1).astype(np.int64)
     ids, inverse = np.unique(pixels, return_inverse=True)

@@ -6,6 +6,7 @@ checkpoint.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,7 +44,7 @@ class GroupTransformer(nn.Module):
 
     def __init__(
         self,
-        blocks: nn.ModuleList,
+        blocks: Sequence[ResidualAttentionBlock],
         *,
         first_stage: int,
         grouping: SemanticGrouping,
