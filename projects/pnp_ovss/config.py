@@ -76,6 +76,20 @@ def add_config(cfg: CfgNode) -> None:
     chosen.TOP = 25  # clip, itm: most classes
     chosen.NAMES = []  # user_list: class names
 
+    train = pnp.TRAIN = CfgNode()  # of a matcher that is trained here, on captions
+    train.VOCABULARY = 1000  # most word pieces, which are found in the captions
+    train.IMAGE_SIZE = 96  # side of the squares that pictures are resized to
+    train.PATCH_SIZE = 8
+    train.WIDTH, train.MLP_WIDTH = 96, 384  # of both encoders
+    train.VISION_LAYERS, train.VISION_HEADS = 4, 4
+    train.TEXT_LAYERS, train.TEXT_HEADS = 3, 4
+    train.EMBEDDING = 64  # width in which pictures and texts are compared
+    train.MAX_TOKENS = 64  # of a caption
+    train.CONTRASTIVE_WEIGHT = 1.0  # beside the matching loss
+    train.TEMPERATURE = 0.07  # of the contrastive loss
+    train.LIST_SHARE = 0.5  # of the texts: lists of nouns instead of captions
+    train.MOST_NOUNS = 6  # of such a list
+
 
 def wording_of(cfg: CfgNode) -> Wording:
     """Read how classes become a caption.

@@ -118,7 +118,8 @@ def salience_dropout(
     found: list[Round] = []
     for number in range(settings.rounds):
         if number or features is None:
-            features = matcher.encode_images(blank_patches(pixels, blanked))
+            with torch.no_grad():
+                features = matcher.encode_images(blank_patches(pixels, blanked))
         logits, attention = matcher.attend(features, tokens, [layer])
         maps = gradient_map(attention[layer], tokens.mask, head, grid)
         kept = maps * ~blanked[:, None]

@@ -1,4 +1,4 @@
-"""Getting a matcher: from Hugging Face's form, or from one safetensors file that holds it all."""
+"""Getting a matcher: from Hugging Face's form, or from tensors that say which one they are of."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import safetensors
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from ovseg.weights.load import WeightsError, load_strict, read_state_dict
+from ovseg.weights.load import WeightsError, load_strict
 
 from .matcher import BlipMatcher
 
 __all__ = [
-    "CONFIG_KEY",
-    "VOCABULARY_KEY",
-    "bundle_metadata",
-    "load_bundle",
+    "PREFIX",
+    "bundle",
     "make_blip",
     "make_tokenizer",
     "matcher_from_hub",
-    "read_bundle_metadata",
+    "matcher_of_state",
     "require_transformers",
+    "shape_of_state",
 ]
 
-CONFIG_KEY, VOCABULARY_KEY = "blip_config", "vocabulary"
+PREFIX = "matcher."  # of its tensors in the method's state dict
+FILTER = "class_filter."  # of those of a filter, which the config names
 
 
 def require_transformers() -> Any:
@@ -114,59 +114,63 @@ def make_tokenizer(vocabulary: Sequence[str]) -> Any:
     return require_transformers().BertTokenizerFast(vocab=pieces)
 
 
-def bundle_metadata(config: Mapping[str, Any], vocabulary: Sequence[str]) -> dict[str, str]:
-    """Write down what a file of weights must say to be a matcher by itself.
+def bundle(config: Mapping[str, Any], vocabulary: Sequence[str]) -> tuple[nn.Module, Any, Tensor]:
+    """Make the parts of a matcher that a checkpoint holds whole.
 
     Args:
         config: see `make_blip`.
         vocabulary: see `make_tokenizer`.
 
     Returns:
-        Strings for the header of a safetensors file.
+        The BLIP with random weights, its tokenizer, and both arguments as bytes, which travel with
+        the weights: what `BlipMatcher` takes.
     """
-    return {CONFIG_KEY: json.dumps(config), VOCABULARY_KEY: json.dumps(list(vocabulary))}
+    text = json.dumps({"config": config, "vocabulary": list(vocabulary)})
+    header = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8).clone()
+    return make_blip(config), make_tokenizer(vocabulary), header
 
 
-def read_bundle_metadata(path: str | Path) -> tuple[dict[str, Any], list[str]]:
-    """Read what `bundle_metadata` wrote.
+def shape_of_state(state: Mapping[str, Tensor], *, source: str) -> BlipMatcher:
+    """Build the matcher that tensors are of, with random weights.
 
     Args:
-        path: a safetensors file.
+        state: tensors by name, as a `PnPOVSS` has them.
+        source: what to call them in an error.
 
     Returns:
-        The config and the vocabulary.
+        The matcher.
 
     Raises:
-        WeightsError: the file has neither, or is no safetensors file.
+        WeightsError: they do not say which matcher they are of.
     """
     try:
-        with safetensors.safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-        return json.loads(metadata[CONFIG_KEY]), json.loads(metadata[VOCABULARY_KEY])
-    except (KeyError, ValueError, OSError, safetensors.SafetensorError) as error:
+        header = json.loads(bytes(state[f"{PREFIX}header"].cpu().numpy().tobytes()))
+        return BlipMatcher(*bundle(header["config"], header["vocabulary"]))
+    except (KeyError, ValueError, TypeError) as error:
         raise WeightsError(
-            f"{path}: expected a matcher's safetensors file with {CONFIG_KEY!r} and "
-            f"{VOCABULARY_KEY!r} in its header, as ovseg.projects.pnp_ovss.train writes it; "
-            "a BLIP in Hugging Face's form is named by MODEL.PNP_OVSS.ITM.NAME"
+            f"{source}: expected a matcher with its config and vocabulary under "
+            f"'{PREFIX}header', as training leaves it; a BLIP in Hugging Face's form is named by "
+            "MODEL.PNP_OVSS.ITM.NAME"
         ) from error
 
 
-def load_bundle(path: str | Path) -> tuple[nn.Module, Any]:
-    """Load a matcher from one file.
+def matcher_of_state(state: Mapping[str, Tensor], *, source: str) -> BlipMatcher:
+    """Build the matcher that tensors are of, and load them strictly.
 
     Args:
-        path: a safetensors file with `bundle_metadata`.
+        state: tensors by name, as a `PnPOVSS` has them; what belongs to a class filter is left out.
+        source: what to call them in an error.
 
     Returns:
-        The BLIP with its weights, and its tokenizer.
+        The matcher.
 
     Raises:
-        WeightsError: it is no such file, or tensors do not fit its config.
+        WeightsError: they do not say which matcher they are of, or do not fit it.
     """
-    config, vocabulary = read_bundle_metadata(path)
-    model = make_blip(config)
-    load_strict(model, read_state_dict(path))
-    return model, make_tokenizer(vocabulary)
+    matcher = shape_of_state(state, source=source)
+    own = {k.removeprefix(PREFIX): v for k, v in state.items() if not k.startswith(FILTER)}
+    load_strict(matcher, own)
+    return matcher
 
 
 def _find_tokenizer(name: str) -> Any:

@@ -52,17 +52,24 @@ class BlipMatcher(nn.Module):
     Args:
         model: transformers' BlipForImageTextRetrieval.
         tokenizer: its fast WordPiece tokenizer.
+        header: (n,) uint8, config and vocabulary as `ovseg.projects.pnp_ovss.loading` writes them,
+            stored with the weights; None where they lie elsewhere.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any) -> None:
-        super().__init__()
-        self.put(model, tokenizer)
+    header: Tensor | None
 
-    def put(self, model: nn.Module, tokenizer: Any) -> None:
-        """Take another BLIP; see the class."""
-        # Dropout is off and nothing is trained: gradients are those of the attention alone.
-        self.model = model.eval().requires_grad_(False)
+    def __init__(self, model: nn.Module, tokenizer: Any, header: Tensor | None = None) -> None:
+        super().__init__()
+        self.model = model
         self.tokenizer = tokenizer
+        self.register_buffer("header", header)
+
+    def become(self, other: BlipMatcher) -> None:
+        """Take over the model of another matcher, on this one's device and in its mode."""
+        device, training = self.model.device, self.training
+        self.model = other.model.to(device).train(training)
+        self.tokenizer = other.tokenizer
+        self.header = None if other.header is None else other.header.to(device)
 
     @property
     def patch_size(self) -> int:
@@ -102,6 +109,8 @@ class BlipMatcher(nn.Module):
             [list(words) for words in captions],
             is_split_into_words=True,
             padding=True,
+            truncation=True,
+            max_length=self.max_tokens,
             return_tensors="pt",
         )
         ids = cut["input_ids"].to(self.model.device)  # (B, T)
@@ -114,7 +123,12 @@ class BlipMatcher(nn.Module):
         """Count the word pieces of a word."""
         return len(self.tokenizer(word, add_special_tokens=False)["input_ids"])
 
-    @torch.no_grad()
+    def without_match(self, ids: Tensor) -> Tensor:
+        """Token ids of captions that are encoded alone: [CLS] in the place of [ENC]."""
+        plain = ids.clone()
+        plain[:, 0] = self.tokenizer.cls_token_id
+        return plain
+
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Encode pictures of any size that patches divide.
 
@@ -178,8 +192,7 @@ class BlipMatcher(nn.Module):
             stack.enter_context(torch.enable_grad())
             for layer in sorted(set(layers)):
                 stack.callback(watch(layer).remove)
-            features = features.clone() if features.is_inference() else features
-            logits = self.match(features, tokens)
+            logits = self.match(features.detach().clone(), tokens)
             wanted = [probabilities[layer] for layer in layers]
             gradients = torch.autograd.grad(logits[:, 1].sum(), wanted)
         found = {

@@ -23,20 +23,33 @@ from ovseg.modeling import DensePrediction, Encoding, SegmentationModel
 from ovseg.modeling.segmentor import Inputs
 from ovseg.vocab import Vocabulary
 from ovseg.weights.find import find_weights
-from ovseg.weights.load import load_strict, unwrap
+from ovseg.weights.load import as_state_dict, read_state_dict
 
-from . import model_filters  # noqa: F401  (registers its filters)
+from . import model_filters, pairs  # noqa: F401  (they register filters and the mapper)
 from .captions import Wording, class_maps, make_captions, rows_of_classes
 from .config import add_config, drop_of, rules_of, wording_of
 from .dropout import DropSettings, salience_dropout
 from .filters import Asked, ClassFilter, build_filter
+from .fresh import make_fresh_matcher
 from .labels import LabelRules, crf_backend, score_channels
-from .loading import load_bundle, make_blip, make_tokenizer, matcher_from_hub, read_bundle_metadata
+from .loading import matcher_from_hub, matcher_of_state, shape_of_state
 from .matcher import BlipMatcher
+from .matching_loss import MatchingLoss
 from .pictures import squash, to_picture
 from .prediction import SubsetPrediction
 
-__all__ = ["PictureEncoding", "PnPOVSS", "add_config"]
+__all__ = ["PictureEncoding", "PnPOVSS", "add_config", "settle_config"]
+
+
+def settle_config(cfg: CfgNode, *, evaluating: bool) -> None:
+    """Make a matcher to train, where a run names none.
+
+    Args:
+        cfg: the full config of a run, not frozen; MODEL.WEIGHTS becomes the new matcher's file.
+        evaluating: whether it only evaluates.
+    """
+    if not evaluating and not cfg.MODEL.WEIGHTS and not cfg.MODEL.PNP_OVSS.ITM.NAME:
+        cfg.MODEL.WEIGHTS = str(make_fresh_matcher(cfg))
 
 
 @dataclass(eq=False)
@@ -81,6 +94,7 @@ class PnPOVSS(SegmentationModel):
         drop: salience dropout.
         rules: from maps to labels.
         class_filter: which classes are asked for.
+        loss: what a matcher is trained with.
         **base: see `SegmentationModel`.
 
     Raises:
@@ -101,6 +115,7 @@ class PnPOVSS(SegmentationModel):
         drop: DropSettings,
         rules: LabelRules,
         class_filter: ClassFilter,
+        loss: MatchingLoss,
         **base: Any,
     ) -> None:
         super().__init__(**base)
@@ -114,6 +129,7 @@ class PnPOVSS(SegmentationModel):
         self.drop = drop
         self.rules = rules
         self.class_filter = class_filter
+        self.loss = loss
         self._check()
 
     @classmethod
@@ -134,6 +150,10 @@ class PnPOVSS(SegmentationModel):
             "drop": drop_of(cfg),
             "rules": rules_of(cfg),
             "class_filter": build_filter(cfg, matcher),
+            "loss": MatchingLoss(
+                contrastive_weight=cfg.MODEL.PNP_OVSS.TRAIN.CONTRASTIVE_WEIGHT,
+                temperature=cfg.MODEL.PNP_OVSS.TRAIN.TEMPERATURE,
+            ),
         }
         return super().from_config(cfg) | (raw if itm.RAW_INPUT else clips) | own
 
@@ -185,23 +205,37 @@ class PnPOVSS(SegmentationModel):
         to_train: bool = False,
         allow_pickle: bool = False,
     ) -> None:
-        """Loads a matcher: a file that brings its config and vocabulary, or tensors that fit.
+        """Loads a matcher of any size: the tensors say which one they are of.
 
         Args:
-            state_or_path: a safetensors file of `ovseg.projects.pnp_ovss.train`, or tensors under
-                transformers' names for this matcher.
+            state_or_path: what training leaves, a file or its tensors.
             to_train: has no effect.
-            allow_pickle: has no effect; pickles are not read.
+            allow_pickle: see `SegmentationModel.load_weights`.
 
         Raises:
-            WeightsError: it is no such file, or tensors do not fit.
+            WeightsError: the file cannot be read, or holds no whole matcher.
         """
-        if isinstance(state_or_path, str | Path):
-            model, tokenizer = load_bundle(state_or_path)
-            self.matcher.put(model.to(self.device), tokenizer)
-            self._check()
-        else:
-            load_strict(self.matcher.model, unwrap(state_or_path, source="the state dict"))
+        state = as_state_dict(state_or_path, allow_pickle=allow_pickle)
+        source = str(state_or_path) if isinstance(state_or_path, str | Path) else "the state dict"
+        self.matcher.become(matcher_of_state(state, source=source))
+        self._check()
+
+    def losses(
+        self, batched_inputs: Inputs, vocabulary: Vocabulary | None = None
+    ) -> dict[str, Tensor]:
+        """Trains the matcher on samples of `MatchMapper`; see `Segmentor.losses`.
+
+        Args:
+            batched_inputs: `image` (3, S, S) 0-255, `text` and `wrong`.
+            vocabulary: has no effect.
+
+        Returns:
+            Weighted losses.
+        """
+        images = torch.stack([x["image"] for x in batched_inputs]).to(self.device)
+        pixels = (images - self.pixel_mean) / self.pixel_std  # (B, 3, S, S)
+        texts = [x["text"] for x in batched_inputs]
+        return self.loss(self.matcher, pixels, texts, [x["wrong"] for x in batched_inputs])
 
     @torch.no_grad()
     def encode(self, batched_inputs: Inputs) -> Iterable[PictureEncoding]:
@@ -286,7 +320,7 @@ class PnPOVSS(SegmentationModel):
 
 
 def _find_matcher(name: str, weights: str) -> BlipMatcher:
-    """The matcher of a name, or one with the shapes of a file of weights and random values."""
+    """The matcher of a name, or one as a file of weights has it, with nothing loaded yet."""
     if name:
         return matcher_from_hub(name)
     if not weights:
@@ -294,8 +328,8 @@ def _find_matcher(name: str, weights: str) -> BlipMatcher:
             "MODEL.PNP_OVSS.ITM.NAME: expected a matcher, got ''; name a folder in Hugging Face's "
             "form or a model of their hub, or give a matcher in one file as MODEL.WEIGHTS"
         )
-    config, vocabulary = read_bundle_metadata(find_weights(weights))
-    return BlipMatcher(make_blip(config), make_tokenizer(vocabulary))
+    path = find_weights(weights)
+    return shape_of_state(read_state_dict(path), source=str(path))
 
 
 def _resized(mask: Tensor, size: tuple[int, int]) -> Tensor:

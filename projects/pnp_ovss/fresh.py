@@ -1,0 +1,110 @@
+"""A matcher that has learnt nothing yet: BLIP's modules at a given size, captions' word pieces."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ovseg.d2.config import CfgNode
+from ovseg.d2.utils import comm
+from ovseg.data.loaders import get_records
+from ovseg.weights.load import write_safetensors
+
+from .loading import bundle, require_transformers
+from .matcher import BlipMatcher
+
+__all__ = ["fresh_config", "make_fresh_matcher", "word_pieces"]
+
+logger = logging.getLogger(__name__)
+
+FRESH_NAME = "fresh_matcher.safetensors"
+_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def word_pieces(texts: Iterable[str], *, size: int) -> list[str]:
+    """Choose the word pieces of some texts.
+
+    Args:
+        texts: any number of them.
+        size: most pieces; special tokens and letters count.
+
+    Returns:
+        The pieces, the special tokens first; the same texts give the same pieces.
+    """
+    require_transformers()  # which brings tokenizers
+    from tokenizers import BertWordPieceTokenizer
+
+    learner = BertWordPieceTokenizer(lowercase=True)
+    learner.train_from_iterator(
+        texts, vocab_size=size, min_frequency=2, special_tokens=_SPECIAL, show_progress=False
+    )
+    pieces = learner.get_vocab()
+    return sorted(pieces, key=lambda piece: pieces[piece])
+
+
+def fresh_config(cfg: CfgNode, pieces: list[str]) -> dict[str, Any]:
+    """Describe the BLIP that MODEL.PNP_OVSS.TRAIN asks for.
+
+    Args:
+        cfg: a full config.
+        pieces: of the vocabulary.
+
+    Returns:
+        As `ovseg.projects.pnp_ovss.loading.make_blip` takes it.
+    """
+    size = cfg.MODEL.PNP_OVSS.TRAIN
+    return {
+        "vision": {
+            "hidden_size": size.WIDTH,
+            "intermediate_size": size.MLP_WIDTH,
+            "num_hidden_layers": size.VISION_LAYERS,
+            "num_attention_heads": size.VISION_HEADS,
+            "image_size": size.IMAGE_SIZE,
+            "patch_size": size.PATCH_SIZE,
+            "initializer_range": 0.02,  # transformers' own is made for loading
+        },
+        "text": {
+            "vocab_size": len(pieces) + 2,  # and the tokens that begin a text and ask for a match
+            "hidden_size": size.WIDTH,
+            "encoder_hidden_size": size.WIDTH,
+            "intermediate_size": size.MLP_WIDTH,
+            "num_hidden_layers": size.TEXT_LAYERS,
+            "num_attention_heads": size.TEXT_HEADS,
+            "max_position_embeddings": size.MAX_TOKENS,
+            "bos_token_id": len(pieces),
+            "pad_token_id": pieces.index("[PAD]"),
+            "sep_token_id": pieces.index("[SEP]"),
+        },
+        "image_text_hidden_size": size.EMBEDDING,
+    }
+
+
+def make_fresh_matcher(cfg: CfgNode) -> Path:
+    """Write a matcher with random weights into the run's folder, where none is yet.
+
+    Args:
+        cfg: a full config; DATASETS.TRAIN names captions, SEED draws the weights.
+
+    Returns:
+        The file.
+    """
+    path = Path(cfg.OUTPUT_DIR) / FRESH_NAME
+    if comm.is_main_process() and not path.is_file():
+        texts = (
+            text
+            for name in cfg.DATASETS.TRAIN
+            for record in get_records(name)
+            for text in record["captions"]
+        )
+        pieces = word_pieces(texts, size=cfg.MODEL.PNP_OVSS.TRAIN.VOCABULARY)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(max(cfg.SEED, 0))
+            matcher = BlipMatcher(*bundle(fresh_config(cfg, pieces), pieces))
+        write_safetensors(path, {f"matcher.{k}": v for k, v in matcher.state_dict().items()})
+        logger.info("A new matcher with %d word pieces: %s", len(pieces), path)
+    comm.synchronize()
+    return path
