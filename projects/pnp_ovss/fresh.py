@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from ovseg.d2.utils import comm
 from ovseg.data.loaders import get_records
 from ovseg.weights.load import write_safetensors
 
-from .loading import bundle, require_transformers
+from .loading import PREFIX, bundle
 from .matcher import BlipMatcher
 
 __all__ = ["fresh_config", "make_fresh_matcher", "word_pieces"]
@@ -22,28 +24,36 @@ __all__ = ["fresh_config", "make_fresh_matcher", "word_pieces"]
 logger = logging.getLogger(__name__)
 
 FRESH_NAME = "fresh_matcher.safetensors"
+_WORD = re.compile(r"\w+|[^\w\s]")
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def word_pieces(texts: Iterable[str], *, size: int) -> list[str]:
-    """Choose the word pieces of some texts.
+    """Choose word pieces: the words of some texts, and letters to spell all others with.
+
+    (The trainer of Hugging Face's tokenizers finds other pieces at every call.)
 
     Args:
         texts: any number of them.
-        size: most pieces; special tokens and letters count.
+        size: most pieces.
 
     Returns:
-        The pieces, the special tokens first; the same texts give the same pieces.
-    """
-    require_transformers()  # which brings tokenizers
-    from tokenizers import BertWordPieceTokenizer
+        Special tokens, letters, then words that occur twice, the most frequent first.
 
-    learner = BertWordPieceTokenizer(lowercase=True)
-    learner.train_from_iterator(
-        texts, vocab_size=size, min_frequency=2, special_tokens=_SPECIAL, show_progress=False
-    )
-    pieces = learner.get_vocab()
-    return sorted(pieces, key=lambda piece: pieces[piece])
+    Raises:
+        ValueError: `size` leaves no room for a word.
+    """
+    counts = Counter(word for text in texts for word in _WORD.findall(text.lower()))
+    letters = sorted({letter for word in counts for letter in word})
+    start = [*_SPECIAL, *letters, *(f"##{letter}" for letter in letters)]
+    if len(start) >= size:
+        raise ValueError(
+            f"MODEL.PNP_OVSS.TRAIN.VOCABULARY: expected more than the {len(start)} pieces that "
+            f"letters take, got {size}"
+        )
+    frequent = sorted(counts, key=lambda word: (-counts[word], word))
+    words = [word for word in frequent if counts[word] > 1 and len(word) > 1]
+    return [*start, *words[: size - len(start)]]
 
 
 def fresh_config(cfg: CfgNode, pieces: list[str]) -> dict[str, Any]:
@@ -104,7 +114,7 @@ def make_fresh_matcher(cfg: CfgNode) -> Path:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(max(cfg.SEED, 0))
             matcher = BlipMatcher(*bundle(fresh_config(cfg, pieces), pieces))
-        write_safetensors(path, {f"matcher.{k}": v for k, v in matcher.state_dict().items()})
+        write_safetensors(path, {f"{PREFIX}{k}": v for k, v in matcher.state_dict().items()})
         logger.info("A new matcher with %d word pieces: %s", len(pieces), path)
     comm.synchronize()
     return path
