@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -65,10 +65,13 @@ class ClassFilter(nn.Module, ABC):
     """Chooses the classes that are looked for in a picture.
 
     Attributes:
-        prompts: which classes the model is given, in words, as results state it.
+        name: as configs have it.
+        prompts: what the method is given, as the leaderboard tells it: "all classes", or "present
+            classes" where something that has seen the picture says which they are.
     """
 
-    prompts = "all classes"
+    name: ClassVar[str]
+    prompts: ClassVar[str] = "all classes"
 
     def look(self, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         """Keep of a picture what choosing takes, without any words.
@@ -94,7 +97,7 @@ class ClassFilter(nn.Module, ABC):
 
     def protocol(self) -> dict[str, str | int | float | bool]:
         """States what decides the choice, by name."""
-        return {}
+        return {"class_filter": self.name, "classes_asked_for": self.prompts}
 
 
 def build_filter(cfg: CfgNode, matcher: BlipMatcher) -> ClassFilter:
@@ -120,6 +123,8 @@ def build_filter(cfg: CfgNode, matcher: BlipMatcher) -> ClassFilter:
 class AllClasses(ClassFilter):
     """Asks for every class."""
 
+    name = "all"
+
     def choose(self, asked: Asked) -> list[int]:
         """Keep all; see `ClassFilter.choose`."""
         return list(range(len(asked.candidates)))
@@ -141,12 +146,13 @@ class UserList(ClassFilter):
         ValueError: the list is empty.
     """
 
+    name = "user_list"
+
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__()
         if not names:
             raise ValueError("MODEL.PNP_OVSS.FILTER.NAMES: expected class names, got none")
         self.names = tuple(names)
-        self.prompts = "a fixed list of classes"
 
     def choose(self, asked: Asked) -> list[int]:
         """Keep those on the list; see `ClassFilter.choose`."""
@@ -180,7 +186,7 @@ class CachedAnswers(ClassFilter):
         ValueError: no file is named, or it is not such a file, or the ids are neither.
     """
 
-    prompts = "classes from a file"
+    name, prompts = "cached_json", "present classes"
 
     def __init__(
         self, path: str | Path, *, min_probability: float = 70.0, ids: str = "position"
@@ -222,7 +228,8 @@ class CachedAnswers(ClassFilter):
 
     def protocol(self) -> dict[str, str | int | float | bool]:
         """States the file and the least probability."""
-        return {"filter_file": Path(self.path).name, "filter_min_prob": self.min_probability}
+        file = {"filter_file": Path(self.path).name, "filter_min_prob": self.min_probability}
+        return super().protocol() | file
 
 
 def _coco_ids(names: Sequence[str]) -> list[int]:
@@ -248,7 +255,7 @@ def cached_json(cfg: CfgNode, matcher: BlipMatcher) -> ClassFilter:
 class PresentClasses(ClassFilter):
     """Asks for the classes that are in the picture's label map: no result without labels."""
 
-    prompts = "present classes"
+    name, prompts = "oracle", "present classes"
 
     def look(self, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         """Read which labels there are; see `ClassFilter.look`."""

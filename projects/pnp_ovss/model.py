@@ -194,7 +194,6 @@ class PnPOVSS(SegmentationModel):
             "post": rules.post,
             "crf": crf_backend(rules),
             "caption": f"{self.wording.prefix} ... ({self.wording.rule})",
-            "prompts": self.class_filter.prompts,
             **self.class_filter.protocol(),
         }
 

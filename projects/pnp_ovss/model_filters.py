@@ -50,17 +50,17 @@ class ClipFilter(ClassFilter):
 
     Args:
         clip: the CLIP, on its way to the model's device.
-        name: of the CLIP, for the protocol.
+        model: name of the CLIP, for the protocol.
         ratio: least probability, as a share of the largest.
         top: most classes.
     """
 
-    prompts = "classes that CLIP chose"
+    name = "clip"
 
-    def __init__(self, clip: MaskPromptedCLIP, *, name: str, ratio: float, top: int) -> None:
+    def __init__(self, clip: MaskPromptedCLIP, *, model: str, ratio: float, top: int) -> None:
         super().__init__()
         self.clip = clip.eval().requires_grad_(False)
-        self.name, self.ratio, self.top = name, ratio, top
+        self.model, self.ratio, self.top = model, ratio, top
         self.texts = TextBank(lambda texts: encode_texts(self.clip, texts))
 
     @torch.no_grad()
@@ -81,7 +81,8 @@ class ClipFilter(ClassFilter):
 
     def protocol(self) -> dict[str, str | int | float | bool]:
         """States the CLIP and how many classes it may choose."""
-        return {"filter_clip": self.name, "filter_ratio": self.ratio, "filter_top": self.top}
+        own = {"filter_clip": self.model, "filter_ratio": self.ratio, "filter_top": self.top}
+        return super().protocol() | own
 
 
 @CLASS_FILTER_REGISTRY.register()
@@ -94,7 +95,7 @@ def clip(cfg: CfgNode, matcher: BlipMatcher) -> ClassFilter:
             "MODEL.CLIP_ADAPTER.CLIP_WEIGHTS: expected the weights of the CLIP that filters "
             "classes, got ''; name them, such as clip_ViT-L-14"
         )
-    return ClipFilter(load_clip(name, weights), name=name, ratio=node.RATIO, top=node.TOP)
+    return ClipFilter(load_clip(name, weights), model=name, ratio=node.RATIO, top=node.TOP)
 
 
 class MatcherFilter(ClassFilter):
@@ -107,7 +108,7 @@ class MatcherFilter(ClassFilter):
         top: most classes.
     """
 
-    prompts = "classes that the matcher chose"
+    name = "itm"
 
     def __init__(self, matcher: BlipMatcher, *, prefix: str, ratio: float, top: int) -> None:
         super().__init__()
@@ -130,7 +131,7 @@ class MatcherFilter(ClassFilter):
 
     def protocol(self) -> dict[str, str | int | float | bool]:
         """States how many classes may be chosen."""
-        return {"filter_ratio": self.ratio, "filter_top": self.top}
+        return super().protocol() | {"filter_ratio": self.ratio, "filter_top": self.top}
 
 
 @CLASS_FILTER_REGISTRY.register()

@@ -218,13 +218,15 @@ def test_an_evaluation_states_its_protocol_and_leaves_a_report(results):
     manifest = json.loads((folder / "manifest.json").read_text())
     protocol = manifest["protocol"]
     assert protocol["method"] == "PnPOVSS" and len(manifest["weights"]["sha256"]) == 64
-    assert protocol["prompts"] == "present classes" and protocol["layer"] == 2
+    assert protocol["classes_asked_for"] == "present classes" and protocol["layer"] == 2
     assert protocol["salience_dropout"] == "4 x topk" and protocol["crf"] == "none"
     assert "PnPOVSS" in (folder / "report.html").read_text()
     views = json.loads((results / "views" / "inference" / SET / "manifest.json").read_text())
-    assert views["protocol"]["sliding_window"] and views["protocol"]["prompts"] == "present classes"
+    assert views["protocol"]["sliding_window"]
+    assert views["protocol"]["class_filter"] == "oracle"
     own = json.loads((results / "yaml" / "inference" / "own" / "manifest.json").read_text())
-    assert own["protocol"]["prompts"] == "classes that the matcher chose"
+    assert own["protocol"]["class_filter"] == "itm"
+    assert own["protocol"]["classes_asked_for"] == "all classes"
 
 
 def test_the_oracle_predicts_no_class_that_is_not_there(results):

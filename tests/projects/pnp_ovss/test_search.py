@@ -5,8 +5,13 @@ import json
 import pytest
 import torch
 
+from ovseg.projects.pnp_ovss import bundle, search_reward
 from ovseg.projects.pnp_ovss.reward import Judged, wins
 from ovseg.projects.pnp_ovss.search import search
+from ovseg.tinyscapes import write_split
+from ovseg.utils.run_record import AnotherRunError
+from ovseg.weights.load import read_state_dict
+from tests.projects.pnp_ovss.tiny import write_config, write_matcher
 
 SPACE = {"layer": list(range(10)), "head": list(range(10))}
 
@@ -93,3 +98,33 @@ def test_with_one_class_nothing_can_win():
     maps = torch.zeros(1, 4, 4)
     maps[0, :2] = 1.0
     assert wins(Halves(), picture, maps, 0.5) == 0
+
+
+def test_the_command_judges_pictures_by_names_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    pytest.importorskip("transformers")
+    write_split(tmp_path, "val", 2, workers=0)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    words = ["--config-file", str(write_config(tmp_path)), "--dataset", "tinyscapes_val_sem_seg"]
+    words += ["--images", "2", "--output", str(tmp_path / "found"), "--thresholds", "0.15", "0.45"]
+    words += ["--iterations"]
+    search_reward.main([*words, "2"])
+    known = json.loads((tmp_path / "found/rewards.json").read_text())
+    search_reward.main([*words, "6"])
+    rewards = json.loads((tmp_path / "found/rewards.json").read_text())
+    assert known.items() <= rewards.items()
+    found = json.loads((tmp_path / "found/search.json").read_text())
+    assert len(found["tried"]) == 6 and all(one["layer"] in (1, 2) for one in found["tried"])
+    won = max(one["wins"] for one in found["tried"])
+    best = {**found["best"], "wins": won}
+    assert best in found["tried"] and 0 <= won <= found["classes"]
+    with pytest.raises(AnotherRunError, match="thresholds"):
+        search_reward.main([*words, "6", "--thresholds", "0.3"])
+
+
+def test_bundled_weights_are_half_as_large_and_still_a_matcher(tmp_path):
+    pytest.importorskip("transformers")
+    path = write_matcher(tmp_path)
+    bundle.main([str(path), str(tmp_path / "half.safetensors")])
+    whole, half = read_state_dict(path), read_state_dict(tmp_path / "half.safetensors")
+    assert torch.equal(half["matcher.header"], whole["matcher.header"])
+    assert half["matcher.model.itm_head.weight"].dtype == torch.float16
