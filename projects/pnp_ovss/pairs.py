@@ -6,7 +6,7 @@ Whether a text with one wrong noun fits can only be told by looking for that nou
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from ovseg.d2.config import CfgNode
 from ovseg.data.loaders import get_records
 from ovseg.data.mappers import TRAIN_MAPPER_REGISTRY
+from ovseg.data.sampling import evenly
 from ovseg.mining.nouns import CaptionError, Noun, NounConfig, NounExtractor
 from ovseg.utils.image_store import ImageStore
 
@@ -22,21 +23,23 @@ from .pictures import squash
 
 __all__ = ["MatchMapper"]
 
+_SEARCHED = 20_000  # captions whose nouns may be put into others; more would delay every start
+
 
 @TRAIN_MAPPER_REGISTRY.register()
 def pnp_ovss_captions(cfg: CfgNode) -> MatchMapper:
     """Builds the mapper of the matcher's training samples."""
     node = cfg.MODEL.PNP_OVSS
     finder = NounExtractor(NounConfig(lemma=True))
-    captions = (
+    captions = [
         text
         for name in cfg.DATASETS.TRAIN
         for record in get_records(name)
         for text in record["captions"]
-    )
+    ]
     return MatchMapper(
         finder=finder,
-        captions=captions,
+        captions=evenly(captions, _SEARCHED),
         prefix=node.PROMPT.PREFIX,
         side=node.ITM.IMAGE_SIZE or node.TRAIN.IMAGE_SIZE,
         list_share=node.TRAIN.LIST_SHARE,
@@ -49,7 +52,7 @@ class MatchMapper:
 
     Args:
         finder: finds the nouns of captions.
-        captions: all texts of the training set; wrong nouns are among theirs.
+        captions: texts of the training set; wrong nouns are among theirs.
         prefix: what lists of nouns begin with.
         side: of the square that pictures are resized to.
         list_share: share of the texts that are lists of nouns.
@@ -63,7 +66,7 @@ class MatchMapper:
         self,
         *,
         finder: NounExtractor,
-        captions: Any,
+        captions: Iterable[str],
         prefix: str,
         side: int,
         list_share: float,
