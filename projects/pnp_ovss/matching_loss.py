@@ -1,7 +1,9 @@
 """What a matcher learns from: does the text fit the picture, and which of the batch's fits best.
 
 Source: Li et al., "BLIP" (ICML 2022), section 3.2: image-text matching with hard negatives of the
-batch, beside the contrastive loss that finds them. The text with an exchanged noun is our addition.
+batch, beside the contrastive loss that finds them. Two things are ours: the text with an exchanged
+noun, and that the contrastive loss compares words with patches (as Yao et al., "FILIP", ICLR 2022,
+but softly), so that patches carry what cross-attention has to find in them.
 """
 
 from __future__ import annotations
@@ -12,9 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ovseg.clip.contrastive import ContrastiveLoss
-
-from .matcher import BlipMatcher
+from .matcher import BlipMatcher, Tokens
 
 __all__ = ["MatchingLoss"]
 
@@ -25,13 +25,17 @@ class MatchingLoss(nn.Module):
     Args:
         contrastive_weight: of the contrastive loss; 0 leaves it out and draws negatives evenly.
         temperature: of the contrastive loss.
+        sharpness: of the patches that a word is compared with: their similarities times this, under
+            a softmax, are their weights.
     """
 
-    def __init__(self, *, contrastive_weight: float, temperature: float) -> None:
+    def __init__(
+        self, *, contrastive_weight: float, temperature: float, sharpness: float = 10.0
+    ) -> None:
         super().__init__()
         self.contrastive_weight = contrastive_weight
         self.temperature = temperature
-        self.contrastive = ContrastiveLoss()
+        self.sharpness = sharpness
 
     def forward(
         self, matcher: BlipMatcher, pixels: Tensor, texts: Sequence[str], wrong: Sequence[str]
@@ -48,21 +52,14 @@ class MatchingLoss(nn.Module):
             Weighted losses by name.
         """
         features = matcher.encode_images(pixels)  # (B, 1 + N, D)
-        model, batch = matcher.model, len(pixels)
-        images = F.normalize(model.vision_proj(features[:, 0]), dim=-1)  # (B, E)
-        cut = matcher.tokenize([text.split() for text in texts])
-        alone = model.text_encoder(
-            input_ids=matcher.without_match(cut.ids), attention_mask=cut.mask
-        )
-        words = F.normalize(model.text_proj(alone.last_hidden_state[:, 0]), dim=-1)  # (B, E)
+        batch = len(pixels)
+        likeness = self._likeness(matcher, features, texts) / self.temperature  # (B, B)
         losses = {}
         if self.contrastive_weight:
-            scale = images.new_tensor(1 / self.temperature)
-            alike = self.contrastive(
-                images, words, scale, torch.arange(batch, device=pixels.device)
-            )
-            losses["loss_contrastive"] = self.contrastive_weight * alike
-        others = self._hard_negatives(images.detach(), words.detach(), texts)  # (B,)
+            own = torch.arange(batch, device=pixels.device)
+            both = F.cross_entropy(likeness, own) + F.cross_entropy(likeness.T, own)
+            losses["loss_contrastive"] = self.contrastive_weight * both / 2
+        others = self._hard_negatives(likeness.detach(), texts)  # (B,)
         asked = [*texts, *wrong, *[texts[other] for other in others.tolist()]]
         tokens = matcher.tokenize([text.split() for text in asked])
         logits = matcher.match(features.repeat(3, 1, 1), tokens)  # (3 B, 2)
@@ -71,9 +68,22 @@ class MatchingLoss(nn.Module):
         losses["loss_match"] = F.cross_entropy(logits, target)
         return losses
 
-    def _hard_negatives(self, images: Tensor, words: Tensor, texts: Sequence[str]) -> Tensor:
+    def _likeness(self, matcher: BlipMatcher, features: Tensor, texts: Sequence[str]) -> Tensor:
+        """How well each picture's patches answer to each text's words, (B, B) in [-1, 1]."""
+        model = matcher.model
+        cut = matcher.tokenize([text.split() for text in texts])
+        plain = matcher.without_match(cut.ids)
+        alone = model.text_encoder(input_ids=plain, attention_mask=cut.mask).last_hidden_state
+        words = F.normalize(model.text_proj(alone), dim=-1)  # (B, T, E)
+        patches = F.normalize(model.vision_proj(features[:, 1:]), dim=-1)  # (B, N, E)
+        alike = torch.einsum("ine,jte->ijtn", patches, words)
+        best = (alike * (self.sharpness * alike).softmax(-1)).sum(-1)  # (B, B, T)
+        counted = _named(cut).to(best)  # (B, T)
+        return (best * counted).sum(-1) / counted.sum(-1).clamp(min=1)
+
+    def _hard_negatives(self, likeness: Tensor, texts: Sequence[str]) -> Tensor:
         """Per picture another one's text, drawn by how well it seems to fit."""
-        weights = (images @ words.T / self.temperature).softmax(1)  # (B, B)
+        weights = likeness.softmax(1)  # (B, B)
         if not self.contrastive_weight:
             weights = torch.ones_like(weights)
         equal = torch.tensor([[a == b for b in texts] for a in texts], device=weights.device)
@@ -81,3 +91,10 @@ class MatchingLoss(nn.Module):
         # A batch of one text has no negatives: its own is drawn and the loss cannot be met.
         weights = torch.where(equal.all(1, keepdim=True), 1.0, weights)
         return torch.multinomial(weights, 1)[:, 0]
+
+
+def _named(tokens: Tokens) -> Tensor:
+    """Which tokens are pieces of words, (B, T) bool."""
+    width = tokens.ids.shape[1]
+    rows = [[word is not None for word in words] for words in tokens.words]
+    return torch.tensor(rows, device=tokens.ids.device).view(-1, width)

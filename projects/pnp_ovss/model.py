@@ -153,6 +153,7 @@ class PnPOVSS(SegmentationModel):
             "loss": MatchingLoss(
                 contrastive_weight=cfg.MODEL.PNP_OVSS.TRAIN.CONTRASTIVE_WEIGHT,
                 temperature=cfg.MODEL.PNP_OVSS.TRAIN.TEMPERATURE,
+                sharpness=cfg.MODEL.PNP_OVSS.TRAIN.SHARPNESS,
             ),
         }
         return super().from_config(cfg) | (raw if itm.RAW_INPUT else clips) | own

@@ -19,7 +19,7 @@ from ovseg.tinyscapes import write_split
 from ovseg.utils.images import write_png
 from ovseg.weights.load import read_state_dict
 from tests.helpers import run_python
-from tests.projects.pnp_ovss.tiny import make_matcher
+from tests.projects.pnp_ovss.tiny import PIECES, make_matcher
 
 pytest.importorskip("transformers")
 
@@ -132,11 +132,29 @@ def test_the_matching_loss_is_the_cross_entropy_of_right_and_wrong_texts():
     assert set(alone(matcher, pixels, texts, wrong)) == {"loss_match"}
 
 
+def test_a_word_answers_to_the_patches_that_are_like_it():
+    matcher = make_matcher()
+    features = matcher.encode_images(torch.randn(2, 3, 32, 32)).detach()
+    loss = MatchingLoss(contrastive_weight=1.0, temperature=0.07, sharpness=1e4)
+    texts = ["a sky", "a traffic light tree"]
+    found = loss._likeness(matcher, features, texts)
+    unit = torch.nn.functional.normalize
+    for column, text in enumerate(texts):
+        tokens = matcher.tokenize([text.split()])
+        ids = tokens.ids.clone()
+        ids[:, 0] = PIECES.index("[CLS]")
+        hidden = matcher.model.text_encoder(ids, tokens.mask).last_hidden_state[0, 1:-1]
+        words = unit(matcher.model.text_proj(hidden), dim=-1)
+        for row in range(2):
+            patches = unit(matcher.model.vision_proj(features[row, 1:]), dim=-1)
+            expected = (words @ patches.T).amax(1).mean()  # so sharp that the best patch decides
+            torch.testing.assert_close(found[row, column], expected, rtol=1e-3, atol=1e-4)
+
+
 def test_a_text_that_fits_several_pictures_of_a_batch_is_no_negative():
     loss = MatchingLoss(contrastive_weight=1.0, temperature=0.07)
-    images = torch.nn.functional.normalize(torch.ones(3, 4), dim=-1)
     for _ in range(20):
-        others = loss._hard_negatives(images, images, ["a sky", "a sky", "a tree"])
+        others = loss._hard_negatives(torch.zeros(3, 3), ["a sky", "a sky", "a tree"])
         assert others[0] == 2 and others[1] == 2 and others[2] in (0, 1)
 
 
