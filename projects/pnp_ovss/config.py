@@ -88,6 +88,8 @@ def add_config(cfg: CfgNode) -> None:
     train.CONTRASTIVE_WEIGHT = 1.0  # beside the matching loss
     train.TEMPERATURE = 0.07  # of the contrastive loss
     train.SHARPNESS = 10.0  # of the patches that it compares a word with
+    train.MASKED_WEIGHT = 1.0  # of telling hidden words from the picture
+    train.MASKED_SHARE = 0.3  # of the word pieces that are hidden
     train.LIST_SHARE = 0.5  # of the texts: lists of nouns instead of captions
     train.MOST_NOUNS = 6  # of such a list
 

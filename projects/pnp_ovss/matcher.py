@@ -141,6 +141,23 @@ class BlipMatcher(nn.Module):
         seen = self.model.vision_model(pixel_values=pixels, interpolate_pos_encoding=True)
         return seen.last_hidden_state
 
+    def told(self, features: Tensor, tokens: Tokens) -> Tensor:
+        """Read captions in the light of pictures.
+
+        Args:
+            features: (B, 1 + N, D) of `encode_images`.
+            tokens: B captions.
+
+        Returns:
+            (B, T, D'), what the text encoder's last layer makes of each token.
+        """
+        return self.model.text_encoder(
+            input_ids=tokens.ids,
+            attention_mask=tokens.mask,
+            encoder_hidden_states=features,
+            encoder_attention_mask=features.new_ones(features.shape[:2], dtype=torch.int64),
+        ).last_hidden_state
+
     def match(self, features: Tensor, tokens: Tokens) -> Tensor:
         """Compare captions with pictures.
 
@@ -151,13 +168,7 @@ class BlipMatcher(nn.Module):
         Returns:
             (B, 2) logits; the second says that they match.
         """
-        told = self.model.text_encoder(
-            input_ids=tokens.ids,
-            attention_mask=tokens.mask,
-            encoder_hidden_states=features,
-            encoder_attention_mask=features.new_ones(features.shape[:2], dtype=torch.int64),
-        )
-        return self.model.itm_head(told.last_hidden_state[:, 0])
+        return self.model.itm_head(self.told(features, tokens)[:, 0])
 
     def attend(
         self, features: Tensor, tokens: Tokens, layers: Sequence[int]

@@ -3,12 +3,15 @@
 Source: Li et al., "BLIP" (ICML 2022), section 3.2: image-text matching with hard negatives of the
 batch, beside the contrastive loss that finds them. Two things are ours: the text with an exchanged
 noun, and that the contrastive loss compares words with patches (as Yao et al., "FILIP", ICLR 2022,
-but softly), so that patches carry what cross-attention has to find in them.
+but softly), so that patches carry what cross-attention has to find in them. Words that are hidden
+and told from the picture are ALBEF's (Li et al., NeurIPS 2021, section 3.2): matching alone stays
+long at what it can say without looking.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -27,15 +30,25 @@ class MatchingLoss(nn.Module):
         temperature: of the contrastive loss.
         sharpness: of the patches that a word is compared with: their similarities times this, under
             a softmax, are their weights.
+        masked_weight: of the loss of hidden words; 0 leaves it out.
+        masked_share: of the word pieces that it hides.
     """
 
     def __init__(
-        self, *, contrastive_weight: float, temperature: float, sharpness: float = 10.0
+        self,
+        *,
+        contrastive_weight: float,
+        temperature: float,
+        sharpness: float = 10.0,
+        masked_weight: float = 0.0,
+        masked_share: float = 0.3,
     ) -> None:
         super().__init__()
         self.contrastive_weight = contrastive_weight
         self.temperature = temperature
         self.sharpness = sharpness
+        self.masked_weight = masked_weight
+        self.masked_share = masked_share
 
     def forward(
         self, matcher: BlipMatcher, pixels: Tensor, texts: Sequence[str], wrong: Sequence[str]
@@ -66,7 +79,21 @@ class MatchingLoss(nn.Module):
         target = torch.zeros(3 * batch, dtype=torch.int64, device=pixels.device)
         target[:batch] = 1
         losses["loss_match"] = F.cross_entropy(logits, target)
+        if self.masked_weight:
+            masked = self._masked_words(matcher, features, texts)
+            losses["loss_masked"] = self.masked_weight * masked
         return losses
+
+    def _masked_words(self, matcher: BlipMatcher, features: Tensor, texts: Sequence[str]) -> Tensor:
+        """Cross-entropy of the word pieces that were hidden, given the picture and the others."""
+        tokens = matcher.tokenize([text.split() for text in texts])
+        drawn = torch.rand(tokens.ids.shape, device=features.device)
+        hidden = (drawn < self.masked_share) & _named(tokens)  # (B, T)
+        ids = tokens.ids.masked_fill(hidden, matcher.tokenizer.mask_token_id)
+        told = matcher.told(features, replace(tokens, ids=ids))[hidden]  # (M, D)
+        pieces = matcher.model.text_encoder.embeddings.word_embeddings.weight  # (V, D)
+        total = F.cross_entropy(told @ pieces.T, tokens.ids[hidden], reduction="sum")
+        return total / max(len(told), 1)
 
     def _likeness(self, matcher: BlipMatcher, features: Tensor, texts: Sequence[str]) -> Tensor:
         """How well each picture's patches answer to each text's words, (B, B) in [-1, 1]."""

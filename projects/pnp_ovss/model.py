@@ -154,6 +154,8 @@ class PnPOVSS(SegmentationModel):
                 contrastive_weight=cfg.MODEL.PNP_OVSS.TRAIN.CONTRASTIVE_WEIGHT,
                 temperature=cfg.MODEL.PNP_OVSS.TRAIN.TEMPERATURE,
                 sharpness=cfg.MODEL.PNP_OVSS.TRAIN.SHARPNESS,
+                masked_weight=cfg.MODEL.PNP_OVSS.TRAIN.MASKED_WEIGHT,
+                masked_share=cfg.MODEL.PNP_OVSS.TRAIN.MASKED_SHARE,
             ),
         }
         return super().from_config(cfg) | (raw if itm.RAW_INPUT else clips) | own

@@ -140,7 +140,8 @@ def refine_by_mean_field(
     """
     probabilities = _probabilities(image, scores)  # (K, H, W)
     height, width = image.shape[:2]
-    place = np.stack(np.mgrid[:height, :width][::-1], -1).reshape(-1, 2)  # (H * W, 2) x, y
+    rows, columns = np.mgrid[:height, :width].reshape(2, -1)
+    place = np.stack((columns, rows), 1)  # (H * W, 2)
     colour = image.reshape(-1, 3) / settings.colour_rgb
     kernels = (
         (settings.smooth_weight, place / settings.smooth_xy),

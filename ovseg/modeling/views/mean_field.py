@@ -89,7 +89,7 @@ def mean_field(
     for weight, features in kernels:
         lattice = PermutohedralLattice(features)
         mass = lattice(np.ones((len(features), 1), np.float32))
-        filters.append((np.float32(weight), lattice, 1 / np.sqrt(mass + _TINY)))  # (N, 1)
+        filters.append((weight, lattice, 1 / np.sqrt(mass + _TINY)))  # (N, 1)
     belief = softmax(logits, axis=1)
     for _ in range(iterations):
         energy = logits

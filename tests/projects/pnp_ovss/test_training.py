@@ -13,6 +13,7 @@ import torch
 import ovseg
 from ovseg.mining.nouns import NounConfig, NounExtractor
 from ovseg.projects.pnp_ovss.fresh import word_pieces
+from ovseg.projects.pnp_ovss.matcher import Tokens
 from ovseg.projects.pnp_ovss.matching_loss import MatchingLoss
 from ovseg.projects.pnp_ovss.pairs import MatchMapper
 from ovseg.tinyscapes import write_split
@@ -130,6 +131,25 @@ def test_the_matching_loss_is_the_cross_entropy_of_right_and_wrong_texts():
     assert losses["loss_contrastive"] > 0
     alone = MatchingLoss(contrastive_weight=0.0, temperature=0.07)
     assert set(alone(matcher, pixels, texts, wrong)) == {"loss_match"}
+
+
+def test_hidden_words_are_told_from_what_is_left():
+    matcher = make_matcher()
+    features = matcher.encode_images(torch.randn(2, 3, 32, 32)).detach()
+    texts = ["a sky", "a tree"]
+    loss = MatchingLoss(
+        contrastive_weight=0.0, temperature=0.07, masked_weight=2.0, masked_share=1.0
+    )
+    tokens = matcher.tokenize([text.split() for text in texts])
+    ids = tokens.ids.clone()
+    ids[:, 1:3] = PIECES.index("[MASK]")
+    told = matcher.told(features, Tokens(ids, tokens.mask, tokens.words))[:, 1:3]
+    logits = told @ matcher.model.text_encoder.embeddings.word_embeddings.weight.T
+    wanted = tokens.ids[:, 1:3].flatten()
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted)
+    torch.testing.assert_close(loss._masked_words(matcher, features, texts), expected)
+    nothing = MatchingLoss(contrastive_weight=0.0, temperature=0.07, masked_share=0.0)
+    assert nothing._masked_words(matcher, features, texts) == 0
 
 
 def test_a_word_answers_to_the_patches_that_are_like_it():
