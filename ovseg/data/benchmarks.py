@@ -10,7 +10,7 @@ from typing import Literal
 
 from ovseg.vocab import class_list
 
-__all__ = ["BENCHMARKS", "CAPTIONED", "CaptionFiles", "SemSegFolders"]
+__all__ = ["BENCHMARKS", "SemSegFolders"]
 
 Role = Literal["train", "validation", "test"]
 
@@ -64,22 +64,6 @@ class SemSegFolders:
         """Names of the classes in the label maps, in the order of the labels."""
         classes = class_list(self.classes)
         return tuple(classes.names[i] for i in classes.seen) if self.seen_only else classes.names
-
-
-@dataclass(frozen=True)
-class CaptionFiles:
-    """A training set of pictures with captions.
-
-    Args:
-        name: what DATASETS.TRAIN calls it.
-        path: its file, below the root of all datasets; `ovseg.data.captions.sources` tells the
-            kind by its ending.
-        maker: as for `SemSegFolders`.
-    """
-
-    name: str
-    path: str
-    maker: tuple[str, str, str] | None = None
 
 
 def _role(split: str) -> Role:
@@ -276,13 +260,3 @@ BENCHMARKS = (
     *_tinyscapes(),
 )
 """All datasets with folders of label maps; `ovseg.data.catalog` registers them."""
-
-CAPTIONED = (
-    CaptionFiles("coco_2017_train_captions", "coco/annotations/captions_train2017.json"),
-    CaptionFiles(
-        "tinyscapes_train_captions",
-        "tinyscapes/annotations/captions_train2017.json",
-        maker=("ovseg.tinyscapes", "ensure_split", "train"),
-    ),
-)
-"""Training sets with captions; `ovseg.data.captions.dataset` registers them."""

@@ -31,7 +31,6 @@ __all__ = [
     "expand_folder",
     "files_by_stem",
     "load_sem_seg",
-    "make_files",
     "register_builtin",
     "register_sem_seg",
 ]
@@ -327,7 +326,7 @@ def _register_benchmark(folders: SemSegFolders, base: Path) -> bool:
         label_suffix=folders.label_suffix,
         ignore_label=folders.ignore_label,
         hint=_tree_hint(folders, base),
-        make_files=partial(make_files, folders.maker, base) if folders.maker else None,
+        make_files=partial(_make_files, folders.maker, base) if folders.maker else None,
         split=folders.split,
         **metadata,
         **{_MARK: str(base)},
@@ -335,12 +334,6 @@ def _register_benchmark(folders: SemSegFolders, base: Path) -> bool:
     return taken and ours is None
 
 
-def make_files(maker: tuple[str, str, str], base: Path) -> None:
-    """Let a dataset make its own files.
-
-    Args:
-        maker: see `ovseg.data.benchmarks.SemSegFolders`.
-        base: the root of all datasets.
-    """
+def _make_files(maker: tuple[str, str, str], base: Path) -> None:
     module, function, argument = maker
     getattr(importlib.import_module(module), function)(base, argument)

@@ -28,7 +28,6 @@ from typing import Any
 import yaml
 
 from ovseg.d2.data import DatasetCatalog, MetadataCatalog
-from ovseg.data.captions.dataset import names_captions, register_captions
 from ovseg.data.catalog import class_metadata, load_sem_seg
 from ovseg.data.coco_labels import CocoFile, coco_records
 from ovseg.vocab import class_list, class_list_names
@@ -150,11 +149,10 @@ class DatasetYaml:
 
 
 def resolve_dataset(entry: str) -> str:
-    """Give the name of a dataset; a path ending in .yaml and captions are registered first.
+    """Give the name of a dataset; a path ending in .yaml is registered first.
 
     Args:
-        entry: a registered name, the path of a YAML file, or captioned pictures as
-            `ovseg.data.captions.dataset` names them.
+        entry: a registered name, or the path of a YAML file.
 
     Returns:
         The name.
@@ -162,8 +160,6 @@ def resolve_dataset(entry: str) -> str:
     Raises:
         FileNotFoundError, ValueError: as `register_yaml`.
     """
-    if names_captions(entry):
-        return register_captions(entry)
     return register_yaml(entry) if entry.lower().endswith((".yaml", ".yml")) else entry
 
 

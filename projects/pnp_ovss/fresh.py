@@ -13,7 +13,7 @@ import torch
 
 from ovseg.d2.config import CfgNode
 from ovseg.d2.utils import comm
-from ovseg.data.loaders import get_records
+from ovseg.data.captions.records import caption_records
 from ovseg.weights.load import write_safetensors
 
 from .loading import PREFIX, bundle
@@ -104,12 +104,7 @@ def make_fresh_matcher(cfg: CfgNode) -> Path:
     """
     path = Path(cfg.OUTPUT_DIR) / FRESH_NAME
     if comm.is_main_process() and not path.is_file():
-        texts = (
-            text
-            for name in cfg.DATASETS.TRAIN
-            for record in get_records(name)
-            for text in record["captions"]
-        )
+        texts = (record["caption"] for record in caption_records(cfg.DATASETS.TRAIN))
         pieces = word_pieces(texts, size=cfg.MODEL.PNP_OVSS.TRAIN.VOCABULARY)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(max(cfg.SEED, 0))

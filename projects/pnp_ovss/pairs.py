@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ovseg.d2.config import CfgNode
-from ovseg.data.loaders import get_records
+from ovseg.data.captions.records import PictureRecords, caption_records
 from ovseg.data.mappers import TRAIN_MAPPER_REGISTRY
 from ovseg.data.sampling import evenly
 from ovseg.mining.nouns import CaptionError, Noun, NounConfig, NounExtractor
@@ -31,15 +31,12 @@ def pnp_ovss_captions(cfg: CfgNode) -> MatchMapper:
     """Builds the mapper of the matcher's training samples."""
     node = cfg.MODEL.PNP_OVSS
     finder = NounExtractor(NounConfig(lemma=True))
-    captions = [
-        text
-        for name in cfg.DATASETS.TRAIN
-        for record in get_records(name)
-        for text in record["captions"]
-    ]
+    captions = caption_records(cfg.DATASETS.TRAIN)
+    searched = evenly(range(len(captions)), _SEARCHED)
     return MatchMapper(
+        records=PictureRecords(captions),
         finder=finder,
-        captions=evenly(captions, _SEARCHED),
+        captions=[captions[index]["caption"] for index in searched],
         prefix=node.PROMPT.PREFIX,
         side=node.ITM.IMAGE_SIZE or node.TRAIN.IMAGE_SIZE,
         list_share=node.TRAIN.LIST_SHARE,
@@ -51,6 +48,7 @@ class MatchMapper:
     """Reads a picture and writes two texts for it.
 
     Args:
+        records: the training set, which stands for that of label maps.
         finder: finds the nouns of captions.
         captions: texts of the training set; wrong nouns are among theirs.
         prefix: what lists of nouns begin with.
@@ -65,6 +63,7 @@ class MatchMapper:
     def __init__(
         self,
         *,
+        records: Sequence[Mapping[str, Any]],
         finder: NounExtractor,
         captions: Iterable[str],
         prefix: str,
@@ -72,12 +71,12 @@ class MatchMapper:
         list_share: float,
         most_nouns: int,
     ) -> None:
+        self.records = records
         self.finder = finder
         self.prefix = prefix
         self.side = side
         self.list_share = list_share
         self.most_nouns = most_nouns
-        self._store = ImageStore()
         self._nouns = lru_cache(maxsize=100_000)(self._find)
         known = {noun.text for text in captions for noun in self._nouns(text)}
         self.known = tuple(sorted(known))  # sets have no order
@@ -93,7 +92,7 @@ class MatchMapper:
         """Makes a training sample.
 
         Args:
-            record: with file_name and captions, see `ovseg.data.captions.dataset`.
+            record: see `ovseg.data.captions.records.PictureRecords`.
             rng: source of all random choices; None draws from fresh entropy.
 
         Returns:
@@ -104,7 +103,7 @@ class MatchMapper:
             ImageError: the picture is unreadable.
         """
         rng = np.random.default_rng() if rng is None else rng
-        picture = self._store.read(record["file_name"])  # (H, W, 3)
+        picture = ImageStore(record["image_root"]).read(record["file_name"])  # (H, W, 3)
         if rng.random() < 0.5:
             picture = picture[:, ::-1]
         present = {noun.text for text in record["captions"] for noun in self._nouns(text)}

@@ -65,14 +65,14 @@ def record(tmp_path):
     pixels = np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3)
     write_png(tmp_path / "a.png", pixels)
     captions = ("a red car on the road", "two cars near a house")
-    return {"file_name": str(tmp_path / "a.png"), "captions": captions}
+    return {"file_name": "a.png", "image_root": str(tmp_path), "captions": captions}
 
 
 def mapper(**options):
     captions = ["a red car on the road", "two cars near a house", "a boat in the sea"]
     given = {"prefix": "A picture of", "side": 16, "list_share": 0.5, "most_nouns": 2}
     finder = NounExtractor(NounConfig(lemma=True))
-    return MatchMapper(finder=finder, captions=captions, **(given | options))
+    return MatchMapper(records=[], finder=finder, captions=captions, **(given | options))
 
 
 def test_a_wrong_text_has_one_noun_that_no_caption_of_the_picture_has(record):
@@ -111,7 +111,13 @@ def test_captions_without_different_nouns_are_refused():
     finder = NounExtractor(NounConfig(lemma=True))
     with pytest.raises(ValueError, match=r"at least two different nouns, got \['car'\]"):
         MatchMapper(
-            finder=finder, captions=["a car"], prefix="", side=8, list_share=0, most_nouns=1
+            records=[],
+            finder=finder,
+            captions=["a car"],
+            prefix="",
+            side=8,
+            list_share=0,
+            most_nouns=1,
         )
 
 
