@@ -33,6 +33,7 @@ _OURS = {
     "OVSegDEMO": "ovseg.modeling.ovseg",
     "PACL": "ovseg.projects.pacl.model",
     "SegCLIP": "ovseg.projects.segclip",
+    "PnPOVSS": "ovseg.projects.pnp_ovss.model",
 }
 _registered: dict[str, str] = {}
 

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from ovseg.modeling.views.dense_crf import DenseCRF, refine_scores
+from ovseg.modeling.views.dense_crf import (
+    CRFSettings,
+    DenseCRF,
+    has_dense_crf,
+    refine_by_mean_field,
+    refine_scores,
+)
+from ovseg.modeling.views.mean_field import PermutohedralLattice
 from ovseg.utils.images import write_png
 from tests.modeling.tiny import FixedScores, vocabulary
 
@@ -74,10 +81,59 @@ def test_it_agrees_with_mean_field_inference_over_all_pairs(crf, scene):
     assert (found.argmax(0) == expected.argmax(0)).mean() > 0.95
 
 
+@pytest.fixture
+def noisy(scene):
+    image, scores = scene
+    noise = torch.rand(scores.shape, generator=torch.Generator().manual_seed(0))
+    image = image.copy()
+    image[:, :10, 1] = 60
+    return image, 0.1 * scores + 0.3 * noise
+
+
+def test_without_the_package_the_inference_is_the_same(crf, noisy):
+    for settings in (CRFSettings(), CRFSettings(10, 3, 7, 50, 5, 10)):
+        found, expected = refine_by_mean_field(*noisy, settings), refine_scores(*noisy, settings)
+        assert found.shape == expected.shape and found.dtype == torch.float32
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+
+
+def test_our_own_inference_agrees_with_all_pairs(noisy):
+    found, expected = refine_by_mean_field(*noisy).numpy(), mean_field(*noisy)
+    np.testing.assert_allclose(found.sum(0), 1, rtol=1e-5)
+    assert np.abs(found - expected).mean() < 0.05
+    assert (found.argmax(0) == expected.argmax(0)).mean() > 0.95
+
+
+def test_without_pairwise_terms_our_own_inference_leaves_the_scores(noisy):
+    settings = CRFSettings(smooth_weight=0, colour_weight=0)
+    torch.testing.assert_close(
+        refine_by_mean_field(*noisy, settings), noisy[1].softmax(0), rtol=1e-4, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 5])
+def test_the_lattice_filters_like_a_gaussian(dimensions):
+    rng = np.random.default_rng(0)
+    points = rng.uniform(0, 3, (400, dimensions))
+    values = rng.uniform(0, 1, (400, 2)).astype(np.float32)
+    lattice = PermutohedralLattice(points)
+    found = lattice(values) / lattice(np.ones((400, 1), np.float32))
+    weights = np.exp(-((points[:, None] - points[None]) ** 2).sum(-1) / 2)
+    expected = weights @ values / weights.sum(1, keepdims=True)
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.95
+    assert np.abs(found - expected).max() < 0.1
+
+
+def test_whether_the_package_is_there_can_be_asked(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    assert not has_dense_crf()
+
+
 def test_scores_of_another_size_are_refused(scene):
     image, scores = scene
-    with pytest.raises(ValueError, match=r"\(24, 40\), got \(24, 39\)"):
-        refine_scores(image, scores[..., 1:])
+    for refine in (refine_scores, refine_by_mean_field):
+        with pytest.raises(ValueError, match=r"\(24, 40\), got \(24, 39\)"):
+            refine(image, scores[..., 1:])
 
 
 @pytest.mark.parametrize("output", ["labels", "sem_seg"])

@@ -26,7 +26,7 @@ AUTOMATIC_TILES = {256: 224, 512: 256, 768: 512, 896: 512}
 Window = tuple[slice, slice]
 
 # What a tile's input keeps of its picture's.
-_PICTURE_KEYS = ("image_id", "file_name", "original", "mirrored")
+_PICTURE_KEYS = ("image_id", "file_name", "sem_seg_file_name", "original", "mirrored")
 
 
 def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
