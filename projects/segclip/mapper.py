@@ -56,9 +56,7 @@ class RandomResizedCrop:
             (S, S, 3) uint8 RGB, and the part in fractions of the sides.
         """
         size = (image.shape[0], image.shape[1])
-        left, top, right, bottom = random_resized_box(
-            size, rng, scale=self.scale, ratio=self.ratio
-        )
+        left, top, right, bottom = random_resized_box(size, rng, scale=self.scale, ratio=self.ratio)
         return self.cut(image, (top, left, bottom - top, right - left))
 
     def cut(self, image: np.ndarray, place: tuple[int, int, int, int]) -> tuple[np.ndarray, Box]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
@@ -44,7 +45,7 @@ class GroupTransformer(nn.Module):
 
     def __init__(
         self,
-        blocks: Sequence[ResidualAttentionBlock],
+        blocks: Sequence[nn.Module],
         *,
         first_stage: int,
         grouping: SemanticGrouping,
@@ -58,7 +59,8 @@ class GroupTransformer(nn.Module):
             )
         self.layers0 = nn.ModuleList(blocks[:first_stage])
         self.layers2 = nn.ModuleList(blocks[first_stage:])
-        width, heads = blocks[0].attn.embed_dim, blocks[0].attn.num_heads
+        attention = cast(ResidualAttentionBlock, blocks[0]).attn
+        width, heads = attention.embed_dim, attention.num_heads
         self.layers_mae2 = nn.ModuleList(
             ResidualAttentionBlock(width, heads, act_layer=QuickGELU)
             for _ in range(reconstruction_layers)
@@ -135,7 +137,7 @@ class SegCLIPVisual(nn.Module):
         self.positional_embedding = nn.Parameter(positions.detach().clone())
         self.ln_pre = tower.ln_pre
         self.transformer = GroupTransformer(
-            tower.transformer.resblocks,
+            list(tower.transformer.resblocks),
             first_stage=first_stage,
             grouping=grouping,
             reconstruction_layers=reconstruction_layers,

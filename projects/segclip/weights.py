@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -52,8 +53,8 @@ def load_checkpoint(
         )
     clip = canonical_clip_state(state, source="the weights to start from")
     clip.pop(MASK_EMBEDDING, None)
-    first_stage = len(model.clip.visual.transformer.layers0)
-    taken = from_clip(clip, first_stage=first_stage)
+    first_stage = cast(nn.ModuleList, model.get_submodule("clip.visual.transformer.layers0"))
+    taken = from_clip(clip, first_stage=len(first_stage))
     own = {name: tensor for name, tensor in model.state_dict().items() if name not in taken}
     load_strict(model, {**own, **taken})
 
