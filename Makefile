@@ -53,6 +53,7 @@ check: setup
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+	$(BIN)/python -m mypy projects
 	$(BIN)/python -m pytest -q tests/test_layering.py
 
 tiny: setup

@@ -228,8 +228,10 @@ class CachedAnswers(ClassFilter):
 
     def protocol(self) -> dict[str, str | int | float | bool]:
         """States the file and the least probability."""
-        file = {"filter_file": Path(self.path).name, "filter_min_prob": self.min_probability}
-        return super().protocol() | file
+        return super().protocol() | {
+            "filter_file": Path(self.path).name,
+            "filter_min_prob": self.min_probability,
+        }
 
 
 def _coco_ids(names: Sequence[str]) -> list[int]:

@@ -56,6 +56,7 @@ class BlipMatcher(nn.Module):
             stored with the weights; None where they lie elsewhere.
     """
 
+    model: Any  # its parts are transformers' own
     header: Tensor | None
 
     def __init__(self, model: nn.Module, tokenizer: Any, header: Tensor | None = None) -> None:

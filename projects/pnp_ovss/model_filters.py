@@ -81,8 +81,11 @@ class ClipFilter(ClassFilter):
 
     def protocol(self) -> dict[str, str | int | float | bool]:
         """States the CLIP and how many classes it may choose."""
-        own = {"filter_clip": self.model, "filter_ratio": self.ratio, "filter_top": self.top}
-        return super().protocol() | own
+        return super().protocol() | {
+            "filter_clip": self.model,
+            "filter_ratio": self.ratio,
+            "filter_top": self.top,
+        }
 
 
 @CLASS_FILTER_REGISTRY.register()

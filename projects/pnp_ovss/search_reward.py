@@ -10,6 +10,7 @@ import argparse
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -67,7 +68,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def judge(args: argparse.Namespace) -> tuple[MaskFreeReward, dict[str, list[float]], str]:
+def judge(args: argparse.Namespace) -> tuple[MaskFreeReward, dict[str, list[Any]], str]:
     """Load model, judge and pictures; returns the reward, what to search, and the weights' hash."""
     opts = ["MODEL.PNP_OVSS.FILTER.NAME", "all", *args.opts]
     predictor = ovseg.load(args.weights, config=args.config_file, opts=opts)
