@@ -5,6 +5,8 @@ import json
 import pytest
 
 from ovseg.benchmark.methods import Method, read_methods
+from ovseg.config import load_cfg
+from ovseg.d2.methods import known_methods
 from ovseg.tinyscapes import write_split
 from tests.helpers import run_python
 
@@ -24,6 +26,14 @@ def test_a_list_of_methods_is_read_with_its_overrides(tmp_path):
     first, second = read_methods(file)
     assert first == Method(title="OVSeg", config="ovseg_tiny", trained_on="masks | captions")
     assert second.opts == ("MODEL.MASK_FORMER.NUM_OBJECT_QUERIES", "2")
+    on_labels = Method(title="x", config="y", opts=("KEY", "DATASET"), needs_labels=True)
+    assert on_labels.opts_for("garden") == ["KEY", "garden"]
+
+
+def test_the_shipped_list_names_configs_that_are_there():
+    for method in read_methods(ROOT / "docs" / "methods.yaml"):
+        cfg = load_cfg(method.config, method.opts_for("tinyscapes_val_sem_seg"))
+        assert cfg.MODEL.META_ARCHITECTURE in known_methods()
 
 
 @pytest.mark.parametrize(

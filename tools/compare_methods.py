@@ -73,6 +73,8 @@ def main(args: argparse.Namespace) -> None:
     picture = scenes[0] if args.picture is None else read_image(args.picture)
     costs, rows = {}, {"pictures": scenes[: args.scenes]}
     for method in methods:
+        if method.needs_labels:
+            continue
         print(method.title, flush=True)
         # A process of its own: peaks of memory are a process's.
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -95,7 +97,8 @@ def evaluate(method: Method, dataset: str, output: Path) -> DatasetResult:
     try:
         return find_results(folder)[dataset]
     except ResultError:
-        words = ["--config-file", method.config, "--eval-only", *method.opts]
+        words = ["--config-file", method.config, "--eval-only"]
+        words += method.opts_for(dataset)
         words += ["DATASETS.TEST", f"('{dataset}',)", "OUTPUT_DIR", str(folder)]
         subprocess.run([sys.executable, str(ROOT / "tools" / "train_net.py"), *words], check=True)
         return find_results(folder)[dataset]

@@ -29,9 +29,10 @@ class Method:
     Attributes:
         title: what the line is called.
         config: path or shipped name.
-        opts: config overrides, KEY VALUE pairs.
+        opts: config overrides, KEY VALUE pairs; "DATASET" stands for the dataset's name.
         trained_on: what its training took.
         needs: what it takes to run it.
+        needs_labels: an oracle: it is scored, but cannot be shown a picture that has no labels.
     """
 
     title: str
@@ -39,6 +40,11 @@ class Method:
     opts: tuple[str, ...] = ()
     trained_on: str = _MISSING
     needs: str = _MISSING
+    needs_labels: bool = False
+
+    def opts_for(self, dataset: str) -> list[str]:
+        """The overrides on one dataset."""
+        return [dataset if word == "DATASET" else word for word in self.opts]
 
 
 @dataclass(frozen=True)
