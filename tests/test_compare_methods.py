@@ -8,7 +8,7 @@ from ovseg.benchmark.methods import Method, read_methods
 from ovseg.config import load_cfg
 from ovseg.d2.methods import known_methods
 from ovseg.tinyscapes import write_split
-from tests.helpers import run_python
+from tests.helpers import ROOT, run_python
 
 LIST = """
 - title: OVSeg
