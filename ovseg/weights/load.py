@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import zipfile
@@ -131,6 +132,8 @@ def write_safetensors(
 ) -> None:
     """Write tensors to a safetensors file; the file appears complete or not at all.
 
+    The same tensors and metadata give the same bytes, whatever the order of either.
+
     Args:
         path: the target; an existing file is replaced.
         tensors: by name; tensors that share memory are written apart.
@@ -145,6 +148,20 @@ def write_safetensors(
         seen.add(address)
     with atomic_path(path) as temporary:
         safetensors.torch.save_file(plain, temporary, metadata=dict(metadata or {}))
+        _sort_metadata(Path(temporary))
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the metadata of a safetensors file into order; the library leaves it to chance."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        if "__metadata__" in header:
+            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= size:  # a longer one would move the tensors; the order then stays
+            file.seek(8)
+            file.write(text.ljust(size))
 
 
 def load_strict(

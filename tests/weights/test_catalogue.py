@@ -262,7 +262,7 @@ def test_unknown_names_are_answered_with_the_choices(tmp_path):
     message = r"got 'ovseg_swinb'; did you mean 'ovseg_swinB'\?"
     with pytest.raises(catalogue.HubError, match=message):
         catalogue.resolve("ovseg_swinb", cache_dir=tmp_path)
-    with pytest.raises(catalogue.HubError, match=r"Names: ovseg_tiny, ovseg_swinB"):
+    with pytest.raises(catalogue.HubError, match=r"Names: ovseg_tiny, .*ovseg_swinB"):
         catalogue.resolve(tmp_path / "absent.pth", cache_dir=tmp_path)
 
 

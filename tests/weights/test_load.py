@@ -7,6 +7,7 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
+import safetensors
 import torch
 from torch import nn
 
@@ -252,3 +253,16 @@ def test_recomputable_names_may_be_missing_but_not_misshaped():
             {**state, "running_mean": torch.zeros(3)},
             recomputable=["running_*", "num_batches_tracked"],
         )
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path):
+    tensors = {"b": torch.arange(3.0), "a": torch.ones(2, 2).half()}
+    metadata = {f"key {i}": 'ä "quoted"' for i in range(8)}
+    write_safetensors(tmp_path / "one", tensors, metadata)
+    write_safetensors(
+        tmp_path / "two", dict(reversed(tensors.items())), dict(reversed(metadata.items()))
+    )
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    with safetensors.safe_open(tmp_path / "one", "pt") as file:
+        assert file.metadata() == metadata
+        assert torch.equal(file.get_tensor("b"), tensors["b"])
