@@ -83,6 +83,8 @@ setup(
         "jinja2>=3.1,<4",
     ],
     extras_require={
+        # The released checkpoints of OVSeg, which lie on Google Drive.
+        "download": ["gdown>=6.5,<7"],
         # PnP-OVSS's matcher; regions from SAM 2, EoMT or Mask2Former.
         "transformers": ["transformers>=5,<6"],
         # Memory banks of many regions; without it the search is exact, in numpy.
@@ -103,6 +105,7 @@ setup(
             "scikit-learn>=1.3,<2",
             "transformers>=5,<6",
             "faiss-cpu>=1.8,<2",
+            "gdown>=6.5,<7",
         ],
     },
 )

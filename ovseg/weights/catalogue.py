@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 from ovseg.weights.download import DownloadError, download, verify
+from ovseg.weights.drive import download_from_drive, drive_id, drive_page
 
 logger = logging.getLogger(__name__)
 
@@ -22,14 +23,11 @@ DETECTRON2_URL = "https://dl.fbaipublicfiles.com/detectron2/"
 
 _OPENAI_URL = "https://openaipublic.azureedge.net/clip/models"
 _SWIN_URL = "https://github.com/SwinTransformer/storage/releases/download/v1.0.0"
-_OVSEG_NOTE = (
-    "the authors' README links it on Google Drive, which has no address to download from directly; "
-    "only the first digits of its md5 are known here"
-)
+_OVSEG_NOTE = "on the authors' Google Drive; of its md5 only the first digits are known here"
 
 
 class HubError(ValueError):
-    """Weights that are not known, or not here and not downloadable."""
+    """Weights that are not known, or that the installation lacks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +38,8 @@ class WeightsEntry:
         name: what to ask for.
         filename: the file's name at its source, and in the cache.
         licence: as its authors state it.
-        url: where to get it, or None if it has to be fetched by hand or is bundled.
+        url: where to get it, or None if it lies on Google Drive or is bundled.
+        drive_id: its id on Google Drive, or None.
         sha256: of the file, or None if it is not known.
         md5: of the file, or its first digits, or None.
         size: in bytes, or None if it is not known.
@@ -53,6 +52,7 @@ class WeightsEntry:
     filename: str
     licence: str
     url: str | None = None
+    drive_id: str | None = None
     sha256: str | None = None
     md5: str | None = None
     size: int | None = None
@@ -90,7 +90,7 @@ def resolve(
 
     Args:
         name_or_path_or_url: a name of the catalogue (or the name of its file), the path of a file,
-            or an address (http, https, or Detectron2's "detectron2://").
+            or an address (http, https, a file's on Google Drive, or Detectron2's "detectron2://").
         cache_dir: where downloads are kept; see `cache_folder`.
         progress: show a progress bar.
 
@@ -98,7 +98,7 @@ def resolve(
         The path of a complete file, whose checksum was compared where one is known.
 
     Raises:
-        HubError: if the name is not known or the file has to be fetched by hand.
+        HubError: if the name is not known.
         DownloadError: if a download fails or a checksum differs.
     """
     wanted = os.fspath(name_or_path_or_url)
@@ -118,8 +118,8 @@ def resolve(
     close = difflib.get_close_matches(wanted, known, n=1)
     raise HubError(
         f"expected a file, an address or a name of the catalogue, got {wanted!r}"
-        + (f"; did you mean {close[0]!r}?" if close else "")
-        + f" Names: {', '.join(known)}"
+        + (f"; did you mean {close[0]!r}? Names: " if close else "; names: ")
+        + ", ".join(known)
     )
 
 
@@ -138,25 +138,29 @@ def _resolve_entry(entry: WeightsEntry, folder: Path, *, progress: bool) -> Path
     target = folder / entry.filename
     if target.is_file():
         verify(target, sha256=entry.sha256, md5=entry.md5)  # it may have been put there by hand
-    elif entry.url is not None:
-        download(entry.url, target, sha256=entry.sha256, progress=progress)
+    elif entry.drive_id is not None:
+        download_from_drive(entry.drive_id, target, md5=entry.md5, progress=progress)
     else:
-        raise HubError(
-            f"{entry.name} cannot be downloaded by a program: {entry.note}. Get {entry.filename} "
-            f"by hand and put it at {target}, or pass its path"
-        )
+        assert entry.url is not None, "an entry is bundled, on Google Drive or at an address"
+        download(entry.url, target, sha256=entry.sha256, progress=progress)
     return target
 
 
 def _resolve_url(url: str, folder: Path, *, progress: bool) -> Path:
-    known = next((entry for entry in entries().values() if entry.url == url), None)
-    if known is not None:
-        return _resolve_entry(known, folder, progress=progress)
+    file_id = drive_id(url)
+    for entry in entries().values():
+        if entry.url == url or (file_id is not None and entry.drive_id == file_id):
+            return _resolve_entry(entry, folder, progress=progress)
     filename = Path(unquote(urlparse(url).path)).name or "weights"
+    if file_id is not None:
+        url, filename = drive_page(file_id), "weights"
     target = folder / hashlib.sha256(url.encode()).hexdigest()[:12] / filename
     if not target.is_file():
         logger.warning("%s is not in the catalogue, so its content cannot be checked", url)
-        download(url, target, progress=progress)
+        if file_id is not None:
+            download_from_drive(file_id, target, progress=progress)
+        else:
+            download(url, target, progress=progress)
     return target
 
 
@@ -173,21 +177,25 @@ def _bundled(name: str) -> WeightsEntry:
 
 
 def _ovseg() -> tuple[WeightsEntry, ...]:
+    swin, resnet = "ovseg_swinB", "ovseg_R101c"
+    swin_file, mpt_file = "ovseg_swinbase_vitL14_ft_mpt.pth", "ovseg_swinbase_vitL14_mpt_only.pt"
+    resnet_file = "ovseg_R101c_vitB16_ft_mpt.pth"
     files = (
-        ("ovseg_swinB", "ovseg_swinbase_vitL14_ft_mpt.pth", "526080", "ovseg_swinB"),
-        ("ovseg_R101c", "ovseg_R101c_vitB16_ft_mpt.pth", "c746f4", "ovseg_R101c"),
-        ("ovseg_swinB_mpt_only", "ovseg_swinbase_vitL14_mpt_only.pt", "2dd495", "ovseg_swinB"),
+        (swin, swin_file, "1cn-ohxgXDrDfkzC1QdO-fi8IjbjXmgKy", "526080", swin),
+        (resnet, resnet_file, "1ZmeFMEkhuLqaWkhz4t4IlQ8YflrYja8q", "c746f4", resnet),
+        ("ovseg_swinB_mpt_only", mpt_file, "1LJGWFjHw76OGDNy9r9KQIaACfIm9KMhQ", "2dd495", swin),
     )
     return tuple(
         WeightsEntry(
             name=name,
             filename=filename,
             licence="CC BY-NC 4.0",
+            drive_id=file_id,
             md5=md5,
             config=config,
             note=_OVSEG_NOTE,
         )
-        for name, filename, md5, config in files
+        for name, filename, file_id, md5, config in files
     )
 
 
