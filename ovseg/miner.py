@@ -27,12 +27,10 @@ from ovseg.proposals import FileProposer, GridProposer, InstanceProposer, Region
 from ovseg.utils.files import sha256_of
 from ovseg.utils.resizing import resize_shortest_edge
 from ovseg.weights import catalogue
-from ovseg.weights.find import RANDOM, find_weights
-from ovseg.weights.record import load_named
+from ovseg.weights.find import RANDOM, find_weights, named_weights, trained_weights
+from ovseg.weights.record import config_for, load_named
 
 __all__ = ["load_parts", "make_proposer", "parts_maker"]
-
-DEFAULT_CONFIG = "ovseg_tiny"
 
 
 def parts_maker(config: MiningConfig, choice: ModelChoice) -> Callable[[], MiningParts]:
@@ -68,7 +66,7 @@ def load_parts(config: MiningConfig, choice: ModelChoice) -> MiningParts:
         ovseg.weights.load.WeightsError: weights that do not fit the model.
     """
     cfg = load_cfg(_config_file(choice), ["MODEL.DEVICE", _device(), *choice.opts])
-    wanted = choice.weights or cfg.MODEL.WEIGHTS
+    wanted = choice.weights or trained_weights(cfg)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # random weights, too, are the same in every worker
         model = build_model(cfg)
@@ -140,9 +138,8 @@ def make_proposer(
 
 def _settings(cfg: CfgNode, choice: ModelChoice) -> dict[str, Any]:
     """What the results depend on besides the weights, for the run's manifest."""
-    model = {
-        key: value for key, value in cfg.MODEL.items() if key not in ("DEVICE", "WEIGHTS", "LOAD")
-    }
+    left_out = ("DEVICE", "WEIGHTS", "TRAINED_WEIGHTS", "LOAD")
+    model = {key: value for key, value in cfg.MODEL.items() if key not in left_out}
     adapter = dict(model["CLIP_ADAPTER"])
     del adapter["CLIP_WEIGHTS"]
     sizes = {key: cfg.INPUT[key] for key in ("MIN_SIZE_TEST", "MAX_SIZE_TEST")}
@@ -157,8 +154,8 @@ def _settings(cfg: CfgNode, choice: ModelChoice) -> dict[str, Any]:
 def _config_file(choice: ModelChoice) -> str:
     if choice.config_file:
         return choice.config_file
-    entry = catalogue.entries().get(choice.weights)
-    return entry.config if entry is not None and entry.config else DEFAULT_CONFIG
+    wanted = choice.weights or named_weights(choice.opts)
+    return config_for(None if wanted in ("", RANDOM) else wanted)
 
 
 def _device() -> str:

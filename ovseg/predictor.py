@@ -28,15 +28,13 @@ from ovseg.utils.resizing import resize_shortest_edge
 from ovseg.utils.specks import merge_specks
 from ovseg.visualization import BLANK
 from ovseg.vocab import Vocabulary
-from ovseg.weights import catalogue
-from ovseg.weights.record import known_models, load_named
+from ovseg.weights.find import named_weights, trained_weights
+from ovseg.weights.record import config_for, load_named
 
 if TYPE_CHECKING:
     from ovseg.d2.config import CfgNode
 
 ImageLike = str | Path | Image.Image | np.ndarray
-
-DEFAULT_WEIGHTS = "ovseg_tiny"
 
 
 def load(
@@ -51,10 +49,10 @@ def load(
     Args:
         name_or_path: name in ``ovseg.weights.catalogue.entries()``, path or address of a
             checkpoint; "random" for a model with random weights, to try out a
-            configuration; None for the config's own ``MODEL.WEIGHTS``, and without a config for
-            the bundled "ovseg_tiny".
+            configuration; None for ``MODEL.WEIGHTS`` of ``opts``, else for the trained weights
+            of the config, and without a config for the bundled "ovseg_tiny".
         config: config file or shipped name such as "ovseg_swinB"; by default the one that the
-            catalogue gives for the weights.
+            catalogue gives for the weights, or ``config.yaml`` beside their file.
         device: "cpu", "cuda", "cuda:1"; by default the GPU if there is one.
         opts: config overrides, ``["KEY", "VALUE", ...]``.
 
@@ -62,14 +60,19 @@ def load(
         The predictor, in evaluation mode.
 
     Raises:
-        ValueError: no config belongs to the weights, or the device does not exist.
+        ValueError: no config belongs to the weights, two are named, or the device does not exist.
         ovseg.weights.load.WeightsError: the checkpoint does not fit the model.
     """
-    if name_or_path is None and config is None:
-        name_or_path = DEFAULT_WEIGHTS
-    config = _config_for(name_or_path) if config is None else config
+    wanted, named = name_or_path, named_weights(opts)
+    if wanted is not None and named not in (None, str(wanted)):
+        raise ValueError(
+            f"weights: expected one model, got {str(wanted)!r} and MODEL.WEIGHTS {named!r}; "
+            "give one of them"
+        )
+    wanted = named if wanted is None else wanted
+    config = config_for(wanted) if config is None else config
     cfg = load_cfg(config, ["MODEL.DEVICE", _pick_device(device), *opts])
-    wanted = str(name_or_path) if name_or_path is not None else cfg.MODEL.WEIGHTS
+    wanted = str(wanted) if wanted is not None else trained_weights(cfg)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # "random" weights, too, are the same every time
         model = build_model(cfg)
@@ -375,18 +378,6 @@ def _pick_device(device: str | None) -> str:
     if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device: {device!r} was asked for, but torch sees no GPU; use 'cpu'")
     return device
-
-
-def _config_for(name_or_path: str | Path | None) -> str:
-    """Find the config that belongs to weights named without one, by their name or file name."""
-    wanted = str(name_or_path)
-    for entry in catalogue.entries().values():
-        if entry.config and (wanted == entry.name or Path(wanted).name == entry.filename):
-            return entry.config
-    raise ValueError(
-        f"config: expected the config that {wanted!r} was trained with, got none; "
-        f"give one such as 'ovseg_swinB', or weights from the catalogue: {known_models()}"
-    )
 
 
 def _provenance(config: str | Path, cfg: CfgNode, weights: Mapping[str, str]) -> dict[str, Any]:

@@ -22,12 +22,14 @@ from ovseg.decomposition.decompose import Decomposition, decompose
 from ovseg.decomposition.report import text_table, write_decomposition
 from ovseg.evaluation.manifest import make_manifest
 from ovseg.training.weights import load_for_evaluation
+from ovseg.weights.find import named_weights, trained_weights
+from ovseg.weights.record import config_for
 
 EXAMPLE = """
 examples:
   %(prog)s --config-file ovseg_tiny --limit 100
-  %(prog)s --config-file ovseg_swinB --output output/why MODEL.WEIGHTS \\
-      ovseg_swinbase_vitL14_ft_mpt.pth DATASETS.TEST "('ade20k_sem_seg_val',)"
+  %(prog)s --config-file ovseg_swinB --output output/why \\
+      DATASETS.TEST "('ade20k_sem_seg_val',)"
 """
 
 
@@ -36,7 +38,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", default="ovseg_tiny", help="path or shipped name")
+    parser.add_argument("--config-file", help="path or shipped name (default: the weights' own)")
     parser.add_argument("--limit", type=int, metavar="N", help="use N pictures, evenly spread")
     parser.add_argument(
         "--output",
@@ -50,11 +52,11 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> dict[str, Decomposition]:
     """Measure on every dataset of DATASETS.TEST, print, write."""
     setup_logger(name="ovseg")
-    cfg = load_cfg(args.config_file, args.opts)
+    cfg = load_cfg(args.config_file or config_for(named_weights(args.opts)), args.opts)
     register_builtin()
     datasets = [resolve_dataset(name) for name in cfg.DATASETS.TEST]
     model = build_model(cfg).eval()
-    loaded = load_for_evaluation(model, cfg.MODEL.WEIGHTS)
+    loaded = load_for_evaluation(model, trained_weights(cfg))
     folder = args.output or Path(cfg.OUTPUT_DIR) / "decomposition"
     results = {}
     for name in datasets:

@@ -20,6 +20,7 @@ from ovseg.training.distributed import run_distributed
 from ovseg.training.loop import train
 from ovseg.training.session import make_parser, setup
 from ovseg.training.weights import load_for_evaluation, load_for_training
+from ovseg.weights.find import trained_weights
 
 
 def main(args: argparse.Namespace) -> None:
@@ -29,7 +30,7 @@ def main(args: argparse.Namespace) -> None:
     model = build_model(cfg)
     if args.eval_only:
         run_directory = Path(cfg.OUTPUT_DIR) if args.resume else None
-        loaded = load_for_evaluation(model, cfg.MODEL.WEIGHTS, run_directory=run_directory)
+        loaded = load_for_evaluation(model, trained_weights(cfg), run_directory=run_directory)
         evaluate(cfg, build_views(cfg, model), weights=loaded)
         return
 

@@ -26,17 +26,18 @@ from ovseg.tuning.report import text_tables, write_tuning
 from ovseg.tuning.sweep import CLIP_ONLY, MASK_CLASSIFIER_ONLY, Setting
 from ovseg.tuning.tune import Grid, Tuning, template_vocabularies, tune
 from ovseg.vocab import TEMPLATE_NAMES
+from ovseg.weights.find import named_weights, trained_weights
+from ovseg.weights.record import config_for
 
 DEFAULT = Grid()
 EXAMPLE = """
 examples:
   %(prog)s --config-file ovseg_tiny --dataset tinyscapes_val_sem_seg
-  %(prog)s --config-file ovseg_swinB --dataset ade20k_sem_seg_train --images 2000 \\
-      --weights mask,0.5,0.6,0.7,0.8,clip MODEL.WEIGHTS ovseg_swinbase_vitL14_ft_mpt.pth
+  %(prog)s --weights ovseg_swinB --dataset ade20k_sem_seg_train --ensemble-weights mask,0.6,clip
 """
 
 
-def weights(words: str) -> tuple[Setting, ...]:
+def ensemble_weights(words: str) -> tuple[Setting, ...]:
     """Read ensemble weights, commas between; 0 means CLIP alone, as in configs."""
     special: dict[str, Setting] = {"mask": MASK_CLASSIFIER_ONLY, "clip": CLIP_ONLY}
 
@@ -57,34 +58,34 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", default="ovseg_tiny", help="path or shipped name")
-    parser.add_argument("--dataset", required=True, help="registered name, or a YAML file")
-    help_weights = "e.g. mask,0.6,0.4/0.9,clip: one alone, a number, two for seen/unseen names"
-    parser.add_argument("--weights", type=weights, default=DEFAULT.weights, help=help_weights)
-    parser.add_argument("--thresholds", type=numbers, default=DEFAULT.thresholds, help="0.35,0.4")
-    known = ",".join(TEMPLATE_NAMES)
-    parser.add_argument("--templates", default=",".join(DEFAULT.templates), help=f"of {known}")
-    parser.add_argument("--metric", default="mIoU", help="to choose by, e.g. mIoU-gt, hIoU-seen")
-    parser.add_argument("--images", type=int, help="use so many pictures, evenly spread")
-    parser.add_argument("--cache", type=Path, help="folder; default: OUTPUT_DIR/tuning/cache")
-    parser.add_argument("--output", type=Path, help="folder; default: OUTPUT_DIR/tuning/DATASET")
-    parser.add_argument(
-        TEST_SPLIT_FLAG, action="store_true", dest="known_as_test", help="tune on it all the same"
-    )
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs, put last")
+    add = parser.add_argument
+    add("--config-file", help="path or shipped name (default: the weights' own)")
+    add("--dataset", required=True, help="registered name, or a YAML file")
+    add("--weights", metavar="W", help="name, path, address (default: config's)")
+    sweep, help_sweep = DEFAULT.weights, "mask,0.6,0.4/0.9,clip: one alone, one, two (seen/unseen)"
+    add("--ensemble-weights", type=ensemble_weights, default=sweep, help=help_sweep)
+    add("--thresholds", type=numbers, default=DEFAULT.thresholds, help="0.35,0.4")
+    add("--templates", default=",".join(DEFAULT.templates), help=f"of {','.join(TEMPLATE_NAMES)}")
+    add("--metric", default="mIoU", help="to choose by, e.g. mIoU-gt, hIoU-seen")
+    add("--images", type=int, help="use so many pictures, evenly spread")
+    add("--cache", type=Path, help="folder; default: OUTPUT_DIR/tuning/cache")
+    add("--output", type=Path, help="folder; default: OUTPUT_DIR/tuning/DATASET")
+    add(TEST_SPLIT_FLAG, action="store_true", dest="known_as_test", help="tune on it all the same")
+    add("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs, put last")
     return parser.parse_args(words)
 
 
 def main(args: argparse.Namespace) -> Tuning:
     """Sweep, print, write."""
     setup_logger(name="ovseg")
-    cfg = load_cfg(args.config_file, args.opts)
+    opts = [*args.opts, *(["MODEL.WEIGHTS", args.weights] if args.weights else [])]
+    cfg = load_cfg(args.config_file or config_for(named_weights(opts)), opts)
     register_builtin()
     dataset = resolve_dataset(args.dataset)
     require_tunable(dataset, known_as_test=args.known_as_test)  # before anything slow
-    grid = Grid(args.weights, args.thresholds, tuple(args.templates.split(",")))
+    grid = Grid(args.ensemble_weights, args.thresholds, tuple(args.templates.split(",")))
     model = build_model(cfg).eval()
-    loaded = load_for_evaluation(model, cfg.MODEL.WEIGHTS)
+    loaded = load_for_evaluation(model, trained_weights(cfg))
     folder = Path(cfg.OUTPUT_DIR) / "tuning"
     tuning = tune(
         cfg,

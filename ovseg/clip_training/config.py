@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 import yaml
 
 from ovseg.clip.contrastive import DUPLICATES
-from ovseg.config import config_path
+from ovseg.config import config_path, setting_pairs
 
 __all__ = ["MODES", "OPTIMIZERS", "PRECISIONS", "ClipTrainConfig", "load_clip_config"]
 
@@ -165,10 +165,7 @@ def load_clip_config(
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected NAME: VALUE lines, got a {type(values).__name__}")
     if not isinstance(overrides, Mapping):
-        if len(overrides) % 2:
-            raise ValueError(f"expected pairs NAME VALUE, got an odd number: {list(overrides)}")
-        given = zip(overrides[::2], overrides[1::2], strict=True)
-        overrides = {name: yaml.safe_load(text) for name, text in given}
+        overrides = {name: yaml.safe_load(text) for name, text in setting_pairs(overrides)}
     return ClipTrainConfig(**_typed({**values, **overrides}, source=str(path)))
 
 

@@ -27,6 +27,9 @@ def get_default_cfg() -> CfgNode:
     cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
     # Which method; `ovseg.d2.methods` knows where each lives.
     cfg.MODEL.META_ARCHITECTURE = "OVSeg"
+    # Ours: what evaluation and prediction load where MODEL.WEIGHTS says what training starts from.
+    # Whoever sets MODEL.WEIGHTS, in a file or on the command line, means that and drops this.
+    cfg.MODEL.TRAINED_WEIGHTS = ""
     _add_deeplab(cfg)
     _add_input(cfg)
     _add_solver(cfg)

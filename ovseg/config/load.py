@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ovseg.config.defaults import get_default_cfg
 from ovseg.d2.config import CfgNode
 from ovseg.d2.methods import import_method, method_module
 
-__all__ = ["config_path", "load_cfg"]
+__all__ = ["config_path", "load_cfg", "setting_pairs"]
 
 # Sections of detectors in configs that the real Detectron2 has written out; a segmentation
 # model reads none of them, and the lite backend does not know them.
@@ -58,7 +58,7 @@ def load_cfg(path_or_name: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
     """
     path = config_path(path_or_name)
     values = _read_with_bases(path, ())
-    overrides = _pairs(opts)
+    overrides = setting_pairs(opts)
     cfg = get_default_cfg()
     model = values.get("MODEL", {})
     method = model.get("META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE)
@@ -140,6 +140,8 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _merge(source: dict[str, Any], target: dict[str, Any]) -> None:
+    if "WEIGHTS" in source:
+        target.pop("TRAINED_WEIGHTS", None)  # of the weights that are replaced
     for key, value in source.items():
         if isinstance(value, dict) and isinstance(target.get(key), dict):
             _merge(value, target[key])
@@ -189,9 +191,25 @@ def _literal_for(line: str) -> str:
     return str([int(x * step * size) for x in range(int(scales.group(3)), int(scales.group(4)))])
 
 
-def _pairs(opts: Sequence[Any]) -> list[tuple[Any, Any]]:
-    # argparse.REMAINDER keeps a separating "--".
+def setting_pairs(opts: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """Read the settings at the end of a command line.
+
+    Args:
+        opts: KEY, VALUE, KEY, VALUE, ...; a separating "--", which argparse keeps, may go ahead.
+
+    Returns:
+        The pairs.
+
+    Raises:
+        ValueError: if there is a flag among them, or an odd number.
+    """
     items = [*opts[1:]] if opts and opts[0] == "--" else [*opts]
+    flags = [item for item in items if isinstance(item, str) and re.match(r"--[a-z]", item)]
+    if flags:
+        raise ValueError(
+            f"{flags[0]}: expected flags before the settings, got it among them: {items}; what "
+            f"follows the first KEY VALUE is read as settings, so put {flags[0]} in front"
+        )
     if len(items) % 2:
         raise ValueError(
             f"settings to override come in pairs KEY VALUE, got an odd number: {items}"
@@ -199,7 +217,9 @@ def _pairs(opts: Sequence[Any]) -> list[tuple[Any, Any]]:
     return list(zip(items[::2], items[1::2], strict=True))
 
 
-def _override(cfg: CfgNode, overrides: Iterable[tuple[Any, Any]]) -> None:
+def _override(cfg: CfgNode, overrides: Sequence[tuple[Any, Any]]) -> None:
+    if "MODEL.WEIGHTS" in dict(overrides):
+        cfg.MODEL.TRAINED_WEIGHTS = ""
     for key, value in overrides:
         try:
             cfg.merge_from_list([key, value])

@@ -36,7 +36,8 @@ class ModelChoice:
         config_file: path or shipped name; "" for the one that belongs to the weights, else
             "ovseg_tiny".
         weights: name in the catalogue, path or address; "random" for random ones, with which
-            time and memory can be measured; "" for the config's MODEL.WEIGHTS.
+            time and memory can be measured; "" for MODEL.WEIGHTS of `opts`, else the config's
+            trained weights.
         clip: another CLIP for the scores, of the config's architecture: a name or path; "" for
             the model's own.
         proposals: where regions come from, one of `PROPOSALS`.

@@ -20,6 +20,8 @@ from ovseg.d2.utils import comm, setup_logger
 from ovseg.training.distributed import share_from_main
 from ovseg.utils.environment import environment_record, write_environment
 from ovseg.utils.files import atomic_path
+from ovseg.weights.find import named_weights
+from ovseg.weights.record import config_for
 
 __all__ = ["make_parser", "setup"]
 
@@ -56,19 +58,22 @@ def setup(args: argparse.Namespace) -> CfgNode:
 
     Args:
         args: Detectron2's command line; `config_file` is a path or the name of a shipped config.
+            An evaluation may leave it to the weights, see `ovseg.weights.record.config_for`.
 
     Returns:
         The frozen config, with the device and the seed that the run uses.
 
     Raises:
-        ValueError: if no config file is named.
+        ValueError: if no config file is named, and none belongs to the weights to evaluate.
     """
-    if not args.config_file:
+    opts = args.opts or []
+    evaluated = named_weights(opts) if args.eval_only else None
+    if not args.config_file and not evaluated:
         raise ValueError(
             "--config-file: expected a path or the name of a shipped config, got nothing; "
             "try --config-file ovseg_tiny"
         )
-    cfg = load_cfg(args.config_file, args.opts or [])
+    cfg = load_cfg(args.config_file or config_for(evaluated), opts)
     output = Path(cfg.OUTPUT_DIR)
     if comm.is_main_process():
         output.mkdir(parents=True, exist_ok=True)
@@ -105,6 +110,8 @@ def _settle(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
     settle = getattr(import_method(cfg.MODEL.META_ARCHITECTURE), "settle_config", None)
     if settle is not None:
         settle(cfg, evaluating=args.eval_only)
+    if not args.eval_only:
+        cfg.MODEL.TRAINED_WEIGHTS = ""  # the run makes its own; its config.yaml is not theirs
     if cfg.SEED < 0:
         drawn = _earlier_seed(Path(cfg.OUTPUT_DIR)) if args.resume else None
         if drawn is None:

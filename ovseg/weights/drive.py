@@ -1,4 +1,4 @@
-"""Files on Google Drive, fetched through gdown: resumable, checked, complete or not there at all."""
+"""Files on Google Drive, through gdown: resumable, checked, complete or not there at all."""
 
 from __future__ import annotations
 

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ovseg.d2.config import CfgNode
 from ovseg.d2.utils import comm
 from ovseg.weights import catalogue
+from ovseg.weights.clip import CLIP_IN_OVSEG
+from ovseg.weights.load import WeightsError, read_state_dict
 
-__all__ = ["RANDOM", "find_clip_weights", "find_weights"]
+__all__ = [
+    "RANDOM",
+    "find_clip_weights",
+    "find_weights",
+    "holds_whole_model",
+    "named_weights",
+    "trained_weights",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +40,49 @@ def find_weights(wanted: str) -> Path:
         path = catalogue.resolve(wanted)
     comm.synchronize()
     return path if comm.is_main_process() else catalogue.resolve(wanted, progress=False)
+
+
+def trained_weights(cfg: CfgNode) -> str:
+    """Say which weights a config means a model to answer with.
+
+    Args:
+        cfg: full config.
+
+    Returns:
+        MODEL.TRAINED_WEIGHTS, and where that is empty MODEL.WEIGHTS.
+    """
+    return str(cfg.MODEL.TRAINED_WEIGHTS or cfg.MODEL.WEIGHTS)
+
+
+def named_weights(opts: Sequence[Any]) -> str | None:
+    """Read the weights that settings on a command line name.
+
+    Args:
+        opts: KEY, VALUE, KEY, VALUE, ...
+
+    Returns:
+        The last value of MODEL.WEIGHTS; None where it is not among them.
+    """
+    values = [str(opts[i + 1]) for i in range(len(opts) - 1) if opts[i] == "MODEL.WEIGHTS"]
+    return values[-1] if values else None
+
+
+def holds_whole_model(wanted: str) -> bool:
+    """Whether weights to start from bring a CLIP along with the rest of an OVSeg.
+
+    Args:
+        wanted: name in the catalogue, path or address; only a file that is here is looked into.
+
+    Returns:
+        False also where that cannot be told.
+    """
+    entries = catalogue.entries().values()
+    if not Path(wanted).is_file():
+        return any(wanted in (e.name, e.filename, e.url) and bool(e.config) for e in entries)
+    try:
+        return any(name.startswith(CLIP_IN_OVSEG) for name in read_state_dict(wanted))
+    except WeightsError:
+        return False  # whoever loads it says why
 
 
 def find_clip_weights(adapter: CfgNode) -> str:

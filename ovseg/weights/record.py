@@ -14,11 +14,19 @@ from ovseg.utils.files import sha256_of
 from ovseg.weights import catalogue
 from ovseg.weights.find import RANDOM, find_weights
 
-__all__ = ["NO_OWN_WEIGHTS", "describe_file", "known_models", "load_named", "state_digest"]
+__all__ = [
+    "NO_OWN_WEIGHTS",
+    "config_for",
+    "describe_file",
+    "known_models",
+    "load_named",
+    "state_digest",
+]
 
 logger = logging.getLogger(__name__)
 
 NO_OWN_WEIGHTS = "no weights of its own"
+DEFAULT_MODEL = "ovseg_tiny"
 
 
 def load_named(model: Any, wanted: str) -> dict[str, str]:
@@ -56,6 +64,39 @@ def load_named(model: Any, wanted: str) -> dict[str, str]:
     path = find_weights(wanted)
     model.load_weights(path)
     return describe_file(wanted, path)
+
+
+def config_for(wanted: str | Path | None) -> str:
+    """Find the config that belongs to weights named without one.
+
+    Args:
+        wanted: name in the catalogue, path or address; None for the bundled "ovseg_tiny".
+
+    Returns:
+        The catalogue's config for the weights, by their name or file name; else `config.yaml`
+        beside the file, which a training run leaves there.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    named = str(DEFAULT_MODEL if wanted is None else wanted)
+    file_id = catalogue.drive_id(named)
+    for entry in catalogue.entries().values():
+        if entry.config and (
+            named in (entry.name, entry.url)
+            or Path(named).name == entry.filename
+            or (file_id is not None and file_id == entry.drive_id)
+        ):
+            return entry.config
+    beside = Path(named).expanduser().with_name("config.yaml") if Path(named).name else None
+    if beside is not None and Path(named).expanduser().is_file() and beside.is_file():
+        logger.info("config: %s, beside the weights", beside)
+        return str(beside)
+    raise ValueError(
+        f"config: expected the config that {named!r} was trained with, got none, and there is no "
+        "config.yaml beside it; give one such as 'ovseg_swinB', or weights from the catalogue: "
+        f"{known_models()}"
+    )
 
 
 def known_models() -> list[str]:

@@ -23,7 +23,7 @@ from ovseg.clip.dense import embed_patches, interpolate_positions, query_key_val
 from ovseg.config import load_cfg
 from ovseg.d2.config import CfgNode
 from ovseg.d2.modeling import Registry, build_model
-from ovseg.weights.find import RANDOM, find_weights
+from ovseg.weights.find import RANDOM, find_weights, trained_weights
 from ovseg.weights.load import load_strict, read_state_dict
 from ovseg.weights.record import load_named
 
@@ -323,5 +323,5 @@ def maskformer(cfg: CfgNode, visual: ClipTower) -> MaskFormerFeatures:
     dense = cfg.MODEL.CORRCLIP.DENSE
     inner = load_cfg(dense.MODEL, ["MODEL.DEVICE", cfg.MODEL.DEVICE])
     model: Any = build_model(inner)
-    load_named(model, dense.WEIGHTS or inner.MODEL.WEIGHTS)
+    load_named(model, dense.WEIGHTS or trained_weights(inner))
     return MaskFormerFeatures(model, name=dense.MODEL, cell=dense.CELL)

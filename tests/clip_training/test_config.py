@@ -110,6 +110,7 @@ def test_the_length_is_counted_in_whole_batches():
         (["epochs", "true"], "epochs: expected int, got True"),
         (["batch_size", "0"], "batch_size >= 1"),
         (["lr"], "odd number"),
+        (["lr", "1", "--eval-only"], "--eval-only: expected flags before the settings"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(overrides, message):

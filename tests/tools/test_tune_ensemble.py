@@ -26,7 +26,14 @@ def tool(tmp_path, monkeypatch):
         catalogue.data.update(old)
 
 
-SMALL = ("--weights", "mask,0.6,0.4/0.9,0", "--thresholds", "0.4", "--templates", "predefined")
+SMALL = (
+    "--ensemble-weights",
+    "mask,0.6,0.4/0.9,0",
+    "--thresholds",
+    "0.4",
+    "--templates",
+    "predefined",
+)
 
 
 def test_it_prints_the_table_and_leaves_page_record_and_manifest(tool, tmp_path, capsys):
