@@ -9,10 +9,13 @@ import torch
 from PIL import Image
 
 import ovseg
+from ovseg.config import load_cfg
 from ovseg.modeling import Encoding, MaskPrediction
 from ovseg.predictor import Predictor, load, to_rgb
 from ovseg.vocab import Vocabulary
 from tests.modeling.tiny import FixedScores
+
+ASSETS = Path(ovseg.__file__).parent / "assets"
 
 
 class HalvesModel(FixedScores):
@@ -223,6 +226,36 @@ def test_same_picture_twice_gives_the_same_result(predictor: Predictor) -> None:
 def test_load_refuses_a_file_without_a_config(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"config: .*got none.*'ovseg_swinB'"):
         load(tmp_path / "w.safetensors")
+
+
+def test_load_answers_with_the_weights_that_the_settings_name(tmp_path: Path) -> None:
+    weights = tmp_path / "mine.safetensors"
+    weights.write_bytes((ASSETS / "ovseg_tiny.safetensors").read_bytes())
+    with pytest.raises(ValueError, match=r"config: .*mine.safetensors.*no config.yaml beside it"):
+        load(opts=["MODEL.WEIGHTS", str(weights)])  # upstream's syntax; never ovseg_tiny instead
+    (tmp_path / "config.yaml").write_text(load_cfg("ovseg_tiny", ["MODEL.DEVICE", "cpu"]).dump())
+    for found in (load(opts=["MODEL.WEIGHTS", str(weights)]), load(weights)):
+        assert found.provenance["weights"]["name"] == str(weights)
+        assert found.provenance["config"] == str(tmp_path / "config.yaml")
+    with pytest.raises(ValueError, match=r"expected one model, got .ovseg_tiny. and MODEL\.WEIGHTS"):
+        load("ovseg_tiny", opts=["MODEL.WEIGHTS", str(weights)])
+
+
+def test_load_takes_the_released_weights_of_a_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def find(wanted: str) -> Path:
+        asked.append(wanted)
+        raise RuntimeError("far enough")
+
+    monkeypatch.setattr("ovseg.predictor.build_model", lambda _: HalvesModel())
+    monkeypatch.setattr("ovseg.predictor.SegmentationModel", object)
+    monkeypatch.setattr("ovseg.weights.record.find_weights", find)
+    monkeypatch.setattr(HalvesModel, "has_own_weights", True, raising=False)
+    for config in ("ovseg_swinB", "ovseg_R101c"):
+        with pytest.raises(RuntimeError, match="far enough"):
+            load(config=config, device="cpu")
+    assert asked == ["ovseg_swinB", "ovseg_R101c"]
 
 
 def test_load_refuses_a_device_that_is_no_device() -> None:

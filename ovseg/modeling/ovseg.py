@@ -27,7 +27,7 @@ from ovseg.modeling.prediction import MaskPrediction
 from ovseg.modeling.region_classifier import RegionClassifier
 from ovseg.modeling.segmentor import Encoding
 from ovseg.vocab import Vocabulary, are_trained, trained_names
-from ovseg.weights.find import find_clip_weights, holds_whole_model
+from ovseg.weights.find import find_clip_weights
 
 INFERENCE_MODES = ("semantic", "demo")
 # What a single class is told apart from in demo mode.
@@ -39,12 +39,10 @@ def settle_config(cfg: CfgNode, *, evaluating: bool) -> None:
 
     Args:
         cfg: full configuration, not frozen; MODEL.CLIP_ADAPTER.CLIP_WEIGHTS is set.
-        evaluating: whether a checkpoint will be loaded, which holds CLIP's weights. One that
-            training starts from does so, too.
+        evaluating: whether a checkpoint will be loaded, which holds CLIP's weights.
     """
     adapter = cfg.MODEL.CLIP_ADAPTER
-    brought = evaluating or (not adapter.CLIP_WEIGHTS and holds_whole_model(cfg.MODEL.WEIGHTS))
-    adapter.CLIP_WEIGHTS = "" if brought else find_clip_weights(adapter)
+    adapter.CLIP_WEIGHTS = "" if evaluating else find_clip_weights(adapter)
 
 
 def build_region_classifier(cfg: CfgNode) -> RegionClassifier:

@@ -10,17 +10,8 @@ from typing import Any
 from ovseg.d2.config import CfgNode
 from ovseg.d2.utils import comm
 from ovseg.weights import catalogue
-from ovseg.weights.clip import CLIP_IN_OVSEG
-from ovseg.weights.load import WeightsError, read_state_dict
 
-__all__ = [
-    "RANDOM",
-    "find_clip_weights",
-    "find_weights",
-    "holds_whole_model",
-    "named_weights",
-    "trained_weights",
-]
+__all__ = ["RANDOM", "find_clip_weights", "find_weights", "named_weights", "trained_weights"]
 
 logger = logging.getLogger(__name__)
 
@@ -65,24 +56,6 @@ def named_weights(opts: Sequence[Any]) -> str | None:
     """
     values = [str(opts[i + 1]) for i in range(len(opts) - 1) if opts[i] == "MODEL.WEIGHTS"]
     return values[-1] if values else None
-
-
-def holds_whole_model(wanted: str) -> bool:
-    """Whether weights to start from bring a CLIP along with the rest of an OVSeg.
-
-    Args:
-        wanted: name in the catalogue, path or address; only a file that is here is looked into.
-
-    Returns:
-        False also where that cannot be told.
-    """
-    entries = catalogue.entries().values()
-    if not Path(wanted).is_file():
-        return any(wanted in (e.name, e.filename, e.url) and bool(e.config) for e in entries)
-    try:
-        return any(name.startswith(CLIP_IN_OVSEG) for name in read_state_dict(wanted))
-    except WeightsError:
-        return False  # whoever loads it says why
 
 
 def find_clip_weights(adapter: CfgNode) -> str:

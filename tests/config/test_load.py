@@ -266,3 +266,12 @@ def test_broken_yaml_and_non_mappings_are_refused(tmp_path):
 
 def test_an_empty_file_gives_the_defaults(tmp_path):
     assert load_cfg(_write(tmp_path / "empty.yaml", "")).SOLVER.OPTIMIZER == "ADAMW"
+
+
+def test_flags_behind_the_settings_are_told_from_settings():
+    for opts in (["SEED", "1", "--eval-only"], ["SEED", "1", "--num-gpus", "2"]):
+        with pytest.raises(ValueError, match=rf"{opts[2]}: expected flags before the settings"):
+            load_cfg("ovseg_tiny", opts)
+    with pytest.raises(ValueError, match="odd number"):
+        load_cfg("ovseg_tiny", ["SEED"])
+    assert load_cfg("ovseg_tiny", ["--", "SEED", "-1"]).SEED == -1

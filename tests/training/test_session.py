@@ -76,6 +76,20 @@ def test_a_missing_config_is_an_error_that_says_what_to_give(tmp_path):
         setup(parse(tmp_path))
 
 
+def test_an_evaluation_takes_the_config_of_the_weights(tmp_path):
+    weights = ("MODEL.WEIGHTS", "ovseg_tiny")
+    assert setup(parse(tmp_path, "--eval-only", *weights)).MODEL.CLIP_ADAPTER.MASK_THR == 0.4
+    with pytest.raises(ValueError, match="--config-file: expected"):
+        setup(parse(tmp_path, *weights))  # training
+
+
+def test_a_training_record_does_not_name_the_released_weights(tmp_path):
+    clip = ("MODEL.CLIP_ADAPTER.CLIP_WEIGHTS", "random")
+    assert setup(parse(tmp_path, "--config-file", "ovseg_swinB", *clip)).MODEL.TRAINED_WEIGHTS == ""
+    words = ("--config-file", "ovseg_swinB", "--eval-only")
+    assert setup(parse(tmp_path, *words)).MODEL.TRAINED_WEIGHTS == "ovseg_swinB"
+
+
 def draw():
     return random.random(), float(np.random.rand()), torch.rand(2).tolist()
 

@@ -1,13 +1,10 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from ovseg.config import config_path, load_cfg
-from ovseg.modeling.ovseg import settle_config
 from ovseg.weights import catalogue
 from ovseg.weights.find import find_clip_weights, trained_weights
-from ovseg.weights.load import write_safetensors
 from ovseg.weights.record import config_for
 
 
@@ -30,25 +27,6 @@ def test_clip_weights_random_or_unknown_mean_none(caplog):
     assert not caplog.records
     assert find_clip_weights(load_cfg("ovseg_tiny").MODEL.CLIP_ADAPTER) == ""
     assert "random weights" in caplog.text
-
-
-def test_clip_weights_that_come_with_the_model_are_not_asked_for(monkeypatch, caplog, tmp_path):
-    whole, part = tmp_path / "whole.safetensors", tmp_path / "part.safetensors"
-    write_safetensors(whole, {"clip_adapter.clip_model.logit_scale": torch.ones(())})
-    write_safetensors(part, {"backbone.stem.weight": torch.ones(1)})
-    monkeypatch.setattr("ovseg.weights.catalogue.resolve", lambda *_, **__: tmp_path / "clip.pt")
-    found = {}
-    for wanted in ("ovseg_swinB", str(whole), str(part), "", "swin_base_patch4_window12_384_22k"):
-        cfg = load_cfg("ovseg_swinB", ["MODEL.WEIGHTS", wanted]).clone()
-        cfg.defrost()
-        settle_config(cfg, evaluating=False)
-        found[wanted] = cfg.MODEL.CLIP_ADAPTER.CLIP_WEIGHTS
-    clip = str(tmp_path / "clip.pt")
-    assert list(found.values()) == ["", "", clip, clip, clip]
-    cfg = load_cfg("ovseg_tiny").clone()
-    cfg.defrost()
-    settle_config(cfg, evaluating=False)
-    assert cfg.MODEL.CLIP_ADAPTER.CLIP_WEIGHTS == "" and not caplog.records
 
 
 def test_a_config_of_released_weights_answers_with_them_and_trains_from_the_backbone():
