@@ -23,7 +23,7 @@ SAMPLES = Path(__file__).resolve().parent / "samples"
 EPILOG = f"""
 examples:
   demo.py --input A.jpg B.png 'dir/*.jpg' --class-names sky "red star" tree --output out/
-  demo.py --input photos/ --vocabulary ade20k_150 --config-file ovseg_swinB --weights W.pth
+  demo.py --input photos/ --vocabulary ade20k_150 --weights ovseg_swinB
 
 writes for every picture:
   NAME_labels.png   label map: the value is the class's place in the list, from 0; pixels that no
@@ -76,7 +76,7 @@ def choose_names(args: argparse.Namespace) -> list[str] | None:
     if args.class_file:
         return read_class_file(args.class_file)
     if args.class_names:
-        names, remark = split_names(args.class_names)
+        names, remark = split_names(args.class_names, has_input=bool(args.input))
         if remark:
             print(f"note: {remark}")
         return names

@@ -7,13 +7,14 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ovseg.segmentation import Segmentation, check_views
+from ovseg.segmentation import Segmentation, check_views, result_paths
 from ovseg.utils.images import IMAGE_SUFFIXES
+from ovseg.utils.result_files import is_result
 
 if TYPE_CHECKING:
     from ovseg.predictor import Predictor
@@ -75,7 +76,7 @@ def find_images(inputs: Sequence[str | os.PathLike[str]]) -> list[Source]:
 
     Returns:
         The files in the order asked for, sorted within a folder or pattern, each once; an input
-        that gives no file is kept with its error.
+        that gives no file is kept with its error. Results of earlier runs are left out.
     """
     sources: list[Source] = []
     for item in (os.fspath(given) for given in inputs):
@@ -93,10 +94,19 @@ def find_images(inputs: Sequence[str | os.PathLike[str]]) -> list[Source]:
     once: dict[Path, Source] = {}
     for source in sources:
         once.setdefault(source.path.resolve(), source)
-    return list(once.values())
+    results = [file for file in once if is_result(file)]
+    if results:
+        shown = ", ".join(file.name for file in results[:3])
+        more = f" and {len(results) - 3} more" if len(results) > 3 else ""
+        _log.warning("left out, as they are results of earlier runs: %s%s", shown, more)
+        if len(results) == len(once):
+            return [Source(results[0], "only results of earlier runs, no pictures to segment")]
+    return [source for file, source in once.items() if file not in results]
 
 
-def output_stems(paths: Sequence[Path]) -> list[str]:
+def output_stems(
+    paths: Sequence[Path], *, is_free: Callable[[str], bool] = lambda stem: True
+) -> list[str]:
     """Name the results so that none overwrites another's.
 
     A file's own stem where it is alone with it; further files of that stem get ``_2``, ``_3``.
@@ -104,6 +114,7 @@ def output_stems(paths: Sequence[Path]) -> list[str]:
 
     Args:
         paths: input files.
+        is_free: whether results of a stem would replace nobody else's file.
 
     Returns:
         One name per path.
@@ -113,7 +124,9 @@ def output_stems(paths: Sequence[Path]) -> list[str]:
     stems = []
     for path in paths:
         stem, count = path.stem, 1
-        while stem.casefold() in taken or (count > 1 and stem.casefold() in own):
+        while (
+            stem.casefold() in taken or (count > 1 and stem.casefold() in own) or not is_free(stem)
+        ):
             count += 1
             stem = f"{path.stem}_{count}"
         taken.add(stem.casefold())
@@ -133,7 +146,9 @@ def segment_files(
 ) -> Iterator[Outcome]:
     """Segment files one after the other and write each result at once.
 
-    A file that cannot be segmented is reported with its reason, and the others go on.
+    A file that cannot be segmented is reported with its reason, and the others go on. Results
+    replace earlier results only: where a file of another origin has a result's name, the result
+    gets another.
 
     Args:
         predictor: the model.
@@ -153,7 +168,15 @@ def segment_files(
     """
     check_views(views)
     Path(output).mkdir(parents=True, exist_ok=True)
-    stems = output_stems([source.path for source in sources])
+
+    def is_free(stem: str) -> bool:
+        taken = [p for p in result_paths(output, stem, views).values() if p.exists()]
+        others = [p for p in taken if not is_result(p)]
+        if others:
+            _log.warning("%s is no result of this package and stays as it is", others[0])
+        return not others
+
+    stems = output_stems([source.path for source in sources], is_free=is_free)
     for source, stem in zip(sources, stems, strict=True):
         if source.error is not None:
             yield Outcome(source.path, error=source.error)
@@ -174,7 +197,9 @@ def segment_files(
 # -- vocabularies from the command line --------------------------------------------------------
 
 
-def split_names(arguments: Sequence[str]) -> tuple[list[str], str | None]:
+def split_names(
+    arguments: Sequence[str], *, has_input: bool = True
+) -> tuple[list[str], str | None]:
     """Read class names as people type them on a command line.
 
     Names are separated by spaces and may hold commas ("building, edifice" is one class). Two
@@ -183,11 +208,25 @@ def split_names(arguments: Sequence[str]) -> tuple[list[str], str | None]:
 
     Args:
         arguments: the words after ``--class-names``.
+        has_input: whether pictures are named elsewhere; if not, a word that is a file or folder
+            is taken for one of them.
 
     Returns:
         The names, and a remark for the user where commas were split or kept.
+
+    Raises:
+        ValueError: a word is a picture's path.
     """
     arguments = [argument.strip() for argument in arguments]
+    for word in arguments:
+        is_path = Path(word).suffix.lower() in IMAGE_SUFFIXES or (
+            Path(word).exists() and (not has_input or os.sep in word)
+        )
+        if is_path:
+            raise ValueError(
+                f"--class-names: expected names, got {word!r}, which is a path; pictures come "
+                "after --input (a class of that name goes into a class file)"
+            )
     loose = any(a.startswith(",") or a.endswith(",") for a in arguments)
     if loose or (len(arguments) == 1 and "," in arguments[0]):
         names = [" ".join(part.split()) for part in " ".join(arguments).split(",")]

@@ -16,6 +16,7 @@ from ovseg.modeling.prediction import Proposal
 from ovseg.utils.files import atomic_path, write_json
 from ovseg.utils.images import write_png
 from ovseg.utils.masks import encode_rle
+from ovseg.utils.result_files import RESULT_COMMENT, refuse_to_replace
 from ovseg.visualization import BLANK
 
 if TYPE_CHECKING:
@@ -283,14 +284,14 @@ class Segmentation:
 
         Raises:
             ValueError: an unknown view, or masks that were not listed.
+            FileExistsError: a file of another origin has one of the names; earlier results are
+                replaced.
         """
-        check_views(views)
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = {"labels": folder / f"{stem}_labels.png", "json": folder / f"{stem}.json"}
-        write_png(paths["labels"], self.label_map()[0])
+        paths = result_paths(directory, stem, views)
+        refuse_to_replace(paths.values())
+        paths["json"].parent.mkdir(parents=True, exist_ok=True)
+        write_png(paths["labels"], self.label_map()[0], comment=RESULT_COMMENT)
         for view in views:
-            paths[view] = folder / f"{stem}_{view}.{'png' if view == 'mask' else 'jpg'}"
             write_picture(paths[view], self._view(view))
         described = self.to_dict(proposals=proposals)
         write_json(paths["json"], described, ensure_ascii=False)  # last: it marks a whole result
@@ -321,6 +322,28 @@ class Segmentation:
             colors = visualization.palette(self.names, background=self.background)
             return visualization.colorize(self.labels, colors)
         return visualization.panels(self.image, self.labels, self.names, background=self.background)
+
+
+def result_paths(
+    directory: str | os.PathLike[str], stem: str, views: Sequence[str]
+) -> dict[str, Path]:
+    """Name the files of a result.
+
+    Args:
+        directory: where they lie.
+        stem: start of every file name.
+        views: pictures among them, see `Segmentation.save`.
+
+    Returns:
+        Paths by kind: "labels", "json" and the views.
+
+    Raises:
+        ValueError: an unknown view.
+    """
+    check_views(views)
+    folder = Path(directory)
+    pictures = {v: folder / f"{stem}_{v}.{'png' if v == 'mask' else 'jpg'}" for v in views}
+    return {"labels": folder / f"{stem}_labels.png", "json": folder / f"{stem}.json", **pictures}
 
 
 def check_views(views: Sequence[str]) -> None:
@@ -357,7 +380,7 @@ def _describe(proposal: Proposal, names: Sequence[str]) -> dict[str, Any]:
 
 
 def write_picture(path: Path, picture: np.ndarray, *, quality: int = 90) -> None:
-    """Write a picture for people, whole or not at all.
+    """Write a picture for people, whole or not at all; its header says that it is a result.
 
     Args:
         path: a PNG file, or else JPEG is written.
@@ -365,8 +388,10 @@ def write_picture(path: Path, picture: np.ndarray, *, quality: int = 90) -> None
         quality: of JPEG, 1 to 95.
     """
     if path.suffix == ".png":
-        write_png(path, picture)
+        write_png(path, picture, comment=RESULT_COMMENT)
         return
     with atomic_path(path) as partial:
         # Full colour resolution, or lines and letters on saturated tints would blur.
-        Image.fromarray(picture).save(partial, format="JPEG", quality=quality, subsampling=0)
+        Image.fromarray(picture).save(
+            partial, format="JPEG", quality=quality, subsampling=0, comment=RESULT_COMMENT
+        )

@@ -109,6 +109,76 @@ def test_class_names_as_people_type_them(
     assert (remark is not None) == remarked
 
 
+@pytest.mark.parametrize("word", ["photo.jpg", "photos/*.PNG", "gone/a.tif"])
+def test_a_path_is_no_class_name(word: str) -> None:
+    with pytest.raises(ValueError, match=r"got .*, which is a path; pictures come after --input"):
+        split_names(["sky", word])
+
+
+def test_a_folder_is_no_class_name_where_no_picture_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "road" / "wet").mkdir(parents=True)
+    assert split_names(["sky", "road"])[0] == ["sky", "road"]
+    with pytest.raises(ValueError, match="'road', which is a path"):
+        split_names(["sky", "road"], has_input=False)
+    with pytest.raises(ValueError, match="'road/wet', which is a path"):
+        split_names(["sky", "road/wet"])
+
+
+def run(folder: Path, output: Path, views: tuple[str, ...] = ("overlay", "mask", "panel")) -> list:
+    vocabulary = Vocabulary.make(["sky"])
+    return list(
+        segment_files(OneClassPredictor(), find_images([folder]), vocabulary, output, views=views)
+    )
+
+
+def test_results_replace_results_and_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_image(tmp_path / "a.jpg")
+    write_image(tmp_path / "b.jpg")
+    write_image(tmp_path / "b_mask.png", size=(5, 5))  # somebody's own, and a picture itself
+    (tmp_path / "a.json").write_text('{"label": "me"}')
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    for views in (("overlay", "mask", "panel"), ("mask",), ("overlay",)):
+        outcomes = run(tmp_path, tmp_path, views)
+        assert [o.files["json"].name for o in outcomes] == [
+            *("a_2.json", "b_2.json" if "mask" in views else "b.json", "b_mask.json")
+        ]
+    assert "a.json is no result of this package and stays as it is" in caplog.text
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+
+
+def test_results_are_never_inputs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_image(tmp_path / "a.jpg")
+    assert len(run(tmp_path, tmp_path)) == 1
+    assert "left out" not in caplog.text
+    names = {p.name for p in tmp_path.iterdir()}
+    assert len(names) == 6
+    [again] = run(tmp_path, tmp_path)
+    assert again.path.name == "a.jpg" and {p.name for p in tmp_path.iterdir()} == names
+    assert "a_labels.png, a_mask.png, a_overlay.jpg and 1 more" in caplog.text
+    every = sorted(tmp_path.glob("*.*"))  # as a shell expands *.*
+    assert [s.path.name for s in find_images([p for p in every if p.suffix != ".json"])] == [
+        "a.jpg"
+    ]
+    [nothing] = find_images([tmp_path / "a_overlay.jpg"])
+    assert nothing.error == "only results of earlier runs, no pictures to segment"
+
+
+def test_a_result_is_not_saved_over_another_origin(tmp_path: Path) -> None:
+    result = OneClassPredictor().segment(write_image(tmp_path / "a.jpg"), Vocabulary.make(["sky"]))
+    for _ in range(2):
+        result.save(tmp_path / "out")
+    write_image(tmp_path / "out" / "segmentation_overlay.jpg")
+    labels = (tmp_path / "out" / "segmentation_labels.png").stat().st_mtime_ns
+    with pytest.raises(FileExistsError, match=r"segmentation_overlay.jpg: .*did not write"):
+        result.save(tmp_path / "out")
+    assert (tmp_path / "out" / "segmentation_labels.png").stat().st_mtime_ns == labels
+
+
 def test_class_file_of_lines(tmp_path: Path) -> None:
     path = tmp_path / "names.txt"
     path.write_text("\ufeff# things\nsky\n\n building, edifice \nárbol\n", encoding="utf-8")

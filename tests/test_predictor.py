@@ -237,7 +237,7 @@ def test_load_answers_with_the_weights_that_the_settings_name(tmp_path: Path) ->
     for found in (load(opts=["MODEL.WEIGHTS", str(weights)]), load(weights)):
         assert found.provenance["weights"]["name"] == str(weights)
         assert found.provenance["config"] == str(tmp_path / "config.yaml")
-    with pytest.raises(ValueError, match=r"expected one model, got .ovseg_tiny. and MODEL\.WEIGHTS"):
+    with pytest.raises(ValueError, match="expected one model, got"):
         load("ovseg_tiny", opts=["MODEL.WEIGHTS", str(weights)])
 
 

@@ -16,7 +16,7 @@ from os import PathLike
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from ovseg.utils.files import atomic_path
 
@@ -195,12 +195,13 @@ def pil_to_rgb(image: Image.Image) -> np.ndarray:
     return np.array(image)  # (H, W, 3)
 
 
-def write_png(path: str | PathLike[str], array: np.ndarray) -> None:
+def write_png(path: str | PathLike[str], array: np.ndarray, *, comment: str | None = None) -> None:
     """Write a picture or label map as PNG, atomically.
 
     Args:
         path: target; its folder is made if needed.
         array: (H, W) uint8 or uint16, or (H, W, 3) uint8 RGB.
+        comment: text for the file's header.
 
     Raises:
         ValueError: another dtype or shape.
@@ -212,8 +213,11 @@ def write_png(path: str | PathLike[str], array: np.ndarray) -> None:
             f"expected a non-empty (H, W) array of uint8 or uint16 or (H, W, 3) of uint8, got "
             f"shape {array.shape} of {array.dtype}; convert with array.astype(np.uint8)"
         )
+    header = PngImagePlugin.PngInfo()
+    if comment:
+        header.add_text("Comment", comment)
     with atomic_path(Path(path)) as temporary:
-        Image.fromarray(np.ascontiguousarray(array)).save(temporary, format="PNG")
+        Image.fromarray(np.ascontiguousarray(array)).save(temporary, format="PNG", pnginfo=header)
 
 
 @contextmanager

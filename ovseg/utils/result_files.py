@@ -1,0 +1,59 @@
+"""Telling the files that this package leaves as results of pictures from everybody else's.
+
+Pictures carry a comment in their header, records are told by their keys. So results can be written
+again into the same folder, and no file of another origin is replaced or segmented by mistake.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from PIL import Image
+
+__all__ = ["RESULT_COMMENT", "is_result", "refuse_to_replace"]
+
+RESULT_COMMENT = "a result of ovseg"
+_RECORD_KEYS = {"format_version", "blank_value", "unlabelled_pixels", "classes", "provenance"}
+
+
+def is_result(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a label map, a picture or a record that this package wrote as a result.
+
+    Args:
+        path: the file; what cannot be read is none.
+
+    Returns:
+        True for a PNG or JPEG file with the comment, and for a JSON record of a segmentation.
+    """
+    file = Path(path)
+    try:
+        if file.suffix == ".json":
+            content = json.loads(file.read_text(encoding="utf-8"))
+            return isinstance(content, dict) and content.keys() >= _RECORD_KEYS
+        if file.suffix not in (".png", ".jpg"):
+            return False
+        with Image.open(file) as picture:
+            comment = picture.info.get("comment") or picture.info.get("Comment")
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return False
+    return comment in (RESULT_COMMENT, RESULT_COMMENT.encode())
+
+
+def refuse_to_replace(paths: Iterable[Path]) -> None:
+    """Check that files to be written replace nothing but earlier results.
+
+    Args:
+        paths: the files.
+
+    Raises:
+        FileExistsError: one of them is there and no result of this package.
+    """
+    for path in paths:
+        if path.exists() and not is_result(path):
+            raise FileExistsError(
+                f"{path}: expected no file or an earlier result here, got a file that this package "
+                "did not write; choose another folder or another name"
+            )
