@@ -8,6 +8,7 @@ at inference.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch.utils.data import DataLoader
 from ovseg.clip import MaskPromptedCLIP, encode_texts
 from ovseg.clip_training.model import collate_pairs
 from ovseg.d2.data import DatasetCatalog, MetadataCatalog
+from ovseg.data.dataset_yaml import resolve_dataset
 from ovseg.data.pairs import ArrayPairDataset, PairDataset, crop_region
 from ovseg.modeling import MaskPrediction
 from ovseg.utils.images import read_image, read_label
@@ -236,7 +238,7 @@ def dataset_evaluation(
     The regions are cut out once and kept in memory.
 
     Args:
-        name: such as "ade20k_sem_seg_val".
+        name: a registered dataset such as "ade20k_sem_seg_val", or the path of a dataset YAML.
         image_size: (height, width) that the CLIP takes.
         templates: see `Vocabulary.make`.
         limit: number of pictures; None takes all.
@@ -244,7 +246,19 @@ def dataset_evaluation(
     Returns:
         Maps a CLIP to the figures of `evaluate_regions`, by the groups of classes that the dataset
         has.
+
+    Raises:
+        ValueError: there is no such dataset, or its YAML file is unusable.
+        FileNotFoundError: there is no such YAML file.
+        DatasetFilesError: its files are missing.
     """
+    name = resolve_dataset(name)
+    if name not in DatasetCatalog.list():
+        close = difflib.get_close_matches(name, DatasetCatalog.list(), n=1)
+        raise ValueError(
+            f"expected a registered dataset with label maps or a dataset YAML, got {name!r}"
+            + (f"; did you mean {close[0]!r}?" if close else "")
+        )
     metadata = MetadataCatalog.get(name)
     records = DatasetCatalog.get(name)[:limit]
     vocabulary = Vocabulary.make(metadata.stuff_classes, templates=templates)

@@ -72,7 +72,7 @@ def make_clip_parser() -> argparse.ArgumentParser:
     add("--mutual", action="store_true", help="records: only pairs that chose each other")
     add("--min-count", type=int, help="records: only nouns with at least so many pairs")
     add("--max-count", type=int, help="records: at most so many pairs per noun")
-    add("--eval-dataset", help="dataset with label maps, such as ade20k_sem_seg_val")
+    add("--eval-dataset", help="dataset with label maps, such as ade20k_sem_seg_val, or a YAML")
     add("--eval-folder", type=Path, help="crops sorted into folders by class, instead")
     add("--eval-classes", default="ade20k_150", help="class list of --eval-folder")
     add("--eval-limit", type=int, help="number of pictures of --eval-dataset")

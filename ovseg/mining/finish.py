@@ -15,6 +15,7 @@ from ovseg.mining.worker import MANIFEST, parts_of
 from ovseg.utils.environment import environment_record
 from ovseg.utils.files import atomic_path, write_json
 from ovseg.utils.part_files import remove_unfinished
+from ovseg.utils.wording import counted
 
 __all__ = ["RUN", "SUCCESS", "finish", "image_root_of", "is_unfinished"]
 
@@ -62,13 +63,13 @@ def finish(output: Path, shards: Sequence[Shard], *, run: Mapping[str, Any]) -> 
     done = {**counts, "shards": len(shards), "sha256_of_parts": digest.hexdigest()}
     write_json(output / SUCCESS, done, sort_keys=True)
     logger.info(
-        "%d images: %d with pairs, %d without, %d quarantined; %d pairs of %d nouns in %s",
-        summary["images_in"],
+        "%s: %d with pairs, %d without, %d quarantined; %s of %s in %s",
+        counted(summary["images_in"], "image"),
         summary["images_with_pairs"],
         summary["images_without_pairs"],
         summary["images_quarantined"],
-        summary["pairs"],
-        summary["unique_nouns"],
+        counted(summary["pairs"], "pair"),
+        counted(summary["unique_nouns"], "noun"),
         output,
     )
     return summary

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from tqdm import tqdm
 
 from ovseg.data.captions.sources import Shard
+from ovseg.utils.wording import counted
 
 __all__ = ["watch"]
 
@@ -39,11 +40,6 @@ def watch(
         Figures of what this process saw of the run: seconds, the images and shards mined in them,
         and images per second.
     """
-    if len(pending) < len(shards):
-        logger.info(
-            "%d of %d shards are finished already and stay as they are",
-            *(len(shards) - len(pending), len(shards)),
-        )
     images, left = (sum(len(shard.rows) for shard in part) for part in (shards, pending))
     counts: Counter[str] = Counter()
     worker_seconds, done = 0.0, 0  # the seconds are of all workers
@@ -61,6 +57,11 @@ def watch(
             bar.set_postfix(shown, refresh=False)
             bar.update(int(shard["images_in"]))
     seconds, mined = time.perf_counter() - began, counts["images_in"]
+    if len(pending) < len(shards):  # said last: it is the workers who find another run's folder
+        logger.info(
+            "%d of %s had been finished earlier and stay as they are",
+            *(len(shards) - len(pending), counted(len(shards), "shard")),
+        )
     return {
         "seconds": round(seconds, 3),
         f"images_{verb}": mined,

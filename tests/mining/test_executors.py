@@ -167,7 +167,7 @@ def test_a_finished_run_is_told_where_its_pictures_moved(tmp_path):
     assert (run["images_mined"], run["shards_mined"]) == (2, 1)
 
 
-def test_another_run_is_refused_and_told_what_differs(world, tmp_path):
+def test_another_run_is_refused_and_told_what_differs(world, tmp_path, caplog):
     mine(world, tmp_path)
     before = files(tmp_path)
     other = dataclasses.replace(CONFIG, matching=MatchConfig(threshold=0.1))
@@ -177,6 +177,7 @@ def test_another_run_is_refused_and_told_what_differs(world, tmp_path):
     with pytest.raises(MiningError, match=r"source\.images: 12 -> 7"):
         mine(world, tmp_path, limit=7)
     assert files(tmp_path) == before
+    assert "finished" not in caplog.text  # it is not this run that is
 
 
 def test_shards_of_an_unknown_run_are_refused(world, tmp_path):
@@ -280,7 +281,7 @@ def test_a_bar_tells_how_far_a_run_is_and_the_figures_how_fast(world, capsys, ca
     with caplog.at_level(logging.INFO, "ovseg"):
         figures = watch(finished(), [*shards, shards[0]], shards[1:])
 
-    assert "2 of 4 shards are finished already" in caplog.text
+    assert "2 of 4 shards had been finished earlier" in caplog.text
     last = capsys.readouterr().err.split("\r")[-1]
     assert "17/17" in last and "pairs=1,009" in last and "quarantined=2" in last
     assert figures == {

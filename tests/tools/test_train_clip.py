@@ -219,6 +219,16 @@ def test_labels_and_other_pairs_train_together(tmp_path, pairs, monkeypatch) -> 
     assert (output / "label_regions.npz").is_file()
 
 
+def test_a_dataset_yaml_is_measured_on(tmp_path, capsys) -> None:
+    file = write_labelled(tmp_path / "labelled", 2)
+    command = ("--config-file", "clip_tiny_ft", "--eval-only", "--output", tmp_path / "out")
+    run(*command, "--eval-dataset", file)
+    figures = json.loads((tmp_path / "out" / "evaluation.json").read_text())["figures"]
+    assert 0 <= figures["top1"] <= figures["top5"] <= 100
+    with pytest.raises(SystemExit, match=r"got 'tinyscapes_val_sem_se'; did you mean 'tinyscapes_"):
+        run(*command, "--eval-dataset", "tinyscapes_val_sem_se")
+
+
 def test_pairs_mined_with_labels_train_beside_the_labels(tmp_path, monkeypatch) -> None:
     labels, mined = write_labelled(tmp_path / "labelled", 3), tmp_path / "mined"
     for index in range(3):

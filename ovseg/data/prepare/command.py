@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ovseg.data.catalog import ROOT_VARIABLE, dataset_root
 from ovseg.data.prepare.pipeline import Convert, PreparationError, Task, prepare
+from ovseg.utils.wording import counted
 
 __all__ = ["Plan", "run_command"]
 
@@ -73,9 +74,9 @@ def run_command(
             _logger.error("quarantined: %s: %s", file, reason)
         if report.failed:
             _logger.error(
-                "%d files could not be used; %s lists them all. Replace them and start the same "
+                "%s could not be used; %s lists all. Replace what is damaged and start the same "
                 "command again",
-                *(len(report.failed), work.report),
+                *(counted(len(report.failed), "file"), work.report),
             )
             status = 1
     return status

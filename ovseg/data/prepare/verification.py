@@ -24,6 +24,7 @@ from ovseg.data.prepare.pipeline import PreparationError
 from ovseg.data.prepare.subjects import Subject, find_subject
 from ovseg.utils.images import ImageError, read_image, read_label
 from ovseg.utils.processes import exit_with_parent
+from ovseg.utils.wording import counted
 
 __all__ = ["Complaint", "Verification", "verify"]
 
@@ -31,6 +32,8 @@ _SHOWN = 5  # files named in a complaint
 _EXAMPLES = 10  # pictures on the contact sheet
 _LEFT_OUT = 0.05  # share of pictures without labels above which a preparation was interrupted
 _CHUNK = 32  # files per message to a worker
+_HAVING = ("picture has", "pictures have")
+_NAMED = ("label map or name of the split has", "label maps or names of the split have")
 
 _logger = logging.getLogger(__name__)
 
@@ -74,7 +77,7 @@ class Verification:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        state = f"{len(self.complaints)} faults" if self.complaints else "sound"
+        state = counted(len(self.complaints), "fault") if self.complaints else "sound"
         lines = [f"{self.name}: {state}", *(f"  {fact}" for fact in self.facts)]
         lines += [f"  note: {note}" for note in self.notes]
         for complaint in self.complaints:
@@ -93,24 +96,29 @@ class _File:
     faults: tuple[tuple[str, str], ...] = ()
 
 
-# What to say of faults of single files, and what to do; {again} makes the label maps again.
+# What to say of faults of single files (one, several, the rest), and what to do; {again} makes the
+# label maps again.
 _FAULTS = {
     "picture": (
-        "{n} pictures cannot be read",
+        ("picture", "pictures"),
+        "cannot be read",
         "unpack their archive again; if they stay damaged, get the archive again",
     ),
-    "label": ("{n} label maps cannot be read or are no label maps", "{again}"),
+    "label": (("label map", "label maps"), "cannot be read, or the file is none", "{again}"),
     "size": (
-        "{n} label maps differ in size from their picture",
+        ("label map differs", "label maps differ"),
+        "in size from the picture",
         "picture and label map are of different versions of the data: unpack the pictures again, "
         "then {again}",
     ),
     "bits": (
-        "{n} label maps have 8 bits, where {classes} classes and the ignore label {ignore} need 16",
+        ("label map has", "label maps have"),
+        "8 bits, where {classes} classes and the ignore label {ignore} need 16",
         "whatever wrote them has cut numbers off: {again}",
     ),
     "range": (
-        "{n} label maps hold labels outside 0-{last} and {ignore} (ignored): {details}",
+        ("label map holds", "label maps hold"),
+        "labels outside 0-{last} and {ignore} (ignored): {details}",
         "these may be raw ids, or labels of another class list: {again}",
     ),
 }
@@ -197,7 +205,8 @@ def _check_order(subject: Subject) -> tuple[list[Complaint], list[str]]:
         )
     elif differing:
         renamed = ", ".join(f"{given[i]!r} for {wanted[i]!r}" for i in differing[:_SHOWN])
-        notes.append(f"the catalogue calls {len(differing)} classes by other names: {renamed}")
+        number = counted(len(differing), "class", "classes")
+        notes.append(f"the catalogue calls {number} by other names: {renamed}")
     for file, classes in subject.name_files:
         if file.is_file():
             try:
@@ -235,8 +244,7 @@ def _check_names(
     if without_picture and not (subset and not labels.keys() - images.keys()):
         complaints.append(
             Complaint(
-                f"{len(without_picture)} label maps or names of the split have no picture in "
-                f"{subject.images}",
+                f"{counted(len(without_picture), *_NAMED)} no picture in {subject.images}",
                 "unpack the archive of the pictures again; remove label maps of other data",
                 tuple(without_picture),
             )
@@ -245,13 +253,13 @@ def _check_names(
     few = len(without_labels) <= _LEFT_OUT * len(names)
     if without_labels and subject.partial and (few or subset):
         notes.append(
-            f"{len(without_labels)} pictures have no label map; such with nothing but ignored "
+            f"{counted(len(without_labels), *_HAVING)} no label map; such with nothing but ignored "
             "pixels are left out"
         )
     elif without_labels and not subset:
         complaints.append(
             Complaint(
-                f"{len(without_labels)} pictures have no label map in {subject.labels}",
+                f"{counted(len(without_labels), *_HAVING)} no label map in {subject.labels}",
                 subject.again,
                 tuple(without_labels),
             )
@@ -261,7 +269,8 @@ def _check_names(
         if foreign:
             complaints.append(
                 Complaint(
-                    f"{len(foreign)} label maps are not named in {subject.listing}",
+                    f"{counted(len(foreign), 'label map is', 'label maps are')} not named in "
+                    f"{subject.listing}",
                     f"remove them from {subject.labels}: they are of another split",
                     tuple(foreign),
                 )
@@ -275,8 +284,8 @@ def _check_names(
 def _check_count(subject: Subject, count: int) -> Iterator[Complaint]:
     if subject.count is not None and count != subject.count:
         yield Complaint(
-            f"{count} pictures{'' if subject.partial else ' with labels'}, where the published set "
-            f"has {subject.count}",
+            f"{counted(count, 'picture')}{'' if subject.partial else ' with labels'}, where the "
+            f"published set has {subject.count}",
             f"unpack all archives, then {subject.again}; with --subset a part is enough",
         )
 
@@ -330,13 +339,12 @@ def _check_pair(job: tuple[str, Path, Path], *, classes: int, ignore_label: int)
 
 def _sum_up(subject: Subject, files: Sequence[_File]) -> Iterator[Complaint]:
     """One complaint per kind of fault, naming the files."""
-    for kind, (what, remedy) in _FAULTS.items():
+    for kind, (counted_as, what, remedy) in _FAULTS.items():
         having = [(f.name, detail) for f in files for k, detail in f.faults if k == kind]
         if not having:
             continue
         values = {value for _, detail in having for value in detail.split(", ")}
-        text = what.format(
-            n=len(having),
+        text = f"{counted(len(having), *counted_as)} " + what.format(
             classes=len(subject.classes),
             last=len(subject.classes) - 1,
             ignore=subject.ignore_label,
@@ -357,7 +365,7 @@ def _facts(subject: Subject, files: Sequence[_File]) -> tuple[str, ...]:
     present = {v for file in read for v in file.pixels if v < len(subject.classes)}
     modes = sorted({"16 bits" if file.mode.startswith("I") else "8 bits" for file in read})
     return (
-        f"{len(files)} pictures with labels, {sizes[0][1]} x {sizes[0][0]} to "
+        f"{counted(len(files), 'picture')} with labels, {sizes[0][1]} x {sizes[0][0]} to "
         f"{sizes[-1][1]} x {sizes[-1][0]} pixels, label maps of {' and '.join(modes)}",
         f"{len(present - {subject.ignore_label})} of {len(subject.classes)} classes occur, "
         f"{100 * labelled / pixels:.1f} % of the pixels are labelled",

@@ -88,7 +88,7 @@ def test_a_coloured_mask_is_set_aside(tmp_path, caplog):
     reasons = [r.getMessage() for r in caplog.records if r.getMessage().startswith("quarantined")]
     assert len(reasons) == 1 and reasons[0].count(str(file)) == 1
     assert "store the class ids, not colours" in reasons[0]
-    assert "1 files could not be used" in caplog.text
+    assert "1 file could not be used" in caplog.text
     made = tmp_path / VOC2012 / "annotations_detectron2" / "val"
     assert [path.stem for path in made.iterdir()] == [VOC[1]]
 

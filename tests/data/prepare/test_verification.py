@@ -115,7 +115,7 @@ def test_labels_out_of_range_are_named_with_their_values(context):
     labels[0, :3] = (59, 60, 255)
     write_png(file, labels)
     text = only(verify(PC59, root=context))
-    assert "1 label maps hold labels outside 0-58 and 255 (ignored): 59, 60" in text
+    assert "1 label map holds labels outside 0-58 and 255 (ignored): 59, 60" in text
     assert f"files: {CONTEXT[0]}" in text
     assert "mend: these may be raw ids" in text and "prepare_pascal_context.py" in text
 
@@ -124,7 +124,7 @@ def test_8_bits_where_16_are_needed_are_told(context):
     file = context / VOC2010 / "annotations_detectron2" / "pc459_val" / f"{CONTEXT[1]}.tif"
     Image.fromarray(np.zeros(SIZES[1], np.uint8)).save(file)
     text = only(verify(PC459, root=context))
-    assert "1 label maps have 8 bits, where 459 classes and the ignore label 65535 need 16" in text
+    assert "1 label map has 8 bits, where 459 classes and the ignore label 65535 need 16" in text
     assert "mend: whatever wrote them has cut numbers off: run python" in text
 
 
@@ -162,9 +162,9 @@ def test_truncated_files_are_told_apart_and_do_not_stop_the_rest(context):
     label.write_bytes(label.read_bytes()[:60])
     found = verify(PC59, root=context, sheet=context / "sheet.png")
     first, second = map(str, found.complaints)
-    assert "1 pictures cannot be read, the first:" in first and f"files: {CONTEXT[0]}" in first
+    assert "1 picture cannot be read, the first:" in first and f"files: {CONTEXT[0]}" in first
     assert "mend: unpack their archive again" in first
-    assert "1 label maps cannot be read" in second and f"files: {CONTEXT[1]}" in second
+    assert "1 label map cannot be read" in second and f"files: {CONTEXT[1]}" in second
     assert not (context / "sheet.png").exists()  # no sound pair is left
 
 
@@ -179,12 +179,12 @@ def test_labels_without_pictures_and_pictures_without_labels(context):
     base = context / VOC2010
     (base / "JPEGImages" / f"{CONTEXT[0]}.jpg").unlink()
     text = only(verify(PC59, root=context))
-    assert "1 label maps or names of the split have no picture in" in text
+    assert "1 label map or name of the split has no picture in" in text
     assert f"files: {CONTEXT[0]}" in text and "mend: unpack the archive of the pictures" in text
     write_picture(base / "JPEGImages" / f"{CONTEXT[0]}.jpg", SIZES[0])
     (base / "annotations_detectron2" / "pc59_val" / f"{CONTEXT[1]}.png").unlink()
     text = only(verify(PC59, root=context))
-    assert "1 pictures have no label map in" in text and f"files: {CONTEXT[1]}" in text
+    assert "1 picture has no label map in" in text and f"files: {CONTEXT[1]}" in text
     assert verify(PC59, root=context, subset=True).complaints == ()
 
 
@@ -194,18 +194,18 @@ def test_pictures_of_other_splits_are_no_fault_but_their_labels_are(tmp_path):
     found = verify("pascalvoc20_sem_seg_val", root=tmp_path, subset=True)
     # 2012_004331 is of another split; the last picture of val is nothing but background.
     assert found.complaints == ()
-    assert found.notes[0].startswith("1 pictures have no label map")
+    assert found.notes[0].startswith("1 picture has no label map")
     folder = tmp_path / "VOCdevkit/VOC2012/annotations_detectron2/voc21_val"
     write_png(folder / "2012_004331.png", np.zeros((20, 20), np.uint8))
     text = only(verify("pascalvoc21_sem_seg_val", root=tmp_path, subset=True))
-    assert "1 label maps are not named in" in text and "files: 2012_004331" in text
+    assert "1 label map is not named in" in text and "files: 2012_004331" in text
 
 
 def test_an_interrupted_preparation_is_told_from_maps_left_out_on_purpose(tmp_path):
     write_voc(tmp_path)
     prepare("voc", tmp_path, "--split", "val")
     first, second = verify("pascalvoc20_sem_seg_val", root=tmp_path).complaints
-    assert str(first).startswith("1 pictures have no label map in")
+    assert str(first).startswith("1 picture has no label map in")
     assert str(second).startswith("3 pictures, where the published set has 1449")
     (tmp_path / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt").unlink()
     text = only(verify("pascalvoc20_sem_seg_val", root=tmp_path, subset=True))
@@ -218,7 +218,7 @@ def test_sizes_that_differ_are_told(tmp_path):
     folder = tmp_path / "cityscapes" / "leftImg8bit" / "val" / "munster"
     write_picture(folder / f"{CITIES[1]}_leftImg8bit.png", (9, 9))
     text = only(verify("cityscapes_fine_sem_seg_val", root=tmp_path, subset=True))
-    assert "1 label maps differ in size from their picture" in text
+    assert "1 label map differs in size from the picture" in text
     assert "mend: picture and label map are of different versions" in text
 
 
@@ -236,7 +236,7 @@ def test_tinyscapes_is_verified_and_looked_at(tmp_path, capsys):
     (tmp_path / "tinyscapes" / "val2017" / "000000000003.jpg").unlink()
     assert script("verify")(arguments) == 1
     text = capsys.readouterr().out
-    assert "FAULT: 1 label maps or names of the split have no picture" in text
+    assert "FAULT: 1 label map or name of the split has no picture" in text
     assert "FAULT: 11 pictures with labels, where the published set has 12" in text
 
 
@@ -247,7 +247,7 @@ def test_a_data_set_of_ones_own_is_verified_before_it_is_registered(tmp_path, ca
     file.write_text("name: mine\nimages: images\nlabels: labels\nclasses: [cat, dog]\n")
     assert script("verify")([str(file), "--sheets", str(tmp_path / "sheets")]) == 1
     text = capsys.readouterr().out
-    assert "1 label maps hold labels outside 0-1 and 255 (ignored): 4" in text
+    assert "1 label map holds labels outside 0-1 and 255 (ignored): 4" in text
     assert f"correct the label maps, or `classes` and `ignore_label` in {file}" in text
     assert (tmp_path / "sheets" / "mine.png").is_file()
 
