@@ -23,15 +23,17 @@ def load(name_or_path: str | None = None, **kwargs: Any) -> Predictor:
     """Load a trained segmenter by catalogue name or from a weights file.
 
     Args:
-        name_or_path: a name of `ovseg.weights.catalogue.entries()`, a local file or a URL; None
-            for what the config names, and without a config for the bundled "ovseg_tiny".
+        name_or_path: a name of `ovseg.weights.catalogue.entries()`, a local file or a URL; what
+            is not here yet is downloaded. None for what the config names, and without a config
+            for the bundled "ovseg_tiny".
         **kwargs: `config`, `device` and `opts`, see `ovseg.predictor.load`.
 
     Returns:
         A `Predictor`, ready for `.segment(image, names)` and `.set_image(image)`.
 
     Raises:
-        FileNotFoundError: if neither a catalogue entry nor a file has that name.
+        ValueError: if neither a catalogue entry nor a file has that name.
+        ovseg.weights.download.DownloadError: if it has to be downloaded and cannot be.
     """
     from ovseg.predictor import load as load_predictor
 

@@ -28,7 +28,7 @@ from ovseg.utils.resizing import resize_shortest_edge
 from ovseg.utils.specks import merge_specks
 from ovseg.visualization import BLANK
 from ovseg.vocab import Vocabulary
-from ovseg.weights.find import named_weights, trained_weights
+from ovseg.weights.find import RANDOM, find_weights, named_weights, trained_weights
 from ovseg.weights.record import config_for, load_named
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ def load(
     config = config_for(wanted) if config is None else config
     cfg = load_cfg(config, ["MODEL.DEVICE", _pick_device(device), *opts])
     wanted = str(wanted) if wanted is not None else trained_weights(cfg)
+    # Before the model is built, which takes a while: they may have to be fetched, or not be there.
+    path = None if wanted in ("", RANDOM) else find_weights(wanted)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # "random" weights, too, are the same every time
         model = build_model(cfg)
@@ -80,7 +82,7 @@ def load(
         raise ValueError(
             f"MODEL.META_ARCHITECTURE: expected a SegmentationModel, got {type(model).__name__}"
         )
-    weights = load_named(model, wanted)
+    weights = load_named(model, wanted, path=path)
     return Predictor.from_config(cfg, model, provenance=_provenance(config, cfg, weights))
 
 

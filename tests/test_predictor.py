@@ -248,10 +248,7 @@ def test_load_takes_the_released_weights_of_a_config(monkeypatch: pytest.MonkeyP
         asked.append(wanted)
         raise RuntimeError("far enough")
 
-    monkeypatch.setattr("ovseg.predictor.build_model", lambda _: HalvesModel())
-    monkeypatch.setattr("ovseg.predictor.SegmentationModel", object)
-    monkeypatch.setattr("ovseg.weights.record.find_weights", find)
-    monkeypatch.setattr(HalvesModel, "has_own_weights", True, raising=False)
+    monkeypatch.setattr("ovseg.predictor.find_weights", find)
     for config in ("ovseg_swinB", "ovseg_R101c"):
         with pytest.raises(RuntimeError, match="far enough"):
             load(config=config, device="cpu")

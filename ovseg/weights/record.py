@@ -29,7 +29,7 @@ NO_OWN_WEIGHTS = "no weights of its own"
 DEFAULT_MODEL = "ovseg_tiny"
 
 
-def load_named(model: Any, wanted: str) -> dict[str, str]:
+def load_named(model: Any, wanted: str, *, path: Path | None = None) -> dict[str, str]:
     """Load the weights that a model is to answer with.
 
     Args:
@@ -37,6 +37,7 @@ def load_named(model: Any, wanted: str) -> dict[str, str]:
             `ovseg.modeling.SegmentationModel` does.
         wanted: name in the catalogue, path or address; "random" keeps the initial weights; "" for
             a model that has no weights of its own.
+        path: their file, where it was found before the model was built.
 
     Returns:
         What it answers with: name, path, sha256 (of the file; where there is none, of the weights
@@ -61,7 +62,7 @@ def load_named(model: Any, wanted: str) -> dict[str, str]:
             "MODEL.WEIGHTS: expected the weights to evaluate, got ''; give a file or one of "
             f"{known_models()}; in train_net.py, --resume takes the newest checkpoint of OUTPUT_DIR"
         )
-    path = find_weights(wanted)
+    path = path or find_weights(wanted)
     model.load_weights(path)
     return describe_file(wanted, path)
 

@@ -98,6 +98,20 @@ def test_bad_pictures_do_not_stop_the_good_ones(
     assert json.loads((tmp_path / "out/plain.json").read_text())["names"] == ["sky", "tree"]
 
 
+def test_a_forgotten_input_and_two_models_are_told(
+    demo: ModuleType, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--output", str(tmp_path / "out")]
+    assert demo.main(["--class-names", "sky", str(pictures / "plain.jpg"), *out]) == 2
+    assert "plain.jpg', which is a path; pictures come after --input" in capsys.readouterr().err
+    settings = ["--opts", "MODEL.WEIGHTS", str(tmp_path / "mine.pth")]
+    assert demo.main(["--class-names", "sky", *out, *settings]) == 2
+    assert "mine.pth' was trained with, got none" in capsys.readouterr().err
+    assert demo.main(["--class-names", "sky", *out, "--weights", "ovseg_tiny", *settings]) == 2
+    assert "expected one model, got 'ovseg_tiny' and MODEL.WEIGHTS" in capsys.readouterr().err
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_same_stem_in_two_folders_gives_two_results(
     demo: ModuleType, pictures: Path, tmp_path: Path
 ) -> None:

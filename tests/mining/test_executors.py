@@ -168,6 +168,7 @@ def test_a_finished_run_is_told_where_its_pictures_moved(tmp_path):
 
 
 def test_another_run_is_refused_and_told_what_differs(world, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "ovseg")
     mine(world, tmp_path)
     before = files(tmp_path)
     other = dataclasses.replace(CONFIG, matching=MatchConfig(threshold=0.1))
