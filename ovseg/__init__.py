@@ -33,6 +33,9 @@ def load(name_or_path: str | None = None, **kwargs: Any) -> Predictor:
     Raises:
         FileNotFoundError: if neither a catalogue entry nor a file has that name.
     """
+    from ovseg.utils.threads import share_cores
+
+    share_cores()
     from ovseg.predictor import load as load_predictor
 
     return load_predictor(name_or_path, **kwargs)
