@@ -36,7 +36,8 @@ LAYERS = {
 }
 # Modules that belong to a part without lying in its folder.
 PART_OF = dict.fromkeys(
-    ("segmentation", "regions", "batch", "encoded_picture", "toy_world", "exports"), "predictor"
+    ("segmentation", "regions", "batch", "encoded_picture", "toy_world", "exports", "stored"),
+    "predictor",
 )
 # What a layer below may not be imported by after all, and what may be within one layer.
 FORBIDDEN = {("modeling", "data"), ("projects", "tinyscapes")}
