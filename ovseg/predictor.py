@@ -246,7 +246,7 @@ class Predictor:
         self, image: Sequence[ImageLike], names: Names | str | Vocabulary, **options: Any
     ) -> list[Segmentation]: ...
 
-    def segment(
+    def segment(  # type: ignore[misc]  # the options are its own keywords
         self,
         image: ImageLike | Sequence[ImageLike],
         names: Names | str | Vocabulary,
@@ -325,7 +325,7 @@ class Predictor:
             Per class found, largest first, a dict of ``label``, ``score`` and ``mask`` (PIL, "L");
             of several pictures a list of such lists.
         """
-        found = self.segment(image, names, **options)  # type: ignore[arg-type]
+        found = self.segment(image, names, **options)
         return [each.to_hf() for each in found] if isinstance(found, list) else found.to_hf()
 
     @torch.no_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -133,5 +133,5 @@ def relative_names(pictures: Sequence[Picture]) -> list[str]:
     return [file.relative_to(common).as_posix() for file in files]
 
 
-def _as_text(claim: dict[str, object]) -> str:
+def _as_text(claim: Mapping[str, object]) -> str:
     return json.dumps(claim, separators=(",", ":")) + "\n"

@@ -39,7 +39,7 @@ class LabelStudioExporter(Exporter):
         self._predictions: list[dict[str, Any]] = []
 
     def _take(self, picture: Picture, regions: Sequence[Region], result: Segmentation) -> None:
-        found = []
+        found: list[dict[str, Any]] = []
         for region in regions:
             for polygon in mask_to_polygons(region.mask, tolerance=self.tolerance):
                 places = 100 * (polygon + 0.5) / (picture.width, picture.height)  # (N, 2), percent

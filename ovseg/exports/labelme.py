@@ -48,7 +48,7 @@ class LabelMeExporter(Exporter):
             relative = os.path.relpath(picture.file, self.folder)
         except ValueError:  # another drive of Windows
             relative = str(picture.file.absolute())
-        content = {
+        content: dict[str, Any] = {
             "version": _VERSION,
             "flags": {},
             "shapes": shapes,

@@ -58,8 +58,10 @@ def to_rgb(image: ImageLike, *, image_format: str = "RGB") -> np.ndarray:
         return pil_to_rgb(image)
     if isinstance(image, bytes | bytearray | memoryview):
         return decode_image(bytes(image), "image (bytes)")
+    if isinstance(image, str) and is_address(image):
+        return decode_image(_fetched(image), image)
     if isinstance(image, str | os.PathLike):
-        return decode_image(_fetched(image), image) if is_address(image) else read_image(image)
+        return read_image(image)
     if hasattr(image, "read"):
         return decode_image(image.read(), str(getattr(image, "name", "image (file)")))
     raise ValueError(

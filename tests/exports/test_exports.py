@@ -170,3 +170,56 @@ def test_unknown_formats_and_other_classes_are_refused(tmp_path):
     exporter = make_exporter("coco", tmp_path, ("sky",))
     with pytest.raises(ValueError, match=r"expected a result of the classes \['sky'\], got one of"):
         exporter.add(make_result(0), stem="x")
+
+
+def test_ultralytics_itself_reads_the_label_files(tmp_path):
+    utils = pytest.importorskip("ultralytics.data.utils")
+    result = make_result(0)
+    result.export("yolo", tmp_path, stem="x")
+    image = str(tmp_path / "images" / "x.png")
+    checked = utils.verify_image_label(
+        (image, utils.img2label_paths([image])[0], "", False, len(NAMES), 0, 0, False)
+    )
+    classes, polygons, message = checked[1][:, 0].astype(int), checked[3], checked[-1]
+    assert message == ""
+    height, width = result.labels.shape
+    labels = np.full((height, width), -1, np.int32)
+    for label, polygon in zip(classes, polygons, strict=True):
+        points = (polygon * [width, height]).reshape(-1)
+        labels[utils.polygons2masks((height, width), [points], 1, 1)[0] > 0] = label
+    np.testing.assert_array_equal(labels, result.labels)
+
+
+def test_labelme_itself_reads_its_files(tmp_path):
+    files = pytest.importorskip("labelme.label_file")  # of version 5
+    utils = pytest.importorskip("labelme.utils")
+    result = make_result(0)
+    [file] = result.export("labelme", tmp_path, stem="x")
+    labels = np.full(result.labels.shape, -1, np.int32)
+    for shape in files.LabelFile(str(file)).shapes:
+        mask = utils.shape_to_mask(labels.shape, shape["points"], shape["shape_type"])
+        labels[mask] = NAMES.index(shape["label"])
+    np.testing.assert_array_equal(labels, result.labels)
+
+
+def test_supervision_itself_reads_coco_and_yolo(tmp_path):
+    supervision = pytest.importorskip("supervision")
+    result = make_result(0)
+    [file] = result.export("coco", tmp_path / "coco", stem="x")
+    result.export("yolo", tmp_path / "yolo", stem="x")
+    found = supervision.DetectionDataset.from_coco(
+        images_directory_path=str(tmp_path / "coco" / "images"),
+        annotations_path=str(file),
+        force_masks=True,
+    )
+    [(_, _, detections)] = found
+    assert found.classes == list(NAMES)
+    for mask, label in zip(detections.mask, detections.class_id, strict=True):
+        np.testing.assert_array_equal(mask, result.labels == label)
+    read = supervision.DetectionDataset.from_yolo(
+        images_directory_path=str(tmp_path / "yolo" / "images"),
+        annotations_directory_path=str(tmp_path / "yolo" / "labels"),
+        data_yaml_path=str(tmp_path / "yolo" / "data.yaml"),
+        force_masks=True,
+    )
+    assert read.classes == list(NAMES)
