@@ -35,6 +35,9 @@ def load(name_or_path: str | None = None, **kwargs: Any) -> Predictor:
         ValueError: if neither a catalogue entry nor a file has that name.
         ovseg.weights.download.DownloadError: if it has to be downloaded and cannot be.
     """
+    from ovseg.utils.threads import share_cores
+
+    share_cores()
     from ovseg.predictor import load as load_predictor
 
     return load_predictor(name_or_path, **kwargs)

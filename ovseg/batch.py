@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ovseg.exports import Exporter
 from ovseg.segmentation import Segmentation, check_views, result_paths
 from ovseg.utils.images import IMAGE_SUFFIXES
 from ovseg.utils.result_files import is_result
@@ -143,6 +144,8 @@ def segment_files(
     views: Sequence[str] = ("overlay",),
     proposals: bool = False,
     min_region_area: int = 0,
+    threshold: float = 0.0,
+    exporters: Sequence[Exporter] = (),
 ) -> Iterator[Outcome]:
     """Segment files one after the other and write each result at once.
 
@@ -158,6 +161,8 @@ def segment_files(
         views: see ``Segmentation.save``.
         proposals: see ``Segmentation.save``.
         min_region_area: see ``Predictor.segment``.
+        threshold: see ``Predictor.segment``.
+        exporters: receive each result, too; whoever made them calls their ``finish``.
 
     Yields:
         One outcome per source, in order.
@@ -184,9 +189,15 @@ def segment_files(
         start = time.perf_counter()
         try:
             result = predictor.segment(
-                source.path, vocabulary, proposals=proposals, min_region_area=min_region_area
+                source.path,
+                vocabulary,
+                proposals=proposals,
+                min_region_area=min_region_area,
+                threshold=threshold,
             )
             files = result.save(output, stem=stem, views=views, proposals=proposals)
+            for exporter in exporters:
+                exporter.add(result, stem=stem, source=source.path)
         except (OSError, ValueError, RuntimeError, MemoryError) as error:
             _log.debug("%s failed", source.path, exc_info=True)
             yield Outcome(source.path, error=f"{type(error).__name__}: {error}")

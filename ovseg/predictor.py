@@ -7,41 +7,42 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
-from PIL import Image
 
 import ovseg
 from ovseg import d2
 from ovseg.config import load_cfg
 from ovseg.d2.modeling import build_model
-from ovseg.modeling.segmentor import Encoding, SegmentationModel, Segmentor
+from ovseg.encoded_picture import EncodedPicture
+from ovseg.modeling.segmentor import SegmentationModel, Segmentor
 from ovseg.modeling.views import build_views
 from ovseg.segmentation import Segmentation
-from ovseg.utils.images import pil_to_rgb, read_image
+from ovseg.toy_world import toy_world_note
+from ovseg.utils.devices import pick_device
+from ovseg.utils.pictures import ImageLike, as_list, picture_name, to_rgb
 from ovseg.utils.resizing import resize_shortest_edge
-from ovseg.utils.specks import merge_specks
-from ovseg.visualization import BLANK
-from ovseg.vocab import Vocabulary
+from ovseg.utils.threads import bound_threads
+from ovseg.vocab import Names, Vocabulary, class_list_names
 from ovseg.weights.find import RANDOM, find_weights, named_weights, trained_weights
 from ovseg.weights.record import config_for, load_named
 
 if TYPE_CHECKING:
     from ovseg.d2.config import CfgNode
 
-ImageLike = str | Path | Image.Image | np.ndarray
+logger = logging.getLogger(__name__)
 
 
 def load(
     name_or_path: str | Path | None = None,
     *,
     config: str | Path | None = None,
-    device: str | None = None,
+    device: str | torch.device | None = None,
     opts: Sequence[str] = (),
 ) -> Predictor:
     """Load a model that is ready to segment pictures.
@@ -53,7 +54,8 @@ def load(
             of the config, and without a config for the bundled "ovseg_tiny".
         config: config file or shipped name such as "ovseg_swinB"; by default the one that the
             catalogue gives for the weights, or ``config.yaml`` beside their file.
-        device: "cpu", "cuda", "cuda:1"; by default the GPU if there is one.
+        device: "cpu", "cuda", "cuda:1", "mps" or a `torch.device`; by default CUDA's GPU if
+            there is one.
         opts: config overrides, ``["KEY", "VALUE", ...]``.
 
     Returns:
@@ -71,7 +73,9 @@ def load(
         )
     wanted = named if wanted is None else wanted
     config = config_for(wanted) if config is None else config
-    cfg = load_cfg(config, ["MODEL.DEVICE", _pick_device(device), *opts])
+    cfg = load_cfg(config, ["MODEL.DEVICE", pick_device(device), *opts])
+    pick_device(cfg.MODEL.DEVICE)  # the overrides may name one, too
+    bound_threads()
     wanted = str(wanted) if wanted is not None else trained_weights(cfg)
     # Before the model is built, which takes a while: they may have to be fetched, or not be there.
     path = None if wanted in ("", RANDOM) else find_weights(wanted)
@@ -94,7 +98,8 @@ class Predictor:
         short_side: the picture's shorter side is scaled to this many pixels for the network.
         max_side: unless its longer side would then exceed this.
         templates: prompt templates for plain class names: a known list's name, or the strings.
-        synonyms: what stands for a class of a benchmark, see `Vocabulary.from_classes`.
+        synonyms: what stands for a class, see `Vocabulary.from_classes`; strings that a call gives
+            a class count whatever it says.
         provenance: facts to be kept with each result.
     """
 
@@ -114,6 +119,7 @@ class Predictor:
         self.templates = templates
         self.synonyms = synonyms
         self.provenance = dict(provenance or {})
+        self._noted = False
 
     @classmethod
     def from_config(
@@ -143,21 +149,29 @@ class Predictor:
         )
 
     def vocabulary(
-        self, names: Sequence[str] | Vocabulary, *, background: str | None = None
+        self,
+        names: Names | str | Vocabulary,
+        *,
+        background: str | None = None,
+        templates: str | Sequence[str] | None = None,
     ) -> Vocabulary:
         """Turn class names into the vocabulary that the model is asked for.
 
         Args:
-            names: class names, each put into the templates as it stands; or a vocabulary, which
-                is returned unchanged.
+            names: class names, each put into the templates as it stands unless
+                `MODEL.CLIP_ADAPTER.SYNONYMS` is a separator; classes with synonyms,
+                `{"sky": ["sky", "heaven"]}` or `[["sky", "heaven"]]`; the name of a benchmark, such
+                as "ade20k_150"; or a vocabulary, which is returned unchanged.
             background: a further class for everything else, such as "others".
+            templates: other prompt templates than the model's: a known list's name, or the strings.
 
         Returns:
             The vocabulary.
 
         Raises:
-            ValueError: no name, an empty one, one given twice, or a background for a vocabulary
-                that is already made.
+            ValueError: no name, an empty one, one given twice, a string that is no benchmark, or a
+                background for a vocabulary that is already made.
+            TypeError: names that are no strings, or without an order.
         """
         if isinstance(names, Vocabulary):
             if background is not None:
@@ -165,15 +179,34 @@ class Predictor:
                     "background: a Vocabulary carries its own; "
                     "give it to Vocabulary.make(..., background=...) instead"
                 )
-            return names
-        return Vocabulary.make(names, templates=self.templates, background=background)
+            return names if templates is None else names.with_templates(templates)
+        if isinstance(names, str):
+            if names not in class_list_names():
+                raise ValueError(
+                    f"names: expected a list of class names or a benchmark's name, got {names!r}; "
+                    f"write [{names!r}] for one class; benchmarks: {', '.join(class_list_names())}"
+                )
+            return self.benchmark(names, background=background, templates=templates)
+        return Vocabulary.make(
+            names,
+            templates=self.templates if templates is None else templates,
+            synonyms=self.synonyms,
+            background=background,
+        )
 
-    def benchmark(self, name: str, *, background: str | None = None) -> Vocabulary:
+    def benchmark(
+        self,
+        name: str,
+        *,
+        background: str | None = None,
+        templates: str | Sequence[str] | None = None,
+    ) -> Vocabulary:
         """Make a benchmark's vocabulary with this model's templates.
 
         Args:
             name: such as "ade20k_150" (``ovseg.vocab.class_list_names()``).
             background: a further class for everything else, where the benchmark has none.
+            templates: other prompt templates than the model's.
 
         Returns:
             The vocabulary, in the order of the benchmark's label ids.
@@ -181,19 +214,19 @@ class Predictor:
         Raises:
             ValueError: an unknown benchmark.
         """
-        made = Vocabulary.benchmark(name, templates=self.templates, synonyms=self.synonyms)
-        if background is None or made.background is not None:
-            return made
-        names, prompts = made.names, made.prompts
-        if background not in names:
-            names, prompts = (*names, background), (*prompts, (background,))
-        return replace(made, names=names, prompts=prompts, background=names.index(background))
+        made = Vocabulary.benchmark(
+            name,
+            templates=self.templates if templates is None else templates,
+            synonyms=self.synonyms,
+        )
+        return made if background is None else made.with_background(background)
 
-    def set_image(self, image: ImageLike) -> EncodedPicture:
+    def set_image(self, image: ImageLike, *, image_format: str = "RGB") -> EncodedPicture:
         """Do for a picture all that does not depend on words; ask it then any words.
 
         Args:
-            image: a file, a PIL image, or an (H, W, 3) uint8 RGB array.
+            image: one picture, see `segment`.
+            image_format: order of an array's or tensor's channels, "RGB" or "BGR".
 
         Returns:
             The picture; its `segment` answers in the time of decoding. It holds what the model
@@ -203,45 +236,107 @@ class Predictor:
             ValueError: unusable image array.
             OSError: the file cannot be read.
         """
-        picture = self._encode(image)
+        picture = self._encode(image, image_format)
         with torch.no_grad():
             self.model.prefetch(picture.encoding)
         return picture
 
+    @overload
     def segment(
+        self, image: ImageLike, names: Names | str | Vocabulary, **options: Any
+    ) -> Segmentation: ...
+
+    @overload
+    def segment(
+        self, image: Sequence[ImageLike], names: Names | str | Vocabulary, **options: Any
+    ) -> list[Segmentation]: ...
+
+    def segment(  # type: ignore[misc]  # the options are its own keywords
         self,
-        image: ImageLike,
-        names: Sequence[str] | Vocabulary,
+        image: ImageLike | Sequence[ImageLike],
+        names: Names | str | Vocabulary,
         *,
         background: str | None = None,
+        templates: str | Sequence[str] | None = None,
+        threshold: float = 0.0,
+        mask_threshold: float | None = None,
         proposals: bool = False,
         min_region_area: int = 0,
-    ) -> Segmentation:
+        image_format: str = "RGB",
+    ) -> Segmentation | list[Segmentation]:
         """Cut a picture into the regions of the classes named.
 
         Args:
-            image: a file, a PIL image, or an (H, W, 3) uint8 RGB array.
-            names: class names, or a vocabulary.
+            image: a file, an address, bytes, a PIL image, an array or a tensor (see
+                `ovseg.utils.pictures.to_rgb`); or a list of such, or a batch of four dimensions.
+            names: class names, alone or with synonyms, a benchmark's name, or a vocabulary; see
+                `vocabulary`.
             background: a further class for everything else, such as "others". Without it, and in
                 the semantic inference mode, every pixel goes to one of ``names``.
+            templates: other prompt templates than the model's: a known list's name, or the strings.
+            threshold: in [0, 1]; a class with a lower score loses its pixels, which are left
+                without a class (see `Segmentation.scores`).
+            mask_threshold: in [0, 1); another `MODEL.CLIP_ADAPTER.MASK_THR` than the model's: a
+                pixel belongs to a mask above this value.
             proposals: also list the model's masks, where it has any.
             min_region_area: parts with fewer pixels join what surrounds them. Not in evaluation.
+            image_format: order of an array's or tensor's channels, "RGB" or "BGR" (OpenCV's).
 
         Returns:
-            The segmentation, at the picture's own size.
+            The segmentation, at the picture's own size; of several pictures a list of them.
 
         Raises:
-            ValueError: unusable image array or names, or a negative area.
+            ValueError: unusable image array or names, or a value out of range.
             OSError: the file cannot be read.
         """
-        vocabulary = self.vocabulary(names, background=background)  # a wrong one fails at once
-        return self._encode(image).segment(
-            vocabulary, proposals=proposals, min_region_area=min_region_area
-        )
+        # Wrong names fail at once, before any picture is read.
+        vocabulary = self.vocabulary(names, background=background, templates=templates)
+
+        def one(picture: ImageLike) -> Segmentation:
+            return self._encode(picture, image_format).segment(
+                vocabulary,
+                threshold=threshold,
+                mask_threshold=mask_threshold,
+                proposals=proposals,
+                min_region_area=min_region_area,
+            )
+
+        several = as_list(image)
+        if several is None:
+            return one(image)  # type: ignore[arg-type]
+        results = []
+        for number, picture in enumerate(several, start=1):
+            try:
+                results.append(one(picture))
+            except (OSError, ValueError) as error:
+                text = f"picture {number} of {len(several)}: {error}"
+                raise (OSError if isinstance(error, OSError) else ValueError)(text) from error
+        return results
+
+    def __call__(
+        self,
+        image: ImageLike | Sequence[ImageLike],
+        names: Names | str | Vocabulary,
+        **options: Any,
+    ) -> list[Any]:
+        """Answer as Hugging Face's pipelines for image segmentation do.
+
+        Args:
+            image: see `segment`.
+            names: see `segment`.
+            **options: of `segment`.
+
+        Returns:
+            Per class found, largest first, a dict of ``label``, ``score`` and ``mask`` (PIL, "L");
+            of several pictures a list of such lists.
+        """
+        found = self.segment(image, names, **options)
+        return [each.to_hf() for each in found] if isinstance(found, list) else found.to_hf()
 
     @torch.no_grad()
-    def _encode(self, image: ImageLike) -> EncodedPicture:
-        picture = to_rgb(image)  # (H, W, 3)
+    def _encode(self, image: ImageLike, image_format: str) -> EncodedPicture:
+        picture = to_rgb(image, image_format=image_format)  # (H, W, 3)
+        self._note_once(picture)
         small = resize_shortest_edge(picture, self.short_side, self.max_side)  # (h, w, 3)
         inputs: dict[str, Any] = {
             "image": torch.from_numpy(np.ascontiguousarray(small.transpose(2, 0, 1))),  # (3, h, w)
@@ -249,11 +344,18 @@ class Predictor:
             "width": picture.shape[1],
             "original": picture,
         }
-        file = {}
-        if isinstance(image, str | Path):
-            file, inputs["image_id"] = {"image": str(image)}, Path(image).stem
+        file, name = {}, picture_name(image)
+        if name is not None:
+            file, inputs["image_id"] = {"image": name}, Path(name).stem
         [encoding] = self.model.encode([inputs])
         return EncodedPicture(self, picture, encoding, file)
+
+    def _note_once(self, picture: np.ndarray) -> None:
+        """Say to the user of a bundled model, once, that this picture is not of its world."""
+        note = toy_world_note(self.provenance.get("weights", {}).get("name"), picture.shape[:2])
+        if note and not self._noted:
+            logger.warning("%s", note)
+            self._noted = True
 
     def describe(self) -> str:
         """Say in plain text which weights and which software this is.
@@ -272,114 +374,7 @@ class Predictor:
         )
 
 
-class EncodedPicture:
-    """A picture that is ready to be asked for words; made by `Predictor.set_image`.
-
-    Args:
-        predictor: whose model encoded it.
-        image: (H, W, 3) uint8 RGB.
-        encoding: what the model found.
-        file: the picture's file as provenance, where it has one.
-    """
-
-    def __init__(
-        self,
-        predictor: Predictor,
-        image: np.ndarray,
-        encoding: Encoding,
-        file: Mapping[str, Any],
-    ) -> None:
-        self.predictor = predictor
-        self.image = image
-        self.encoding = encoding
-        self._file = file
-
-    @torch.no_grad()
-    def segment(
-        self,
-        names: Sequence[str] | Vocabulary,
-        *,
-        background: str | None = None,
-        proposals: bool = False,
-        min_region_area: int = 0,
-    ) -> Segmentation:
-        """Cut the picture into the regions of the classes named; see `Predictor.segment`.
-
-        Args:
-            names: class names, or a vocabulary.
-            background: a further class for everything else.
-            proposals: also list the model's masks, where it has any.
-            min_region_area: parts with fewer pixels join what surrounds them.
-
-        Returns:
-            The segmentation, at the picture's own size.
-
-        Raises:
-            ValueError: unusable names, or a negative area.
-        """
-        vocabulary = self.predictor.vocabulary(names, background=background)
-        prediction = self.predictor.model.decode(self.encoding, vocabulary)
-        named = prediction.labels(blank=BLANK).to("cpu", torch.int32)  # (H, W)
-        labels = merge_specks(named.numpy(), min_region_area)
-        return Segmentation(
-            image=self.image,
-            labels=labels,
-            names=vocabulary.names,
-            scores=prediction.region_scores(labels),
-            proposals=prediction.proposals() if proposals else None,
-            background=vocabulary.background,
-            provenance={
-                **self._file,
-                **self.predictor.provenance,
-                "templates": len(vocabulary.templates),
-                "min_region_area": min_region_area,
-            },
-        )
-
-
-def to_rgb(image: ImageLike) -> np.ndarray:
-    """Read or check a picture.
-
-    Args:
-        image: a file, a PIL image, or an (H, W, 3) uint8 RGB array.
-
-    Returns:
-        (H, W, 3) uint8 RGB, upright.
-
-    Raises:
-        ValueError: an array of another shape or type, or an empty one.
-        OSError: the file cannot be read.
-    """
-    if isinstance(image, str | Path):
-        return read_image(image)
-    if isinstance(image, Image.Image):
-        return pil_to_rgb(image)
-    if not isinstance(image, np.ndarray):
-        raise ValueError(
-            f"image: expected a path, a PIL image or an (H, W, 3) uint8 RGB array, "
-            f"got {type(image).__name__}"
-        )
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ValueError(
-            f"image: expected an (H, W, 3) uint8 RGB array, got {image.shape} {image.dtype}; "
-            "scale floats to 0-255, or pass PIL.Image.fromarray(...) for grey and RGBA arrays"
-        )
-    return image
-
-
 # -- loading ---------------------------------------------------------------------------------
-
-
-def _pick_device(device: str | None) -> str:
-    if device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise ValueError(f"device: expected 'cpu', 'cuda' or 'cuda:N', got {device!r}") from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device: {device!r} was asked for, but torch sees no GPU; use 'cpu'")
-    return device
 
 
 def _provenance(config: str | Path, cfg: CfgNode, weights: Mapping[str, str]) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,42 +13,28 @@ import numpy as np
 from PIL import Image
 
 from ovseg import visualization
+from ovseg.exports import make_exporter
+from ovseg.exports.supervision_detections import to_detections
 from ovseg.modeling.prediction import Proposal
-from ovseg.utils.files import atomic_path, write_json
-from ovseg.utils.images import write_png
+from ovseg.regions import ClassArea, Region, xywh
+from ovseg.stored import describe, read_stored
+from ovseg.utils.files import write_json
 from ovseg.utils.masks import encode_rle
-from ovseg.utils.result_files import RESULT_COMMENT, refuse_to_replace
+from ovseg.utils.pictures import ImageLike
+from ovseg.utils.result_files import refuse_to_replace, write_picture
 from ovseg.visualization import BLANK
 
 if TYPE_CHECKING:
     import supervision
 
-FORMAT_VERSION = 1
 VIEWS = ("overlay", "mask", "panel")
-
-
-@dataclass(frozen=True)
-class ClassArea:
-    """How much of the picture one class covers.
-
-    Attributes:
-        label: class index.
-        name: class name.
-        pixels: number of pixels.
-        share: ``pixels`` over the picture's pixels, in [0, 1].
-        score: the class's score (see :class:`Segmentation`).
-    """
-
-    label: int
-    name: str
-    pixels: int
-    share: float
-    score: float
 
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
     """A picture cut into named regions.
+
+    Iteration gives the classes found as `Region`s, largest first; `result["sky"]` is one of them.
 
     Attributes:
         image: (H, W, 3) uint8 RGB, upright.
@@ -88,6 +75,30 @@ class Segmentation:
             for k in found
         ]
 
+    def __iter__(self) -> Iterator[Region]:
+        return (self._region(area) for area in self.areas())
+
+    def __len__(self) -> int:
+        return len(self.areas())
+
+    def __bool__(self) -> bool:
+        return True  # a result, also where nothing was found
+
+    def __contains__(self, name: object) -> bool:
+        return any(area.name == name for area in self.areas())
+
+    def __getitem__(self, name: str) -> Region:
+        if name not in self.names:
+            raise KeyError(f"expected one of {list(self.names)}, got {name!r}")
+        found = next((area for area in self.areas() if area.name == name), None)
+        return self._region(found or ClassArea(self.names.index(name), name, 0, 0.0, 0.0))
+
+    @property
+    def masks(self) -> np.ndarray:
+        """(N, H, W) bool: the masks of the N classes found, in the order of iteration."""
+        labels = np.array([area.label for area in self.areas()], np.int32)
+        return self.labels == labels[:, None, None]
+
     def mask(self, name: str) -> np.ndarray:
         """Pick one class's region.
 
@@ -121,7 +132,7 @@ class Segmentation:
                     "category_name": area.name,
                     "segmentation": encode_rle(mask),
                     "area": area.pixels,
-                    "bbox": _xywh(mask),
+                    "bbox": xywh(mask),
                     "score": round(area.score, 6),
                 }
             )
@@ -152,26 +163,7 @@ class Segmentation:
         Raises:
             ImportError: supervision is not installed.
         """
-        try:
-            import supervision
-        except ImportError as error:
-            raise ImportError(
-                "to_supervision needs the package supervision, which is not installed; "
-                "install the extra: pip install 'ovseg[supervision]'"
-            ) from error
-        areas = self.areas()
-        if not areas:
-            return supervision.Detections.empty()
-        masks = np.stack([self.labels == area.label for area in areas])  # (N, H, W)
-        boxes = np.array([_xywh(mask) for mask in masks], np.float32)
-        boxes[:, 2:] += boxes[:, :2]
-        return supervision.Detections(
-            xyxy=boxes,
-            mask=masks,
-            confidence=np.array([area.score for area in areas], np.float32),
-            class_id=np.array([area.label for area in areas], int),
-            data={"class_name": np.array([area.name for area in areas])},
-        )
+        return to_detections(list(self))
 
     def overlay(
         self,
@@ -235,31 +227,7 @@ class Segmentation:
         Raises:
             ValueError: the masks are wanted and were not listed.
         """
-        colors = visualization.palette(self.names, background=self.background)
-        height, width = self.labels.shape
-        classes = self.to_coco_rle()
-        for entry in classes:
-            entry["share"] = round(entry["area"] / self.labels.size, 6)
-            entry["color"] = colors[entry["category_id"]].tolist()
-        described: dict[str, Any] = {
-            "format_version": FORMAT_VERSION,
-            "height": height,
-            "width": width,
-            "names": list(self.names),
-            "background": self.background,
-            "blank_value": 255 if len(self.names) <= 255 else 65535,
-            "unlabelled_pixels": self.labels.size - sum(entry["area"] for entry in classes),
-            "classes": classes,
-            "provenance": dict(self.provenance),
-        }
-        if proposals:
-            if self.proposals is None:
-                raise ValueError(
-                    "proposals: the model's masks were not listed; ask for them with "
-                    "segment(..., proposals=True)"
-                )
-            described["proposals"] = [_describe(p, self.names) for p in self.proposals]
-        return described
+        return describe(self, proposals=proposals)
 
     def save(
         self,
@@ -290,7 +258,7 @@ class Segmentation:
         paths = result_paths(directory, stem, views)
         refuse_to_replace(paths.values())
         paths["json"].parent.mkdir(parents=True, exist_ok=True)
-        write_png(paths["labels"], self.label_map()[0], comment=RESULT_COMMENT)
+        write_picture(paths["labels"], self.label_map()[0])
         for view in views:
             write_picture(paths[view], self._view(view))
         described = self.to_dict(proposals=proposals)
@@ -314,6 +282,79 @@ class Segmentation:
             for row in [head, *rows]
         )
         return "\n".join("  ".join(cells).rstrip() for cells in lines)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, image: ImageLike | None = None) -> Segmentation:
+        """Read back what `save` wrote.
+
+        Args:
+            path: the JSON file, the label map, or a folder that holds one result.
+            image: the picture; by default the file that the result was made from. Where that is
+                gone, a warning says so and the picture is white.
+
+        Returns:
+            The result, scores to six digits.
+
+        Raises:
+            ValueError: the files are no result of this package, or of different ones.
+            OSError: one of them, or the picture, cannot be read, or has another size.
+        """
+        return cls(**read_stored(path, image))
+
+    def export(
+        self,
+        format: str,  # the word that people look for
+        folder: str | os.PathLike[str],
+        *,
+        stem: str | None = None,
+        tolerance: float = 0.0,
+    ) -> list[Path]:
+        """Write the result for another tool; of many pictures see `ovseg.exports.make_exporter`.
+
+        Args:
+            format: one of `ovseg.exports.EXPORT_FORMATS`: "coco", "yolo", "labelme", "cvat",
+                "label_studio".
+            folder: made if missing; empty, or with an earlier export of these classes.
+            stem: name of the picture's files; by default that of the picture's file.
+            tolerance: vertices of polygons are left out as long as an outline moves by at most so
+                many pixels.
+
+        Returns:
+            The files to give to the tool.
+
+        Raises:
+            ValueError: an unknown format.
+            FileExistsError: the folder holds something else.
+        """
+        exporter = make_exporter(format, folder, self.names, tolerance=tolerance)
+        source = self.provenance.get("image")
+        exporter.add(self, stem=stem or Path(source or "segmentation").stem, source=source)
+        return exporter.finish()
+
+    def plot(self, *, ax: Any = None, **options: Any) -> Image.Image:
+        """Draw the result: a notebook shows the picture, a script calls its `show` or `save`.
+
+        Args:
+            ax: axes of matplotlib to draw on, too.
+            **options: of `overlay`.
+
+        Returns:
+            The overlay as a PIL image.
+        """
+        drawn = self.overlay(**options)
+        if ax is not None:
+            ax.imshow(drawn)
+            ax.set_axis_off()
+        return Image.fromarray(drawn)
+
+    def _repr_png_(self) -> bytes:
+        """The overlay, for notebooks."""
+        stored = io.BytesIO()
+        self.plot().save(stored, format="PNG")
+        return stored.getvalue()
+
+    def _region(self, area: ClassArea) -> Region:
+        return Region(**vars(area), mask=self.labels == area.label)
 
     def _view(self, view: str) -> np.ndarray:
         if view == "overlay":
@@ -355,43 +396,5 @@ def check_views(views: Sequence[str]) -> None:
     Raises:
         ValueError: one of them is not in ``VIEWS``.
     """
-    unknown = [view for view in views if view not in VIEWS]
-    if unknown:
+    if unknown := [view for view in views if view not in VIEWS]:
         raise ValueError(f"views: expected some of {list(VIEWS)}, got {unknown}")
-
-
-def _xywh(mask: np.ndarray) -> list[int]:
-    """Find the tight box (x, y, width, height) of a non-empty (H, W) bool mask."""
-    columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
-    left, top = int(columns[0]), int(rows[0])
-    return [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1]
-
-
-def _describe(proposal: Proposal, names: Sequence[str]) -> dict[str, Any]:
-    return {
-        "category_id": proposal.label,
-        "category_name": names[proposal.label],
-        "score": round(proposal.score, 6),
-        "proposal_score": round(proposal.proposal_score, 6),
-        "clip_score": None if proposal.clip_score is None else round(proposal.clip_score, 6),
-        "share": round(proposal.area, 6),
-        "segmentation": proposal.rle,
-    }
-
-
-def write_picture(path: Path, picture: np.ndarray, *, quality: int = 90) -> None:
-    """Write a picture for people, whole or not at all; its header says that it is a result.
-
-    Args:
-        path: a PNG file, or else JPEG is written.
-        picture: (H, W, 3) uint8 RGB.
-        quality: of JPEG, 1 to 95.
-    """
-    if path.suffix == ".png":
-        write_png(path, picture, comment=RESULT_COMMENT)
-        return
-    with atomic_path(path) as partial:
-        # Full colour resolution, or lines and letters on saturated tints would blur.
-        Image.fromarray(picture).save(
-            partial, format="JPEG", quality=quality, subsampling=0, comment=RESULT_COMMENT
-        )

@@ -35,7 +35,10 @@ LAYERS = {
     "projects": 5,
 }
 # Modules that belong to a part without lying in its folder.
-PART_OF = {"segmentation": "predictor", "regions": "predictor", "batch": "predictor"}
+PART_OF = dict.fromkeys(
+    ("segmentation", "regions", "batch", "encoded_picture", "toy_world", "exports", "stored"),
+    "predictor",
+)
 # What a layer below may not be imported by after all, and what may be within one layer.
 FORBIDDEN = {("modeling", "data"), ("projects", "tinyscapes")}
 WITHIN_A_LAYER = {
@@ -162,8 +165,8 @@ def test_only_the_predictor_merges_specks_so_no_evaluation_can():
         if "min_region_area" in file.read_text(encoding="utf-8")
     }
 
-    assert importers == {"ovseg/predictor.py"}
-    assert users == {"ovseg/predictor.py", "ovseg/batch.py", "demo/demo.py"}
+    assert importers == {"ovseg/encoded_picture.py"}
+    assert users == importers | {"ovseg/predictor.py", "ovseg/batch.py", "demo/demo.py"}
 
 
 def test_projects_do_not_import_each_other():

@@ -11,7 +11,9 @@ from PIL import Image
 import ovseg
 from ovseg.config import load_cfg
 from ovseg.modeling import Encoding, MaskPrediction
-from ovseg.predictor import Predictor, load, to_rgb
+from ovseg.predictor import Predictor, load
+from ovseg.tinyscapes.scenes import SCENE_SIZES
+from ovseg.toy_world import TOY_SIZES, toy_world_note
 from ovseg.vocab import Vocabulary
 from tests.modeling.tiny import FixedScores
 
@@ -192,28 +194,123 @@ def test_unknown_benchmark_lists_the_known_ones(predictor: Predictor) -> None:
         predictor.benchmark("ade")
 
 
+def test_several_pictures_give_a_result_each(predictor: Predictor) -> None:
+    batch = np.stack([picture(), picture()[:, ::-1]])
+    listed = predictor.segment([picture(), Image.fromarray(picture(10, 12))], ["sky", "tree"])
+    assert [result.labels.shape for result in listed] == [(20, 40), (10, 12)]
+    assert [r.image[0, 0].tolist() for r in predictor.segment(batch, ["sky", "b"])] == [
+        batch[0, 0, 0].tolist(), batch[1, 0, 0].tolist(),
+    ]  # fmt: skip
+    assert predictor.segment([], ["sky"]) == []
+    with pytest.raises(ValueError, match=r"picture 2 of 2: image: expected a path.*got a int"):
+        predictor.segment([picture(), 3], ["sky", "b"])
+    with pytest.raises(OSError, match=r"picture 1 of 1: none.jpg: no such file"):
+        predictor.segment(["none.jpg"], ["sky"])
+
+
+def test_channels_are_turned_for_those_who_say_so(predictor: Predictor) -> None:
+    pixels = picture()
+    result = predictor.segment(pixels[..., ::-1], ["sky", "tree"], image_format="BGR")
+    np.testing.assert_array_equal(result.image, pixels)
+    np.testing.assert_array_equal(
+        predictor.set_image(pixels[..., ::-1], image_format="BGR").image, pixels
+    )
+
+
+def test_a_call_answers_as_hugging_face_does(predictor: Predictor) -> None:
+    found = predictor(picture(), ["sky", "tree"])
+    assert [(entry["label"], round(entry["score"], 6)) for entry in found] == [
+        ("sky", 0.9), ("tree", 0.6),
+    ]  # fmt: skip
+    assert found[0]["mask"].size == (40, 20) and found[0]["mask"].mode == "L"
+    assert [len(each) for each in predictor([picture()] * 2, ["sky", "tree"])] == [2, 2]
+
+
+def test_a_class_below_the_threshold_loses_its_pixels(predictor: Predictor) -> None:
+    result = predictor.segment(picture(), ["sky", "tree"], threshold=0.7)
+    assert (result.labels[:, :20] == 0).all() and (result.labels[:, 20:] == -1).all()
+    assert result.scores.tolist() == pytest.approx([0.9, 0.0])
+    assert result.provenance["threshold"] == 0.7
+    for bad in (-0.1, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="threshold: expected a score from 0 to 1"):
+            predictor.segment(picture(), ["sky"], threshold=bad)
+
+
+def test_another_mask_threshold_for_one_call() -> None:
+    predictor = ovseg.load("ovseg_tiny", device="cpu")
+    pixels, words = "demo/samples/scene_0041.jpg", ["castle", "grass", "gravel"]
+    own, same, other = (
+        predictor.segment(pixels, words, mask_threshold=threshold).scores
+        for threshold in (None, 0.4, 0.8)
+    )
+    np.testing.assert_array_equal(own, same)
+    assert not np.allclose(own, other)
+    assert predictor.model.ensemble.mask_threshold == 0.4
+    with pytest.raises(ValueError, match=r"MASK_THR: expected a mask probability .* got 40"):
+        predictor.segment(pixels, words, mask_threshold=40)
+
+
+def test_a_model_without_such_a_threshold_says_so(predictor: Predictor) -> None:
+    with pytest.raises(ValueError, match=r"mask_threshold: expected None for HalvesModel"):
+        predictor.segment(picture(), ["sky"], mask_threshold=0.5)
+
+
+def test_templates_of_one_call_replace_the_models(predictor: Predictor) -> None:
+    encoded = predictor.set_image(picture())
+    asked = Vocabulary.make(["sky", "b"], templates=["{}", "a {}"])
+    for names in (["sky", "b"], asked, "pascal_voc_20"):
+        for segment in (encoded.segment, lambda *a, **k: predictor.segment(picture(), *a, **k)):
+            assert segment(names, templates=["my {}"]).provenance["templates"] == 1
+            assert predictor.model.seen[-1][1].templates == ("my {}",)
+    with pytest.raises(ValueError, match=r"expected a template with exactly one \{\}"):
+        predictor.segment(picture(), ["sky"], templates=["my"])
+
+
 @pytest.mark.parametrize(
-    "bad",
+    ("names", "expected"),
     [
-        np.zeros((4, 4, 3), np.float32),
-        np.zeros((4, 4), np.uint8),
-        np.zeros((4, 4, 4), np.uint8),
-        np.zeros((0, 4, 3), np.uint8),
+        ({"sky": ["sky", "heaven"], "b": ["b"]}, {"sky": ("sky", "heaven"), "b": ("b",)}),
+        ([["sky", "heaven"], "tree"], {"sky": ("sky", "heaven"), "tree": ("tree",)}),
+        (
+            ({"top": "sky", "green": ("tree ", "bush")}),
+            {"top": ("sky",), "green": ("tree", "bush")},
+        ),
     ],
-    ids=["float", "grey", "rgba", "empty"],
 )
-def test_unfit_arrays_are_refused(bad: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"expected an \(H, W, 3\) uint8 RGB array"):
-        to_rgb(bad)
+def test_synonyms_reach_the_model(
+    predictor: Predictor, names: object, expected: dict[str, tuple[str, ...]]
+) -> None:
+    vocabulary = predictor.vocabulary(names)
+    assert dict(zip(vocabulary.names, vocabulary.prompts, strict=True)) == expected
+    predictor.segment(picture(), vocabulary)
+    assert predictor.model.seen[0][1].prompts == tuple(expected.values())
 
 
-def test_grey_and_turned_pictures_are_made_rgb_and_upright(tmp_path: Path) -> None:
-    assert to_rgb(Image.new("L", (6, 4), 9)).tolist() == np.full((4, 6, 3), 9).tolist()
-    turned = Image.new("RGB", (6, 4))
-    exif = turned.getexif()
-    exif[0x0112] = 6
-    turned.save(tmp_path / "turned.jpg", exif=exif)
-    assert to_rgb(tmp_path / "turned.jpg").shape == (6, 4, 3)
+def test_a_benchmarks_name_stands_for_its_classes(predictor: Predictor) -> None:
+    assert predictor.segment(picture(), "pascal_voc_20").names == (
+        predictor.benchmark("pascal_voc_20").names
+    )
+    assert predictor.vocabulary("pascal_voc_20", background="others").background == 20
+    with pytest.raises(ValueError, match=r"got 'sky'; write \['sky'\] for one .*: a"):
+        predictor.segment(picture(), "sky")
+
+
+def test_bundled_weights_note_once_that_a_picture_is_not_of_their_world(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    predictor = Predictor(
+        model=HalvesModel(),
+        short_side=32,
+        max_side=48,
+        provenance={"weights": {"name": "ovseg_tiny"}},
+    )
+    predictor.segment(picture(128, 160), ["sky", "tree"])
+    assert caplog.messages == []
+    predictor.segment([picture(20, 40), picture(30, 40)], ["sky", "tree"])
+    assert [m[:44] for m in caplog.messages] == ["ovseg_tiny knows the drawn scenes of tinysca"]
+    assert "40 x 20 pixels" in caplog.messages[0]
+    assert toy_world_note("ovseg_swinB", (20, 40)) is None
+    assert TOY_SIZES == SCENE_SIZES
 
 
 def test_same_picture_twice_gives_the_same_result(predictor: Predictor) -> None:
@@ -256,7 +353,7 @@ def test_load_takes_the_released_weights_of_a_config(monkeypatch: pytest.MonkeyP
 
 
 def test_load_refuses_a_device_that_is_no_device() -> None:
-    with pytest.raises(ValueError, match="'cpu', 'cuda' or 'cuda:N', got 'gpu'"):
+    with pytest.raises(ValueError, match="'cpu', 'cuda', 'cuda:N' or 'mps', got 'gpu'"):
         load("random", config="ovseg_tiny", device="gpu")
 
 
@@ -314,3 +411,18 @@ def test_a_benchmarks_synonyms_follow_the_config() -> None:
     named = ovseg.load("random", config="ovseg_tiny", device="cpu", opts=[key, "none"])
     many, one = (each.benchmark("pascal_voc_21").prompts[0] for each in (listed, named))
     assert len(many) > 1 and one == ("background",)
+
+
+def test_a_separator_of_the_config_splits_names_but_not_given_synonyms() -> None:
+    predictor = Predictor(model=HalvesModel(), short_side=8, max_side=8, synonyms=",")
+    made = predictor.vocabulary(["door, gate", ["sky", "blue, sky"]])
+    assert made.names == ("door, gate", "sky")
+    assert made.prompts == (("door", "gate"), ("sky", "blue, sky"))
+
+
+def test_a_device_of_the_overrides_is_checked() -> None:
+    with pytest.raises(ValueError, match="torch has no access to Apple's GPU"):
+        load("random", config="ovseg_tiny", opts=["MODEL.DEVICE", "mps"])
+    assert load("random", config="ovseg_tiny", device=torch.device("cpu")).provenance["device"] == (
+        "cpu"
+    )

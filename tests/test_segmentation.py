@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -163,3 +164,91 @@ def test_picture_without_any_class() -> None:
     assert result.areas() == [] and result.to_coco_rle() == [] and result.to_hf() == []
     assert result.overlay().dtype == np.uint8
     assert result.to_dict()["unlabelled_pixels"] == 24
+
+
+def test_regions_are_iterated_largest_first_with_masks_and_boxes() -> None:
+    result = make_segmentation()
+    sky, tree = result
+    assert [(r.name, r.label, r.pixels, r.box) for r in (sky, tree)] == [
+        ("sky", 0, 12, (0, 0, 3, 4)), ("tree", 2, 4, (4, 2, 6, 4)),
+    ]  # fmt: skip
+    assert (np.asarray(tree) == (result.labels == 2)).all() and tree.score == pytest.approx(0.5)
+    assert len(result) == 2 and bool(make_segmentation(labels=np.full((4, 6), -1, np.int32)))
+    assert (result.masks == np.stack([sky.mask, tree.mask])).all()
+
+
+def test_a_class_is_found_by_its_name() -> None:
+    result = make_segmentation()
+    assert result["tree"].mask.sum() == 4 and "tree" in result
+    road = result["road"]  # asked for and not found
+    assert (road.pixels, road.score, road.box, road.mask.any()) == (0, 0.0, None, False)
+    assert "road" not in result and "car" not in result
+    with pytest.raises(KeyError, match=r"one of \['sky', 'road', 'tree'\], got 'car'"):
+        result["car"]
+
+
+def test_masks_of_a_picture_without_any_class() -> None:
+    assert make_segmentation(labels=np.full((4, 6), -1, np.int32)).masks.shape == (0, 4, 6)
+
+
+def test_plot_is_a_picture_for_scripts_notebooks_and_matplotlib() -> None:
+    class Axes:
+        def imshow(self, picture: np.ndarray) -> None:
+            self.picture = picture
+
+        def set_axis_off(self) -> None:
+            self.off = True
+
+    result, axes = make_segmentation(), Axes()
+    drawn = result.plot(ax=axes, legend=False)
+    assert drawn.size == (6, 4) and (np.asarray(drawn) == axes.picture).all() and axes.off
+    shown = Image.open(io.BytesIO(result._repr_png_()))
+    assert (np.asarray(shown) == result.overlay()).all()
+
+
+@pytest.mark.parametrize("place", ["a.json", "a_labels.png", "."])
+def test_a_saved_result_is_loaded_from_any_of_its_files(tmp_path: Path, place: str) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    Image.fromarray(picture).save(tmp_path / "p.png")
+    proposal = Proposal({"size": [4, 6], "counts": "x"}, 2, 0.5, 0.25, None, 0.1)
+    made = make_segmentation(
+        image=picture,
+        proposals=(proposal,),
+        background=1,
+        provenance={"image": str(tmp_path / "p.png")},
+    )
+    made.save(tmp_path / "out", stem="a", proposals=True)
+    read = Segmentation.load(tmp_path / "out" / place)
+    np.testing.assert_array_equal(read.labels, made.labels)
+    np.testing.assert_array_equal(read.image, picture)
+    np.testing.assert_array_equal(read.scores, made.scores)
+    assert (read.names, read.background, read.proposals) == (made.names, 1, (proposal,))
+    assert read.to_dict(proposals=True) == made.to_dict(proposals=True)
+
+
+def test_a_result_whose_picture_is_gone_is_loaded_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_segmentation(provenance={"image": "gone.jpg"}).save(tmp_path)
+    read = Segmentation.load(tmp_path)
+    assert (read.image == 255).all() and "its picture gone.jpg is not there" in caplog.text
+    given = Segmentation.load(tmp_path, image=np.zeros((4, 6), np.uint8))
+    assert (given.image == 0).all()
+    with pytest.raises(OSError, match="expected a picture of 6 x 4 pixels, got 5 x 4"):
+        Segmentation.load(tmp_path, image=np.zeros((4, 5), np.uint8))
+
+
+def test_what_is_no_saved_result_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected a folder with one result, found none"):
+        Segmentation.load(tmp_path)
+    result = make_segmentation()
+    for stem in ("a", "b"):
+        result.save(tmp_path, stem=stem, views=[])
+    with pytest.raises(ValueError, match=r"found a.json, b.json; name one"):
+        Segmentation.load(tmp_path)
+    (tmp_path / "c.json").write_text("[1]")
+    with pytest.raises(ValueError, match=r"c.json: .*got format_version None"):
+        Segmentation.load(tmp_path / "c.json")
+    Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / "a_labels.png")
+    with pytest.raises(ValueError, match="the two files are of different results"):
+        Segmentation.load(tmp_path / "a.json")

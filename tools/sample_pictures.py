@@ -20,7 +20,6 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where it is not installed
 
 import ovseg
-from ovseg.segmentation import write_picture
 from ovseg.tinyscapes import (
     SAMPLE_SPLIT,
     mentioned_classes,
@@ -28,6 +27,7 @@ from ovseg.tinyscapes import (
     sample_scenes,
     write_samples,
 )
+from ovseg.utils.result_files import write_picture
 from ovseg.visualization import tiles
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -23,6 +23,7 @@ from ovseg.data.pair_files import FolderPairDataset, TarPairDataset, TsvPairData
 from ovseg.data.pairs import PairDataset
 from ovseg.mining.records import filter_records
 from ovseg.utils.environment import write_environment
+from ovseg.utils.threads import bound_threads
 from ovseg.vocab import Vocabulary, class_list
 from ovseg.weights.clip import MASK_EMBEDDING, load_clip_state
 from ovseg.weights.find import RANDOM, find_weights
@@ -87,6 +88,7 @@ def set_up(args: argparse.Namespace) -> torch.device:
     comm.synchronize()
     setup_logger(str(args.output), distributed_rank=comm.get_rank(), name="ovseg")
     register_builtin()
+    bound_threads()
     use_gpu = torch.cuda.is_available() and args.num_gpus != 0
     return torch.device("cuda", torch.cuda.current_device()) if use_gpu else torch.device("cpu")
 

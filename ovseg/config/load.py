@@ -66,6 +66,7 @@ def load_cfg(path_or_name: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
     for section in _DETECTOR_SECTIONS:
         if section not in cfg.MODEL:
             model.pop(section, None)
+    _whole_numbers_to_floats(values, cfg)
     try:
         cfg.merge_from_other_cfg(CfgNode(values))
     except (KeyError, ValueError) as error:
@@ -191,6 +192,30 @@ def _literal_for(line: str) -> str:
     return str([int(x * step * size) for x in range(int(scales.group(3)), int(scales.group(4)))])
 
 
+def _whole_numbers_to_floats(values: dict[str, Any], known: CfgNode) -> None:
+    """Turn 5 into 5.0 where a key is a float, as people write them; in place."""
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(known.get(key), CfgNode):
+            _whole_numbers_to_floats(value, known[key])
+        else:
+            values[key] = _as_float(value, known.get(key))
+
+
+def _as_float(value: Any, known: Any) -> Any:
+    """Return a whole number, or the text of one, as a float where the known value is a float."""
+    if not isinstance(known, float) or isinstance(value, bool):
+        return value
+    whole = isinstance(value, int) or re.fullmatch(r"\s*[+-]?\d+\s*", str(value))
+    return float(value) if whole else value
+
+
+def _value_at(cfg: CfgNode, key: str) -> Any:
+    node: Any = cfg
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, CfgNode) else None
+    return node
+
+
 def setting_pairs(opts: Sequence[Any]) -> list[tuple[Any, Any]]:
     """Read the settings at the end of a command line.
 
@@ -222,7 +247,7 @@ def _override(cfg: CfgNode, overrides: Sequence[tuple[Any, Any]]) -> None:
         cfg.MODEL.TRAINED_WEIGHTS = ""
     for key, value in overrides:
         try:
-            cfg.merge_from_list([key, value])
+            cfg.merge_from_list([key, _as_float(value, _value_at(cfg, str(key)))])
         except (AssertionError, KeyError, TypeError) as error:
             raise KeyError(f"unknown setting {key!r}{_similar(cfg, str(key))}") from error
         except ValueError as error:

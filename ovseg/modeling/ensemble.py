@@ -21,7 +21,7 @@ class EnsembleSettings:
         weight: CLIP's exponent in [0, 1]; 0 means CLIP alone.
         weight_unseen: the same for classes whose names the mask classifier was not trained with;
             None: `weight`.
-        mask_threshold: a pixel belongs to a region above this mask value.
+        mask_threshold: a pixel belongs to a region above this mask value, in [0, 1).
 
     Raises:
         ValueError: a value is out of range.
@@ -43,6 +43,21 @@ class EnsembleSettings:
                 "MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT_UNSEEN: expected a number in [0, 1], or a "
                 f"negative one for that of all classes, got {self.weight_unseen}."
             )
+        check_mask_threshold(self.mask_threshold)
+
+
+def check_mask_threshold(threshold: float) -> float:
+    """Return a threshold of mask values if some masks can be above it and others below.
+
+    Raises:
+        ValueError: it is not in [0, 1).
+    """
+    if not 0 <= threshold < 1:
+        raise ValueError(
+            "MODEL.CLIP_ADAPTER.MASK_THR: expected a mask probability from 0 to below 1, got "
+            f"{threshold}."
+        )
+    return threshold
 
 
 def ensemble_scores(proposal: Tensor, clip: Tensor, valid: Tensor, *, weight: float) -> Tensor:

@@ -19,6 +19,7 @@ from ovseg.d2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
 from ovseg.modeling import backbone as _backbones  # noqa: F401  # registers them
 from ovseg.modeling.criterion import SetCriterion
 from ovseg.modeling.encoding import MaskEncoding
+from ovseg.modeling.ensemble import check_mask_threshold
 from ovseg.modeling.heads import MaskHead, build_mask_head, is_closed
 from ovseg.modeling.matcher import HungarianMatcher
 from ovseg.modeling.point_criterion import PointCriterion
@@ -125,7 +126,7 @@ class MaskFormer(SegmentationModel):
         self.backbone = backbone
         self.sem_seg_head = sem_seg_head
         self.criterion = criterion
-        self.mask_threshold = mask_threshold
+        self.mask_threshold = check_mask_threshold(mask_threshold)
         self.ignored_as_negative = ignored_as_negative
 
     @classmethod

@@ -18,8 +18,10 @@ from ovseg.d2.engine import default_argument_parser
 from ovseg.d2.methods import import_method
 from ovseg.d2.utils import comm, setup_logger
 from ovseg.training.distributed import share_from_main
+from ovseg.utils.devices import pick_device
 from ovseg.utils.environment import environment_record, write_environment
 from ovseg.utils.files import atomic_path
+from ovseg.utils.threads import bound_threads
 from ovseg.weights.find import named_weights
 from ovseg.weights.record import config_for
 
@@ -96,17 +98,22 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def _checked_device(wanted: str) -> str:
+    try:
+        return pick_device(wanted)
+    except ValueError as error:
+        raise ValueError(f"MODEL.DEVICE: {error}, by MODEL.DEVICE cpu or --num-gpus 0") from error
+
+
 def _settle(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
     """Fill in what the config leaves open: the device, the file of CLIP's weights, the seed."""
     cfg = cfg.clone()
     cfg.defrost()
     if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
-    elif cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
-        logger.warning(
-            "MODEL.DEVICE is %s and torch finds no GPU: running on cpu", cfg.MODEL.DEVICE
-        )
-        cfg.MODEL.DEVICE = "cpu"
+    else:
+        cfg.MODEL.DEVICE = _checked_device(cfg.MODEL.DEVICE)
+    bound_threads()
     settle = getattr(import_method(cfg.MODEL.META_ARCHITECTURE), "settle_config", None)
     if settle is not None:
         settle(cfg, evaluating=args.eval_only)

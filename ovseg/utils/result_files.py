@@ -11,9 +11,13 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
-__all__ = ["RESULT_COMMENT", "is_result", "refuse_to_replace"]
+from ovseg.utils.files import atomic_path
+from ovseg.utils.images import write_png
+
+__all__ = ["RESULT_COMMENT", "is_result", "refuse_to_replace", "write_picture"]
 
 RESULT_COMMENT = "a result of ovseg"
 _RECORD_KEYS = {"format_version", "blank_value", "unlabelled_pixels", "classes", "provenance"}
@@ -57,3 +61,21 @@ def refuse_to_replace(paths: Iterable[Path]) -> None:
                 f"{path}: expected no file or an earlier result here, got a file that this package "
                 "did not write; choose another folder or another name"
             )
+
+
+def write_picture(path: Path, picture: np.ndarray, *, quality: int = 90) -> None:
+    """Write a picture for people, whole or not at all; its header says that it is a result.
+
+    Args:
+        path: a PNG file, or else JPEG is written.
+        picture: (H, W, 3) uint8 RGB.
+        quality: of JPEG, 1 to 95.
+    """
+    if path.suffix == ".png":
+        write_png(path, picture, comment=RESULT_COMMENT)
+        return
+    with atomic_path(path) as partial:
+        # Full colour resolution, or lines and letters on saturated tints would blur.
+        Image.fromarray(picture).save(
+            partial, format="JPEG", quality=quality, subsampling=0, comment=RESULT_COMMENT
+        )

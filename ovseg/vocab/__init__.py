@@ -6,11 +6,12 @@ from ovseg.vocab.classes import ClassList, class_list, class_list_names
 from ovseg.vocab.templates import TEMPLATE_NAMES, templates_by_name
 from ovseg.vocab.text_bank import TextBank
 from ovseg.vocab.trained_names import are_trained, trained_names
-from ovseg.vocab.vocabulary import Vocabulary, check_synonyms
+from ovseg.vocab.vocabulary import Names, Vocabulary, check_synonyms
 
 __all__ = [
     "TEMPLATE_NAMES",
     "ClassList",
+    "Names",
     "TextBank",
     "Vocabulary",
     "are_trained",

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ovseg.vocab.classes import class_list
 from ovseg.vocab.templates import check_templates, templates_by_name
 
 SYNONYM_RULES = ("list", "none")
+
+Names = Sequence[str | Sequence[str]] | Mapping[str, str | Sequence[str]]
+"""Class names, each alone or with the strings that stand for it; see `Vocabulary.make`."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Vocabulary:
     @classmethod
     def make(
         cls,
-        names: Sequence[str],
+        names: Names,
         *,
         templates: str | Sequence[str] = "vild",
         synonyms: str | None = None,
@@ -74,10 +77,14 @@ class Vocabulary:
         """Make a vocabulary from class names.
 
         Args:
-            names: K class names; they are stripped.
+            names: K class names; they are stripped. A class may be a list of strings, all of which
+                stand for it and whose first is its name: `[["sky", "heaven"], "tree"]`. A mapping
+                gives each name the strings that stand for it: `{"sky": ["sky", "heaven"]}`; the
+                name itself counts only where it is among them. Strings of a class are averaged.
             templates: the name of a template list or the templates themselves.
-            synonyms: separator at which a name is split into strings that are averaged, such as
-                ",". None inserts the whole name into the templates, commas included, as OVSeg does.
+            synonyms: separator at which a plain name is split into strings that are averaged, such
+                as ",". None and the rules of `from_classes` insert the whole name into the
+                templates, commas included, as OVSeg does. Strings that are given stay as they are.
             background: the name of a class to append for "none of the others", such as "others".
                 A name that is in `names` already marks that class instead.
 
@@ -86,21 +93,42 @@ class Vocabulary:
 
         Raises:
             ValueError: if a name is empty or occurs twice, or the templates are not valid.
+            TypeError: if the names are one string, a set, or no strings.
         """
-        if isinstance(names, str):
-            raise TypeError(f"expected a list of class names, got the single string {names!r}")
-        stripped = [name.strip() for name in names]
+        given = _given(names, None if synonyms in SYNONYM_RULES else synonyms)
         background_index = None
         if background is not None:
+            stripped = [name for name, _ in given]
             if background.strip() not in stripped:
                 stripped.append(background.strip())
+                given.append((background.strip(), (background.strip(),)))
             background_index = stripped.index(background.strip())
         return cls(
-            names=tuple(stripped),
-            prompts=tuple(_split(name, synonyms) for name in stripped),
+            names=tuple(name for name, _ in given),
+            prompts=tuple(strings for _, strings in given),
             templates=_resolve(templates),
             background=background_index,
         )
+
+    def with_templates(self, templates: str | Sequence[str]) -> Vocabulary:
+        """Return the same classes with other templates: a list's name, or the strings."""
+        return replace(self, templates=_resolve(templates))
+
+    def with_background(self, name: str) -> Vocabulary:
+        """Mark a class as the background, appending it where the vocabulary lacks it.
+
+        Args:
+            name: the class for "none of the others".
+
+        Returns:
+            The vocabulary; this one, where it has a background already.
+        """
+        if self.background is not None:
+            return self
+        names, prompts = self.names, self.prompts
+        if name not in names:
+            names, prompts = (*names, name), (*prompts, (name,))
+        return replace(self, names=names, prompts=prompts, background=names.index(name))
 
     @classmethod
     def from_classes(
@@ -177,6 +205,44 @@ def _resolve(templates: str | Sequence[str]) -> tuple[str, ...]:
     if isinstance(templates, str):
         return templates_by_name(templates)
     return check_templates(templates)
+
+
+def _given(names: Names, separator: str | None) -> list[tuple[str, tuple[str, ...]]]:
+    """Bring the forms in which classes are given into one: each its name and its strings."""
+    if isinstance(names, str):
+        raise TypeError(f"expected a list of class names, got the single string {names!r}")
+    if isinstance(names, Set):
+        raise TypeError(
+            "expected class names in an order, which defines their label ids, got a set; "
+            "write a list"
+        )
+    if isinstance(names, Mapping):
+        return [
+            (name.strip(), _strings(name, (given,) if isinstance(given, str) else given))
+            for name, given in names.items()
+        ]
+    classes = []
+    for given in names:
+        if isinstance(given, str):
+            classes.append((given.strip(), _split(given.strip(), separator)))
+        else:
+            strings = _strings(given, given)
+            classes.append((strings[0], strings))
+    return classes
+
+
+def _strings(name: object, given: Sequence[str]) -> tuple[str, ...]:
+    """Strip and check the strings that stand for a class."""
+    if (
+        not isinstance(given, Sequence)
+        or not given
+        or not all(isinstance(text, str) and text.strip() for text in given)
+    ):
+        raise TypeError(
+            f"expected a class name or a list of strings that stand for it, got {given!r}"
+            + ("" if given is name else f" for the class {name!r}")
+        )
+    return tuple(dict.fromkeys(text.strip() for text in given))
 
 
 def _split(name: str, separator: str | None) -> tuple[str, ...]:

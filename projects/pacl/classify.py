@@ -13,8 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ovseg.predictor import ImageLike, load, to_rgb
+from ovseg.predictor import load
 from ovseg.projects.pacl.model import PACL
+from ovseg.utils.pictures import ImageLike, to_rgb
 from ovseg.vocab import Vocabulary
 
 __all__ = ["classify", "main"]

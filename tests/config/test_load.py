@@ -275,3 +275,19 @@ def test_flags_behind_the_settings_are_told_from_settings():
     with pytest.raises(ValueError, match="odd number"):
         load_cfg("ovseg_tiny", ["SEED"])
     assert load_cfg("ovseg_tiny", ["--", "SEED", "-1"]).SEED == -1
+
+
+@pytest.mark.parametrize("value", [5, "5", "+5"])
+def test_a_whole_number_is_taken_where_a_float_is_meant(tmp_path, value):
+    key = "SOLVER.BASE_LR"
+    given = load_cfg("ovseg_tiny", [key, value]).SOLVER.BASE_LR
+    (tmp_path / "own.yaml").write_text(f"SOLVER: {{BASE_LR: {value}}}\n")
+    read = load_cfg(tmp_path / "own.yaml").SOLVER.BASE_LR
+    assert (given, type(given), read, type(read)) == (5.0, float, 5.0, float)
+
+
+def test_no_other_type_is_taken_for_a_float():
+    with pytest.raises(ValueError, match=r"SOLVER.BASE_LR.*cannot be 'True'"):
+        load_cfg("ovseg_tiny", ["SOLVER.BASE_LR", "True"])
+    with pytest.raises(ValueError, match=r"SOLVER.MAX_ITER.*cannot be '5.0'"):
+        load_cfg("ovseg_tiny", ["SOLVER.MAX_ITER", "5.0"])

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
 
 import ovseg
 from ovseg.tinyscapes import SAMPLE_SPLIT, mentioned_classes, render_scene, sample_scenes
@@ -226,3 +227,36 @@ def test_readmes_example_asks_for_what_the_first_samples_captions_mention() -> N
     assert f"words = [{quoted}]\n" in readme
     assert f'model.segment("demo/samples/scene_{first:04d}.jpg", words)\n' in readme
     assert set(re.findall(r"scene_\d+", readme)) == {f"scene_{first:04d}"}
+
+
+def test_results_are_exported_for_other_tools(
+    demo: ModuleType, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    files = [str(pictures / name) for name in ("plain.jpg", "turned.jpg", "grey.png")]
+    arguments = ["--input", *files, "--class-names", "sky", "tree", "--output", str(out), *TINY]
+    for _ in range(2):  # a second run replaces its own files
+        assert demo.main([*arguments, "--export", "coco,yolo"]) == 0
+    coco = COCO(str(out / "coco" / "annotations.json"))
+    for image in coco.loadImgs(coco.getImgIds()):
+        labels = np.asarray(Image.open(out / f"{Path(image['file_name']).stem}_labels.png"))
+        assert labels.shape == (image["height"], image["width"])
+        for annotation in coco.loadAnns(coco.getAnnIds(imgIds=image["id"])):
+            own = labels == annotation["category_id"] - 1
+            assert (coco.annToMask(annotation).astype(bool) == own).all()
+    assert len(coco.imgs) == len(list((out / "yolo" / "labels").iterdir())) == 3
+    assert f"coco: {out / 'coco' / 'annotations.json'}" in capsys.readouterr().out
+    assert demo.main([*arguments, "--export", "voc"]) == 2
+    assert "expected some of ['coco', 'yolo'" in capsys.readouterr().err
+
+
+def test_a_threshold_and_a_benchmarks_name_among_the_class_names(
+    demo: ModuleType, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--input", str(pictures / "plain.jpg"), "--output", str(tmp_path), *TINY]
+    assert demo.main([*arguments, "--class-names", "pascal_voc_20", "--threshold", "1"]) == 0
+    described = json.loads((tmp_path / "plain.json").read_text())
+    assert len(described["names"]) == 20 and described["unlabelled_pixels"] == 40 * 60
+    with pytest.raises(SystemExit, match="2"):
+        demo.main([*arguments, "--class-names", "sky", "--threshold", "40"])
+    assert "--threshold: expected a score from 0 to 1, got 40.0" in capsys.readouterr().err

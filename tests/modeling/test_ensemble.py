@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from ovseg.modeling.ensemble import (
+    EnsembleSettings,
     ensemble_scores,
     ensemble_scores_by_class,
     keep_best_mask_per_class,
@@ -51,3 +53,10 @@ def test_a_skipped_class_keeps_no_mask_of_its_own():
 
 def test_without_a_seen_mask_nothing_is_kept():
     assert keep_best_mask_per_class(PROPOSAL, torch.zeros(3, dtype=torch.bool)).sum() == 0
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.0, 40, float("nan")])
+def test_a_mask_threshold_that_no_mask_or_every_mask_passes_is_refused(threshold):
+    with pytest.raises(ValueError, match=r"MASK_THR: expected a mask probability from 0 to below"):
+        EnsembleSettings(mask_threshold=threshold)
+    assert EnsembleSettings(mask_threshold=0).mask_threshold == 0

@@ -47,12 +47,13 @@ def test_an_evaluation_does_not_touch_the_training_record(tmp_path):
     assert (tmp_path / "inference" / "config.yaml").is_file()
 
 
-def test_no_gpus_means_the_cpu_and_a_missing_gpu_is_replaced(tmp_path):
+def test_no_gpus_means_the_cpu_and_a_missing_gpu_is_an_error(tmp_path):
     words = ("--config-file", "ovseg_tiny", "--num-gpus", "0", "MODEL.DEVICE", "cuda")
     assert setup(parse(tmp_path, *words)).MODEL.DEVICE == "cpu"
     if not torch.cuda.is_available():
         words = ("--config-file", "ovseg_tiny", "MODEL.DEVICE", "cuda")
-        assert setup(parse(tmp_path, *words)).MODEL.DEVICE == "cpu"
+        with pytest.raises(ValueError, match=r"MODEL.DEVICE: .*'cuda' was asked for.*--num-gpus 0"):
+            setup(parse(tmp_path, *words))
 
 
 def test_a_missing_seed_is_drawn_once_and_found_again_on_resume(tmp_path):

@@ -115,3 +115,45 @@ def test_templates_need_exactly_one_place(templates):
 def test_unknown_template_lists_are_refused_with_the_choices():
     with pytest.raises(ValueError, match="valid: vild, imagenet, predefined"):
         Vocabulary.make(["cat"], templates="vidl")
+
+
+def test_a_mapping_gives_each_name_its_strings_once_each():
+    made = Vocabulary.make({" sky ": ["heaven ", "heaven", "sky"], "road": "street"})
+    assert made.names == ("sky", "road")
+    assert made.prompts == (("heaven", "sky"), ("street",))
+
+
+def test_a_class_in_a_list_is_named_by_its_first_string():
+    made = Vocabulary.make([("sky", "heaven"), "a, b"], synonyms=",", background="others")
+    assert made.names == ("sky", "a, b", "others") and made.background == 2
+    assert made.prompts == (("sky", "heaven"), ("a", "b"), ("others",))
+
+
+@pytest.mark.parametrize("rule", ["list", "none"])
+def test_a_rule_of_class_lists_is_no_separator(rule):
+    assert Vocabulary.make([f"play{rule}"], synonyms=rule).prompts == ((f"play{rule}",),)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"sky", "tree"}, "names in an order.*got a set; write a list"),
+        ({"sky": []}, r"a list of strings that stand for it, got \[\] for the class 'sky'"),
+        ({"sky": ["heaven", " "]}, "got .* for the class 'sky'"),
+        ({"sky": None}, "got None for the class 'sky'"),
+        ([["sky", 3]], r"expected a class name or a list of strings .*, got \['sky', 3\]$"),
+        ([3], "expected a class name or a list of strings .*, got 3$"),
+        ([[]], r"expected a class name or a list of strings .*, got \[\]$"),
+    ],
+)
+def test_what_names_no_class_is_refused(names, message):
+    with pytest.raises(TypeError, match=message):
+        Vocabulary.make(names)
+
+
+def test_templates_and_background_of_a_made_vocabulary_can_be_replaced():
+    made = Vocabulary.make(["sky", "tree"])
+    assert made.with_templates(["{}"]).templates == ("{}",)
+    assert made.with_background("others").names == ("sky", "tree", "others")
+    assert made.with_background("tree").background == 1
+    assert made.with_background("others").with_background("x").names[-1] == "others"
