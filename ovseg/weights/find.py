@@ -10,8 +10,16 @@ from typing import Any
 from ovseg.d2.config import CfgNode
 from ovseg.d2.utils import comm
 from ovseg.weights import catalogue
+from ovseg.weights.load import read_names
 
-__all__ = ["RANDOM", "find_clip_weights", "find_weights", "named_weights", "trained_weights"]
+__all__ = [
+    "RANDOM",
+    "find_clip_weights",
+    "find_weights",
+    "named_weights",
+    "names_in_weights",
+    "trained_weights",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +64,21 @@ def named_weights(opts: Sequence[Any]) -> str | None:
     """
     values = [str(opts[i + 1]) for i in range(len(opts) - 1) if opts[i] == "MODEL.WEIGHTS"]
     return values[-1] if values else None
+
+
+def names_in_weights(wanted: str) -> list[str]:
+    """List the names of the tensors that a run starts from.
+
+    Args:
+        wanted: as `find_weights`; "" and "random" name none.
+
+    Returns:
+        The names.
+
+    Raises:
+        WeightsError: the file is none of weights.
+    """
+    return [] if wanted in ("", RANDOM) else read_names(find_weights(wanted))
 
 
 def find_clip_weights(adapter: CfgNode) -> str:
