@@ -35,8 +35,10 @@ def main(args: argparse.Namespace) -> None:
         evaluate(cfg, build_views(cfg, model), weights=loaded)
         return
 
-    def evaluate_in_views(cfg: CfgNode, model: Segmentor) -> Mapping[str, Results]:
-        return evaluate(cfg, build_views(cfg, model))
+    def evaluate_in_views(
+        cfg: CfgNode, model: Segmentor, weights: Mapping[str, str]
+    ) -> Mapping[str, Results]:
+        return evaluate(cfg, build_views(cfg, model), weights=weights, goes_on=False)
 
     train(
         cfg,

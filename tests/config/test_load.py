@@ -275,3 +275,20 @@ def test_flags_behind_the_settings_are_told_from_settings():
     with pytest.raises(ValueError, match="odd number"):
         load_cfg("ovseg_tiny", ["SEED"])
     assert load_cfg("ovseg_tiny", ["--", "SEED", "-1"]).SEED == -1
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("garden.yaml", ("garden.yaml",)),
+        ("a.yaml, ade20k_sem_seg_val", ("a.yaml", "ade20k_sem_seg_val")),
+        ("('garden.yaml')", ("garden.yaml",)),
+        ("('a', 'b')", ("a", "b")),
+        ("()", ()),
+    ],
+)
+def test_datasets_are_named_with_or_without_the_literal_of_a_tuple(given, read, tmp_path):
+    assert read == load_cfg("ovseg_tiny", ["DATASETS.TRAIN", given]).DATASETS.TRAIN
+    path = tmp_path / "own.yaml"
+    path.write_text(f"DATASETS:\n  TEST: {given}\n")
+    assert tuple(load_cfg(path).DATASETS.TEST) == read
