@@ -10,6 +10,7 @@ import difflib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ovseg.d2.config import CfgNode
 from ovseg.d2.data import DatasetCatalog, MetadataCatalog
@@ -28,7 +29,7 @@ NUM_CLASSES = "MODEL.SEM_SEG_HEAD.NUM_CLASSES"
 MASK_HEAD = "sem_seg_head."
 # Label maps that are read before training: a wrong list of classes shows in the first few.
 _SAMPLE = 8
-_ROW = (str, str, (int, float), (int, float))
+_ROW: tuple[Any, ...] = (str, str, (int, float), (int, float))
 
 
 def check_folder(cfg: CfgNode, args: argparse.Namespace) -> None:

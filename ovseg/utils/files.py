@@ -45,7 +45,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             partial.unlink()
 
 
-def read_text(path: str | Path) -> str:
+def read_text(path: str | os.PathLike[str]) -> str:
     """Read a text file that a user gave, with or without a byte order mark.
 
     Args:

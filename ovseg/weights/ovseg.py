@@ -31,6 +31,7 @@ CLIP = "clip_adapter.clip_model."
 HEAD = "sem_seg_head."
 CLASS_EMBED = "sem_seg_head.predictor.class_embed."
 BACKBONE = "backbone."
+RESNET = ("stem.", "conv1.", "res2.", "layer1.0.conv1.")
 
 
 def upstream_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -154,16 +155,13 @@ def _convert_backbone(backbone: nn.Module, state: Mapping[str, Tensor]) -> Conve
     """Maps a classifier's names; which network it is, is told by the names."""
     if state and all(name.startswith(BACKBONE) for name in state):
         return Conversion(dict(state), ())
-    kinds = {
-        "a Swin Transformer": (convert_swin, "patch_embed."),
-        "a ResNet": (convert_resnet, ("stem.", "conv1.", "res2.", "layer1.0.conv1.")),
-    }
-    for convert, beginnings in kinds.values():
-        if any(name.startswith(beginnings) for name in state):
-            return convert(state)
+    if any(name.startswith("patch_embed.") for name in state):
+        return convert_swin(state)
+    if any(name.startswith(RESNET) for name in state):
+        return convert_resnet(state)
     own = type(backbone).__name__
     raise WeightsError(
         f"expected a full checkpoint or the weights of the backbone ({own}) in the naming of "
-        f"{' or '.join(kinds)}, got {len(state)} names that are neither: "
+        f"a Swin Transformer or a ResNet, got {len(state)} names that are neither: "
         f"{', '.join(list(state)[:6])}"
     )
