@@ -27,7 +27,7 @@ from ovseg.modeling.prediction import MaskPrediction
 from ovseg.modeling.region_classifier import RegionClassifier
 from ovseg.modeling.segmentor import Encoding
 from ovseg.vocab import Vocabulary, are_trained, trained_names
-from ovseg.weights.find import find_clip_weights, names_in_weights
+from ovseg.weights.find import find_clip_weights, holds_part
 from ovseg.weights.ovseg import CLIP
 
 INFERENCE_MODES = ("semantic", "demo")
@@ -44,7 +44,7 @@ def settle_config(cfg: CfgNode, *, evaluating: bool) -> None:
             start from one, too.
     """
     adapter = cfg.MODEL.CLIP_ADAPTER
-    if evaluating or any(n.startswith(CLIP) for n in names_in_weights(cfg.MODEL.WEIGHTS)):
+    if evaluating or holds_part(cfg.MODEL.WEIGHTS, CLIP):
         adapter.CLIP_WEIGHTS = ""
     else:
         adapter.CLIP_WEIGHTS = find_clip_weights(adapter)

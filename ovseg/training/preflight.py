@@ -19,7 +19,7 @@ from ovseg.data.loaders import get_records, get_training_records
 from ovseg.data.mappers import LABEL_MAP_MAPPER, check_labels
 from ovseg.training.checkpoint import FINAL_NAME, NUMBERED, latest_checkpoint
 from ovseg.vocab import Vocabulary, are_trained, trained_names
-from ovseg.weights.find import names_in_weights
+from ovseg.weights.find import holds_part, names_in_weights, trained_weights
 
 __all__ = ["adopt_classes", "check_datasets", "check_folder", "check_metrics", "check_weights"]
 
@@ -98,7 +98,7 @@ def check_weights(cfg: CfgNode, args: argparse.Namespace) -> None:
     """
     resumes = args.resume and latest_checkpoint(Path(cfg.OUTPUT_DIR)) is not None
     if not resumes:
-        names_in_weights(cfg.MODEL.WEIGHTS)
+        names_in_weights(trained_weights(cfg) if args.eval_only else cfg.MODEL.WEIGHTS)
 
 
 def check_metrics(cfg: CfgNode) -> None:
@@ -173,7 +173,7 @@ def _note_trained(cfg: CfgNode, vocabulary: Vocabulary) -> None:
     ]
     if not fresh:
         return
-    goes_on = any(name.startswith(MASK_HEAD) for name in names_in_weights(cfg.MODEL.WEIGHTS))
+    goes_on = holds_part(cfg.MODEL.WEIGHTS, MASK_HEAD)
     if goes_on:
         adapter.TRAINED_CLASSES = list(dict.fromkeys([*adapter.TRAINED_CLASSES, *fresh]))
     else:

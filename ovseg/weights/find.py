@@ -16,6 +16,7 @@ __all__ = [
     "RANDOM",
     "find_clip_weights",
     "find_weights",
+    "holds_part",
     "named_weights",
     "names_in_weights",
     "trained_weights",
@@ -79,6 +80,26 @@ def names_in_weights(wanted: str) -> list[str]:
         WeightsError: the file is none of weights.
     """
     return [] if wanted in ("", RANDOM) else read_names(find_weights(wanted))
+
+
+def holds_part(wanted: str, prefix: str) -> bool:
+    """Tell whether the weights that a run starts from bring a part of the model.
+
+    Args:
+        wanted: as `names_in_weights`. Of the catalogue's files nothing is read: a trained model has
+            all parts, a backbone or a CLIP none.
+        prefix: what the names of the part's tensors begin with.
+
+    Returns:
+        Whether they do.
+
+    Raises:
+        WeightsError: the file is none of weights.
+    """
+    entry = catalogue.entries().get(wanted)
+    if entry is not None:
+        return bool(entry.config)
+    return any(name.startswith(prefix) for name in names_in_weights(wanted))
 
 
 def find_clip_weights(adapter: CfgNode) -> str:
