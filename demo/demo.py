@@ -19,10 +19,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch; see ovseg.utils.threads
 
 import ovseg
-from ovseg.batch import find_images, read_class_file, segment_files, split_names
+from ovseg.batch import find_images, segment_files, split_names
 from ovseg.exports import EXPORT_FORMATS, check_formats, make_exporter
 from ovseg.segmentation import VIEWS, check_views
 from ovseg.vocab import class_list_names
+from ovseg.vocab.class_files import read_class_file
 
 SAMPLES = Path(__file__).resolve().parent / "samples"
 EPILOG = f"""
@@ -51,7 +52,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--output", default="out", metavar="DIR", help="folder for the results (default: out)")
     classes = parser.add_mutually_exclusive_group()
     classes.add_argument("--class-names", nargs="+", metavar="NAME", help="what to look for")
-    classes.add_argument("--class-file", metavar="FILE", help="names: one per line, or JSON")
+    classes.add_argument(
+        "--class-file", metavar="FILE", help="names: one per line, JSON, YAML, CSV"
+    )
     classes.add_argument("--vocabulary", metavar="BENCHMARK", help="such as ade20k_150")
     add("--background", metavar="NAME", help='a class for everything else, such as "others"')
     add("--vis", default="overlay", metavar="VIEWS", help=f"of {','.join(VIEWS)}, with commas")

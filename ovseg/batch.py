@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import logging
 import os
 import time
@@ -249,42 +248,3 @@ def split_names(
     kept = [argument for argument in arguments if "," in argument]
     remark = f"kept as one class each: {kept}; separate class names by spaces" if kept else None
     return arguments, remark
-
-
-def read_class_file(path: str | os.PathLike[str]) -> list[str]:
-    """Read class names from a file.
-
-    Args:
-        path: a text file with one name per line (empty lines and lines that begin with "#" are
-            skipped), or a ``.json`` file with a list of names or of objects with a "name".
-
-    Returns:
-        The names, in the file's order.
-
-    Raises:
-        ValueError: the file holds no names or has another form.
-        OSError: it cannot be read.
-    """
-    text = Path(path).read_text(encoding="utf-8-sig")
-    if Path(path).suffix.lower() == ".json":
-        names = _names_from_json(path, text)
-    else:
-        lines = (line.strip() for line in text.splitlines())
-        names = [line for line in lines if line and not line.startswith("#")]
-    if not names:
-        raise ValueError(f"{path}: expected class names, one per line, got none")
-    return names
-
-
-def _names_from_json(path: str | os.PathLike[str], text: str) -> list[str]:
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not valid JSON: {error}") from error
-    entries = content if isinstance(content, list) else []
-    names = [entry.get("name") if isinstance(entry, dict) else entry for entry in entries]
-    if not names or not all(isinstance(name, str) for name in names):
-        raise ValueError(
-            f'{path}: expected a JSON list of names or of objects with a "name", got {text[:60]!r}'
-        )
-    return [str(name) for name in names]

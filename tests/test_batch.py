@@ -10,7 +10,6 @@ from PIL import Image
 from ovseg.batch import (
     find_images,
     output_stems,
-    read_class_file,
     segment_files,
     split_names,
 )
@@ -177,32 +176,3 @@ def test_a_result_is_not_saved_over_another_origin(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match=r"segmentation_overlay.jpg: .*did not write"):
         result.save(tmp_path / "out")
     assert (tmp_path / "out" / "segmentation_labels.png").stat().st_mtime_ns == labels
-
-
-def test_class_file_of_lines(tmp_path: Path) -> None:
-    path = tmp_path / "names.txt"
-    path.write_text("\ufeff# things\nsky\n\n building, edifice \nárbol\n", encoding="utf-8")
-    assert read_class_file(path) == ["sky", "building, edifice", "árbol"]
-
-
-@pytest.mark.parametrize("content", [["sky", "tree"], [{"id": 4, "name": "sky"}, {"name": "tree"}]])
-def test_class_file_of_json(tmp_path: Path, content: list[object]) -> None:
-    path = tmp_path / "names.json"
-    path.write_text(json.dumps(content))
-    assert read_class_file(path) == ["sky", "tree"]
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("a.json", "{", "not valid JSON"),
-        ("a.json", '{"names": 3}', "expected a JSON list of names"),
-        ("a.json", "[1, 2]", "expected a JSON list of names"),
-        ("a.txt", "\n# nothing\n", "expected class names, one per line"),
-    ],
-)
-def test_class_file_of_another_form(tmp_path: Path, name: str, text: str, message: str) -> None:
-    path = tmp_path / name
-    path.write_text(text)
-    with pytest.raises(ValueError, match=message):
-        read_class_file(path)

@@ -11,13 +11,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where 
 
 from ovseg.d2.config import CfgNode
 from ovseg.d2.modeling import build_model
-from ovseg.data.catalog import register_builtin
 from ovseg.data.loaders import build_train_loader
 from ovseg.evaluation.evaluate import Results, evaluate
 from ovseg.modeling.segmentor import Segmentor
 from ovseg.modeling.views import build_views
 from ovseg.training.distributed import run_distributed
 from ovseg.training.loop import train
+from ovseg.training.preflight import check_datasets, check_weights
 from ovseg.training.session import make_parser, setup
 from ovseg.training.weights import load_for_evaluation, load_for_training
 from ovseg.weights.find import trained_weights
@@ -26,7 +26,8 @@ from ovseg.weights.find import trained_weights
 def main(args: argparse.Namespace) -> None:
     """Run in each process: set up, build the model, then evaluate or train it."""
     cfg = setup(args)
-    register_builtin()
+    check_datasets(cfg, evaluating=args.eval_only)
+    check_weights(cfg, args)
     model = build_model(cfg)
     if args.eval_only:
         run_directory = Path(cfg.OUTPUT_DIR) if args.resume else None
@@ -34,8 +35,10 @@ def main(args: argparse.Namespace) -> None:
         evaluate(cfg, build_views(cfg, model), weights=loaded)
         return
 
-    def evaluate_in_views(cfg: CfgNode, model: Segmentor) -> Mapping[str, Results]:
-        return evaluate(cfg, build_views(cfg, model))
+    def evaluate_in_views(
+        cfg: CfgNode, model: Segmentor, weights: Mapping[str, str]
+    ) -> Mapping[str, Results]:
+        return evaluate(cfg, build_views(cfg, model), weights=weights, goes_on=False)
 
     train(
         cfg,

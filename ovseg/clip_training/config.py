@@ -12,6 +12,7 @@ import yaml
 
 from ovseg.clip.contrastive import DUPLICATES
 from ovseg.config import config_path, setting_pairs
+from ovseg.utils.files import read_text
 
 __all__ = ["MODES", "OPTIMIZERS", "PRECISIONS", "ClipTrainConfig", "load_clip_config"]
 
@@ -159,7 +160,7 @@ def load_clip_config(
     """
     path = config_path(path_or_name)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        values = yaml.safe_load(read_text(path)) or {}
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):

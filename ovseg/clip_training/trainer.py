@@ -141,7 +141,7 @@ class ContrastiveTrainer:
             max_iter=self.steps,
             checkpoint_period=config.checkpoint_period or epoch,
             log_period=config.log_period,
-            evaluate=None if self.evaluate is None else self._evaluate,
+            evaluate=None if self.evaluate is None else lambda _: self._evaluate(),
             eval_period=config.eval_period or epoch,
         )
 

@@ -219,6 +219,9 @@ def _add_clip_adapter(cfg: CfgNode) -> None:
     clip.CLIP_ENSEMBLE_WEIGHT_UNSEEN = -1.0
     # Ours: the class list (ovseg/vocab/classes) whose seen classes the masks were trained with.
     clip.TRAINED_NAMES = ""
+    # Ours: further names that they were trained with; training on a dataset of one's own adds its
+    # classes, and keeps both in config.yaml.
+    clip.TRAINED_CLASSES = []
     clip.MASK_PROMPT_DEPTH = 3  # layers of the image tower that have a learned mask prompt
     clip.MASK_PROMPT_FWD = False  # whether masked patches are replaced by the learned prompt
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import re
 from collections.abc import Sequence
@@ -15,9 +16,11 @@ from ovseg.config.compatibility import warn_of_keys_without_effect
 from ovseg.config.defaults import get_default_cfg
 from ovseg.d2.config import CfgNode
 from ovseg.d2.methods import import_method, method_module
+from ovseg.utils.files import read_text
 
 __all__ = ["config_path", "load_cfg", "setting_pairs"]
 
+_NAMES_OF_DATASETS = ("DATASETS.TRAIN", "DATASETS.TEST")
 # Sections of detectors in configs that the real Detectron2 has written out; a segmentation
 # model reads none of them, and the lite backend does not know them.
 _DETECTOR_SECTIONS = (
@@ -63,6 +66,9 @@ def load_cfg(path_or_name: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
     model = values.get("MODEL", {})
     method = model.get("META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE)
     _add_keys_of_method(cfg, dict(overrides).get("MODEL.META_ARCHITECTURE", method))
+    for key, names in values.get("DATASETS", {}).items():
+        if f"DATASETS.{key}" in _NAMES_OF_DATASETS and isinstance(names, str):
+            values["DATASETS"][key] = _names(names)
     for section in _DETECTOR_SECTIONS:
         if section not in cfg.MODEL:
             model.pop(section, None)
@@ -151,7 +157,7 @@ def _merge(source: dict[str, Any], target: dict[str, Any]) -> None:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     try:
         values = yaml.safe_load(text)
     except yaml.constructor.ConstructorError as error:
@@ -246,12 +252,25 @@ def _override(cfg: CfgNode, overrides: Sequence[tuple[Any, Any]]) -> None:
     if "MODEL.WEIGHTS" in dict(overrides):
         cfg.MODEL.TRAINED_WEIGHTS = ""
     for key, value in overrides:
+        if key in _NAMES_OF_DATASETS and isinstance(value, str):
+            value = _names(value)
         try:
             cfg.merge_from_list([key, _as_float(value, _value_at(cfg, str(key)))])
         except (AssertionError, KeyError, TypeError) as error:
             raise KeyError(f"unknown setting {key!r}{_similar(cfg, str(key))}") from error
         except ValueError as error:
             raise ValueError(f"setting {key!r} cannot be {value!r}: {error.args[0]}") from error
+
+
+def _names(text: str) -> Any:
+    """Takes names as they are, apart by commas, besides the literal of a tuple or list."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    if not isinstance(value, str):
+        return value
+    return tuple(name.strip() for name in value.split(",") if name.strip())
 
 
 def _similar(cfg: CfgNode, key: str) -> str:

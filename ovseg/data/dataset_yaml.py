@@ -30,6 +30,7 @@ import yaml
 from ovseg.d2.data import DatasetCatalog, MetadataCatalog
 from ovseg.data.catalog import class_metadata, load_sem_seg
 from ovseg.data.coco_labels import CocoFile, coco_records
+from ovseg.utils.files import read_text
 from ovseg.vocab import class_list, class_list_names
 from ovseg.vocab.class_sets import ClassSets
 
@@ -47,7 +48,7 @@ _OPTIONAL = (
     "label_suffix",
     "split",
 )
-_SPLITS = ("train", "validation", "test")
+_SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ class DatasetYaml:
         evaluation_set: class indices by group name, which get scores of their own.
         image_suffix: ending of the pictures; None where the folder has one kind only.
         label_suffix: ending of the label maps; likewise.
-        split: "train", "validation" or "test": what the pictures are for. Settings are tuned on
-            the first two only; None leaves it to the name.
+        split: "train", "validation" (in the file also "val") or "test": what the pictures are for.
+            Settings are tuned on the first two only; None leaves it to the name.
         class_list: the shipped list that the classes are; None for names of one's own.
     """
 
@@ -206,7 +207,7 @@ def register_yaml(path: str | PathLike[str]) -> str:
 
 def _read_values(file: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        values = yaml.safe_load(read_text(file))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no dataset file {file}") from error
     except yaml.YAMLError as error:
@@ -285,9 +286,11 @@ def _ignore_label(file: Path, value: Any, num_classes: int) -> int:
 
 
 def _split(file: Path, value: Any) -> str | None:
-    if value is not None and value not in _SPLITS:
+    if value is None:
+        return None
+    if not isinstance(value, str) or value not in _SPLITS:
         raise ValueError(f"{file}: split: expected one of {', '.join(_SPLITS)}, got {value!r}")
-    return value
+    return _SPLITS[value]
 
 
 def _groups(file: Path, value: Any, classes: Sequence[str]) -> dict[str, list[int]] | None:

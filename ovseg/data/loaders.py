@@ -8,6 +8,7 @@ counted; either way the loader keeps its name and the reason.
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -379,6 +380,7 @@ def _as_list(samples: list[Any]) -> list[Any]:
 
 def _start_worker(worker: int) -> None:
     cv2.setNumThreads(0)  # the workers are the parallelism
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that they work for
 
 
 def _require_sampler(name: str) -> None:

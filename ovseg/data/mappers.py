@@ -12,6 +12,7 @@ then stand for those of DATASETS.TRAIN.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,14 +29,17 @@ from ovseg.utils.images import ImageError, read_image, read_label
 from ovseg.utils.resizing import resize_shortest_edge
 
 __all__ = [
+    "LABEL_MAP_MAPPER",
     "TRAIN_MAPPER_REGISTRY",
     "TestMapper",
     "TrainMapper",
     "build_train_mapper",
+    "check_labels",
     "semantic_instances",
 ]
 
 TRAIN_MAPPER_REGISTRY = Registry("TRAIN_MAPPER")
+LABEL_MAP_MAPPER = "mask_former_semantic"  # the one below; others bring records of their own
 
 
 def build_train_mapper(
@@ -144,8 +148,11 @@ class TrainMapper:
             ValueError: a label is not below `num_classes`.
         """
         image = _read_picture(record)
-        labels = read_label(record["sem_seg_file_name"], classes=self.num_classes)
-        self._check_range(labels, record["sem_seg_file_name"])
+        labels = check_labels(
+            record["sem_seg_file_name"],
+            num_classes=self.num_classes,
+            ignore_label=self.ignore_label,
+        )
         if labels.shape != image.shape[:2]:
             raise ImageError(
                 f"{record['sem_seg_file_name']}: expected labels of the picture's size "
@@ -163,16 +170,6 @@ class TrainMapper:
             "instances": semantic_instances(sample.labels, self.ignore_label),
             "ignored": torch.from_numpy(sample.labels == self.ignore_label),
         }
-
-    def _check_range(self, labels: np.ndarray, path: str) -> None:
-        # Not an ImageError: one such file means that labels and config do not belong together.
-        if labels.size and labels[labels != self.ignore_label].max(initial=0) >= self.num_classes:
-            found = np.unique(labels[(labels != self.ignore_label) & (labels >= self.num_classes)])
-            raise ValueError(
-                f"{path}: expected labels in 0..{self.num_classes - 1} or {self.ignore_label} "
-                f"(ignored), got {found[:5].tolist()}; set MODEL.SEM_SEG_HEAD.NUM_CLASSES to the "
-                "number of classes of the training set, or convert the labels"
-            )
 
 
 class TestMapper:
@@ -216,6 +213,33 @@ class TestMapper:
             "width": image.shape[1],
             "image": _to_tensor(resized),
         }
+
+
+def check_labels(path: str | Path, *, num_classes: int, ignore_label: int) -> np.ndarray:
+    """Read a label map of a training set.
+
+    Args:
+        path: the file.
+        num_classes: labels must be below this.
+        ignore_label: label of pixels without a class.
+
+    Returns:
+        (H, W) integers.
+
+    Raises:
+        ImageError: the file is unreadable.
+        ValueError: a label is no class. Not an ImageError, which would quarantine the picture: one
+            such file means that labels and classes do not belong together.
+    """
+    labels = read_label(path, classes=num_classes)
+    if labels.size and labels[labels != ignore_label].max(initial=0) >= num_classes:
+        found = np.unique(labels[(labels != ignore_label) & (labels >= num_classes)])
+        raise ValueError(
+            f"{path}: expected labels in 0..{num_classes - 1} or {ignore_label} (ignored), as the "
+            f"dataset has {num_classes} classes, got {found[:5].tolist()}; add the classes that "
+            "are missing, correct the ignore label, or convert the labels (the first class is 0)"
+        )
+    return labels
 
 
 def semantic_instances(labels: np.ndarray, ignore_label: int) -> Instances:

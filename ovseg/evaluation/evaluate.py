@@ -56,6 +56,7 @@ def evaluate(
     model: nn.Module,
     *,
     weights: Mapping[str, str] | None = None,
+    goes_on: bool = True,
     make_loader: Callable[..., Any] = build_test_loader,
     make_evaluator: Callable[[CfgNode, str, Path], DatasetEvaluator] | None = None,
 ) -> OrderedDict[str, Results]:
@@ -72,6 +73,8 @@ def evaluate(
         model: on its device, in the views that `cfg.TEST` asks for
             (`ovseg.modeling.build_views`).
         weights: what the model runs with (name, file, sha256), kept in the manifest.
+        goes_on: whether what a killed evaluation found is kept and used; in the middle of training,
+            where the next one is of other weights, it is of no use.
         make_loader: makes the loader of one dataset from config and name; `done`, names of files
             to leave out, comes only where an evaluation is continued.
         make_evaluator: makes the evaluator of one dataset, writing to a folder; None takes ours.
@@ -102,7 +105,8 @@ def evaluate(
             restored: dict[str, ImageCounts] = {}
             loader, evaluator = make_loader(cfg, name), make_evaluator(cfg, name, folder)
         else:
-            journal = _journal(cfg, name, folder / "journal", weights, vocabulary)
+            kept = weights if goes_on else None
+            journal = _journal(cfg, name, folder / "journal", kept, vocabulary)
             restored = _restore(journal, name)
             # Without the keyword, a loader need not know about evaluations that go on.
             done = {"done": frozenset(restored)} if restored else {}
@@ -147,10 +151,7 @@ def _journal(
     weights: Mapping[str, str] | None,
     vocabulary: Vocabulary | None,
 ) -> Journal | None:
-    """Make the journal of an evaluation; without a hash of the weights nothing could continue it.
-
-    An evaluation in the middle of training has none.
-    """
+    """Make the journal; without a hash of the weights nothing could continue the evaluation."""
     if not weights or not weights.get("sha256"):
         return None
     key = evaluation_key(cfg, dataset_name, weights=weights, vocabulary=vocabulary)

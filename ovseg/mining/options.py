@@ -15,6 +15,7 @@ from ovseg.mining.nouns import DEFAULT_STOP_WORDS, NounConfig
 from ovseg.mining.outcomes import EXPORTS
 from ovseg.mining.parts import MiningConfig
 from ovseg.mining.taggers import TAGGERS
+from ovseg.utils.files import read_text
 
 __all__ = ["PRECISIONS", "PROPOSALS", "ModelChoice", "make_parser", "settings"]
 
@@ -158,7 +159,7 @@ def settings(args: argparse.Namespace) -> tuple[MiningConfig, ModelChoice]:
     """
     stop_words = DEFAULT_STOP_WORDS
     if args.stop_words is not None:
-        stop_words = tuple(args.stop_words.read_text(encoding="utf-8").split())
+        stop_words = tuple(read_text(args.stop_words).split())
     of_nouns = ("tagger", "phrases", "lemma", "lower", "proper", "concreteness", "min_concreteness")
     nouns = {name: getattr(args, name) for name in of_nouns}
     config = MiningConfig(

@@ -27,7 +27,8 @@ from ovseg.modeling.prediction import MaskPrediction
 from ovseg.modeling.region_classifier import RegionClassifier
 from ovseg.modeling.segmentor import Encoding
 from ovseg.vocab import Vocabulary, are_trained, trained_names
-from ovseg.weights.find import find_clip_weights
+from ovseg.weights.find import find_clip_weights, holds_part
+from ovseg.weights.ovseg import CLIP
 
 INFERENCE_MODES = ("semantic", "demo")
 # What a single class is told apart from in demo mode.
@@ -39,10 +40,14 @@ def settle_config(cfg: CfgNode, *, evaluating: bool) -> None:
 
     Args:
         cfg: full configuration, not frozen; MODEL.CLIP_ADAPTER.CLIP_WEIGHTS is set.
-        evaluating: whether a checkpoint will be loaded, which holds CLIP's weights.
+        evaluating: whether a checkpoint will be loaded, which holds CLIP's weights. Training may
+            start from one, too.
     """
     adapter = cfg.MODEL.CLIP_ADAPTER
-    adapter.CLIP_WEIGHTS = "" if evaluating else find_clip_weights(adapter)
+    if evaluating or holds_part(cfg.MODEL.WEIGHTS, CLIP):
+        adapter.CLIP_WEIGHTS = ""
+    else:
+        adapter.CLIP_WEIGHTS = find_clip_weights(adapter)
 
 
 def build_region_classifier(cfg: CfgNode) -> RegionClassifier:
@@ -119,7 +124,7 @@ class OVSeg(MaskFormer):
         """Reads MODEL and TEST.OUTPUT."""
         demo = cfg.MODEL.META_ARCHITECTURE == "OVSegDEMO"
         adapter = cfg.MODEL.CLIP_ADAPTER
-        unseen, names = adapter.CLIP_ENSEMBLE_WEIGHT_UNSEEN, adapter.TRAINED_NAMES
+        unseen = adapter.CLIP_ENSEMBLE_WEIGHT_UNSEEN
         return super().from_config(cfg) | {
             "clip_adapter": build_region_classifier(cfg),
             "ensemble": EnsembleSettings(
@@ -128,7 +133,7 @@ class OVSeg(MaskFormer):
                 mask_threshold=adapter.MASK_THR,
                 weight_unseen=unseen if unseen >= 0 else None,
             ),
-            "trained_names": trained_names(names) if names else frozenset(),
+            "trained_names": trained_names(adapter.TRAINED_NAMES, adapter.TRAINED_CLASSES),
             "inference_mode": cfg.MODEL.INFERENCE_MODE or ("demo" if demo else "semantic"),
         }
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
+import multiprocessing
 import os
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.multiprocessing.spawn import ProcessExitedException
 from torch.nn.parallel import DistributedDataParallel
 
 from ovseg.d2.engine import launch
@@ -25,6 +29,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+INTERRUPTED = 130  # exit status of a process that Ctrl-C ended
 
 
 def started_by_torchrun() -> bool:
@@ -42,7 +48,31 @@ def run_distributed(main: Callable[[argparse.Namespace], object], args: argparse
     Args:
         main: a top-level function, since new processes import it by name.
         args: Detectron2's command line flags.
+
+    Raises:
+        SystemExit: with status 130, as shells have it, after Ctrl-C.
     """
+    try:
+        _run_processes(functools.partial(_end_tidily, main), args)
+    except KeyboardInterrupt:
+        for process in multiprocessing.active_children():
+            process.join()  # they were interrupted as well and are saving
+        sys.exit(INTERRUPTED)
+    except ProcessExitedException as error:
+        if error.exit_code == INTERRUPTED:
+            sys.exit(INTERRUPTED)
+        raise
+
+
+def _end_tidily(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
+    try:
+        main(args)
+    except KeyboardInterrupt:
+        logger.warning("interrupted")
+        sys.exit(INTERRUPTED)
+
+
+def _run_processes(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
     if started_by_torchrun():
         _join_torchrun_group(use_gpu=_enough_gpus() and args.num_gpus != 0)
         try:

@@ -7,6 +7,7 @@ import importlib.util
 import itertools
 import json
 import logging
+import math
 import os
 import statistics
 import time
@@ -60,9 +61,10 @@ class JsonLines:
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, iteration: int, scalars: Mapping[str, float]) -> None:
-        """Append one line."""
-        record = {"iteration": iteration, **scalars}
-        self._file.write(json.dumps(record, sort_keys=True) + "\n")
+        """Append one line; numbers that JSON does not have become null."""
+        known = {name: v if math.isfinite(v) else None for name, v in scalars.items()}
+        record = {"iteration": iteration, **known}
+        self._file.write(json.dumps(record, sort_keys=True, allow_nan=False) + "\n")
         self._file.flush()
 
     def close(self) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import nn
 
@@ -17,9 +17,11 @@ from ovseg.training.checkpoint import RunCheckpoint, latest_checkpoint
 from ovseg.training.distributed import wrap_for_ddp
 from ovseg.training.ema import ExponentialMovingAverage
 from ovseg.training.events import Progress, Writer, make_writers
+from ovseg.training.interrupt import Interrupt, TrainingInterrupted
 from ovseg.training.optimizer import build_gradient_clipper, build_lr_scheduler, build_optimizer
 from ovseg.training.randomness import seed_iteration
 from ovseg.training.step import TrainingStep, autocast_dtype
+from ovseg.weights.record import describe_file, describe_state
 
 __all__ = ["Trainer", "train"]
 
@@ -27,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 Loader = Iterable[Sequence[Any]]
 Results = Mapping[str, Mapping[str, Mapping[str, float]]]
+# What is evaluated: name, path, sha256, licence; empty outside the main process.
+Weights = Mapping[str, str]
 
 
 class Trainer:
@@ -40,7 +44,8 @@ class Trainer:
         checkpoint_period: iterations between two checkpoints; the last iteration saves anyway.
         log_period: iterations between two reports.
         ema: running average of the parameters, or None.
-        evaluate: called with no argument every `eval_period` iterations and at the end, or None.
+        evaluate: called every `eval_period` iterations and at the end, or None; it is told which
+            weights it evaluates (name, path, sha256, licence; nothing outside the main process).
         eval_period: iterations between two evaluations; 0 evaluates at the end only.
     """
 
@@ -54,7 +59,7 @@ class Trainer:
         checkpoint_period: int,
         log_period: int = 20,
         ema: ExponentialMovingAverage | None = None,
-        evaluate: Callable[[], Results] | None = None,
+        evaluate: Callable[[Weights], Results] | None = None,
         eval_period: int = 0,
     ) -> None:
         self.step = step
@@ -74,7 +79,7 @@ class Trainer:
         cfg: CfgNode,
         model: nn.Module,
         *,
-        evaluate: Callable[[CfgNode, nn.Module], Results] | None,
+        evaluate: Callable[[CfgNode, nn.Module, Weights], Results] | None,
     ) -> Trainer:
         """Assemble a trainer for `model`, which is on its device already."""
         solver = cfg.SOLVER
@@ -116,7 +121,7 @@ class Trainer:
             checkpoint_period=solver.CHECKPOINT_PERIOD,
             log_period=solver.LOG_PERIOD,
             ema=ema,
-            evaluate=None if evaluate is None else lambda: evaluate(cfg, model),
+            evaluate=None if evaluate is None else lambda weights: evaluate(cfg, model, weights),
             eval_period=cfg.TEST.EVAL_PERIOD,
         )
 
@@ -129,49 +134,85 @@ class Trainer:
             writers: receive the scalars; none but the main process needs any.
         """
         progress = Progress(max_iter=self.max_iter, start=start)
-        model = self.step.model
-        model.train()
-        batches = iter(loader)
-        for iteration in range(start, self.max_iter):
-            began = time.perf_counter()
-            batch = next(batches)
-            data_time = time.perf_counter() - began
-            seed_iteration(self.seed, iteration, comm.get_rank())
-            lr = max(group["lr"] for group in self.step.optimizer.param_groups)
-            scalars = self.step(batch, iteration=iteration)
-            if self.ema is not None:
-                self.ema.update()
-            seconds = time.perf_counter() - began
-            scalars.update(lr=lr, time=seconds, data_time=data_time)
-            progress.observe(scalars)
-            last = iteration + 1 == self.max_iter
-            if last or self._due(iteration, self.log_period):
-                progress.write(iteration, scalars)
-                for writer in writers:
-                    writer.write(iteration, scalars)
-            if last or self._due(iteration, self.checkpoint_period):
-                self.checkpoint.save(iteration)
-            if not last and self._due(iteration, self.eval_period):
-                began = time.perf_counter()
-                self._evaluate(iteration, writers)
-                progress.pause(time.perf_counter() - began)
+        self.step.model.train()
+        device = next(self.step.model.parameters()).device
+        with Interrupt() as interrupt:
+            batches = iter(loader)
+            for iteration in range(start, self.max_iter):
+                scalars = self._iterate(batches, iteration)
+                progress.observe(scalars)
+                last = iteration + 1 == self.max_iter
+                if last or self._due(iteration, self.log_period):
+                    progress.write(iteration, scalars)
+                    for writer in writers:
+                        writer.write(iteration, scalars)
+                interrupted = interrupt.requested(device)
+                if last or interrupted or self._due(iteration, self.checkpoint_period):
+                    self.checkpoint.save(iteration)
+                if interrupted:
+                    comm.synchronize()  # the first to leave would end the one that saves
+                    self._stop(iteration)
+                if not last and self._due(iteration, self.eval_period):
+                    began = time.perf_counter()
+                    with interrupt.at_once():
+                        self._evaluate_between(iteration, writers)
+                    progress.pause(time.perf_counter() - began)
+
+    def _iterate(self, batches: Iterator[Sequence[Any]], iteration: int) -> dict[str, float]:
+        """Take one step; returns what is to be reported of it."""
+        began = time.perf_counter()
+        batch = next(batches)
+        data_time = time.perf_counter() - began
+        seed_iteration(self.seed, iteration, comm.get_rank())
+        lr = max(group["lr"] for group in self.step.optimizer.param_groups)
+        scalars = self.step(batch, iteration=iteration)
+        if self.ema is not None:
+            self.ema.update()
+        seconds = time.perf_counter() - began
+        return {**scalars, "lr": lr, "time": seconds, "data_time": data_time}
+
+    def _evaluate_between(self, iteration: int, writers: Sequence[Writer]) -> None:
+        """Evaluate between two steps; whoever interrupts that keeps the steps so far."""
+        try:
+            self._evaluate(iteration, writers)
+        except KeyboardInterrupt:
+            self.checkpoint.save(iteration)
+            self._stop(iteration)
+
+    @staticmethod
+    def _stop(iteration: int) -> NoReturn:
+        logger.warning(
+            "Interrupted after iteration %d, which is saved; --resume goes on from there",
+            iteration + 1,
+        )
+        raise TrainingInterrupted
 
     def finish(self, writers: Sequence[Writer] = ()) -> None:
         """Write the final weights and evaluate them; also when a resumed run has no step left."""
         with self.averaged_weights():
-            self.checkpoint.save_final()
-        self._evaluate(self.max_iter - 1, writers)
+            path = self.checkpoint.save_final()
+        self._evaluate(self.max_iter - 1, writers, path)
 
     @staticmethod
     def _due(iteration: int, period: int) -> bool:
         return period > 0 and (iteration + 1) % period == 0
 
-    def _evaluate(self, iteration: int, writers: Sequence[Writer]) -> None:
+    def _evaluate(
+        self, iteration: int, writers: Sequence[Writer], final: Path | None = None
+    ) -> None:
         """Evaluate the weights that the run will hand over: the averaged ones, with EMA."""
         if self.evaluate is None:
             return
         with self.averaged_weights():
-            self.results = self.evaluate()
+            weights: Weights = {}
+            if final is not None:
+                weights = describe_file(final.name, final)
+            elif comm.is_main_process():
+                name = f"iteration {iteration + 1} of {self.checkpoint.directory}"
+                weights = describe_state(
+                    name, self.checkpoint.model, "as the weights it began with"
+                )
+            self.results = self.evaluate(weights)
         self.step.model.train()
         scalars = flatten_results(self.results)
         if scalars:
@@ -200,7 +241,7 @@ def train(
     resume: bool,
     make_loader: Callable[..., Loader],
     initialise: Callable[[], None] | None = None,
-    evaluate: Callable[[CfgNode, nn.Module], Results] | None = None,
+    evaluate: Callable[[CfgNode, nn.Module, Weights], Results] | None = None,
 ) -> Results:
     """Train a model as `cfg.SOLVER` says, from the start or from the last checkpoint.
 
@@ -215,10 +256,14 @@ def train(
         resume: continue from `OUTPUT_DIR/last_checkpoint` if there is one.
         make_loader: `make_loader(cfg, start_iteration=i)` yields the batches from iteration `i` on.
         initialise: loads the initial weights; called unless a checkpoint is resumed.
-        evaluate: maps config and model to results by dataset; None never evaluates.
+        evaluate: maps config, model and the record of its weights to results by dataset; None
+            never evaluates.
 
     Returns:
         Results of the last evaluation; {} where there was none.
+
+    Raises:
+        TrainingInterrupted: Ctrl-C was pressed; the run was saved and can be resumed.
     """
     directory = Path(cfg.OUTPUT_DIR)
     resuming = resume and latest_checkpoint(directory) is not None

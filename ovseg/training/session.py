@@ -17,7 +17,9 @@ from ovseg.d2.config import CfgNode
 from ovseg.d2.engine import default_argument_parser
 from ovseg.d2.methods import import_method
 from ovseg.d2.utils import comm, setup_logger
+from ovseg.data.catalog import register_builtin
 from ovseg.training.distributed import share_from_main
+from ovseg.training.preflight import adopt_classes, check_folder, check_metrics
 from ovseg.utils.devices import pick_device
 from ovseg.utils.environment import environment_record, write_environment
 from ovseg.utils.files import atomic_path
@@ -54,19 +56,20 @@ def make_parser(script: str = "train_net.py") -> argparse.ArgumentParser:
 def setup(args: argparse.Namespace) -> CfgNode:
     """Prepare a run; every process of it calls this once, after the process group exists.
 
-    Reads the config, settles device and seed, creates `OUTPUT_DIR` with `log.txt`, `config.yaml`
-    and `environment.json` (an evaluation leaves its two in `OUTPUT_DIR/inference`, so that those of
-    the training run survive), and seeds all generators.
+    Reads the config, settles device, number of classes and seed, creates `OUTPUT_DIR` with
+    `log.txt`, `config.yaml` and `environment.json` (an evaluation leaves its two in
+    `OUTPUT_DIR/inference`, so that those of the training run survive), and seeds all generators.
 
     Args:
         args: Detectron2's command line; `config_file` is a path or the name of a shipped config.
             An evaluation may leave it to the weights, see `ovseg.weights.record.config_for`.
 
     Returns:
-        The frozen config, with the device and the seed that the run uses.
+        The frozen config, with the device, the classes and the seed that the run uses.
 
     Raises:
-        ValueError: if no config file is named, and none belongs to the weights to evaluate.
+        ValueError: if no config file is named, and none belongs to the weights to evaluate; if the
+            folder holds another training, or settings contradict each other.
     """
     opts = args.opts or []
     evaluated = named_weights(opts) if args.eval_only else None
@@ -76,6 +79,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
             "try --config-file ovseg_tiny"
         )
     cfg = load_cfg(args.config_file or config_for(evaluated), opts)
+    register_builtin()
+    check_folder(cfg, args)
+    check_metrics(cfg)
     output = Path(cfg.OUTPUT_DIR)
     if comm.is_main_process():
         output.mkdir(parents=True, exist_ok=True)
@@ -106,7 +112,7 @@ def _checked_device(wanted: str) -> str:
 
 
 def _settle(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
-    """Fill in what the config leaves open: the device, the file of CLIP's weights, the seed."""
+    """Fill in what the config leaves open: device, classes, file of CLIP's weights, seed."""
     cfg = cfg.clone()
     cfg.defrost()
     if args.num_gpus == 0:
@@ -114,6 +120,8 @@ def _settle(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
     else:
         cfg.MODEL.DEVICE = _checked_device(cfg.MODEL.DEVICE)
     bound_threads()
+    if not args.eval_only:
+        adopt_classes(cfg, args.opts or [])
     settle = getattr(import_method(cfg.MODEL.META_ARCHITECTURE), "settle_config", None)
     if settle is not None:
         settle(cfg, evaluating=args.eval_only)

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_path", "reason_of", "sha256_of", "write_json"]
+__all__ = ["atomic_path", "read_text", "reason_of", "sha256_of", "write_json"]
 
 
 @contextmanager
@@ -43,6 +43,30 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             partial.unlink()
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Read a text file that a user gave, with or without a byte order mark.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its text.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not in UTF-8.
+    """
+    content = Path(path).read_bytes()
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{path}: expected text in UTF-8, got the byte {content[error.start]:#04x} in line "
+            f"{line}; save the file as UTF-8, e.g. by iconv -f latin1 -t utf-8"
+        ) from error
 
 
 def write_json(

@@ -7,7 +7,7 @@ a "wall".
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ovseg.vocab.classes import class_list
 from ovseg.vocab.vocabulary import Vocabulary
@@ -15,11 +15,13 @@ from ovseg.vocab.vocabulary import Vocabulary
 __all__ = ["are_trained", "trained_names"]
 
 
-def trained_names(list_name: str) -> frozenset[str]:
+def trained_names(list_name: str, further: Sequence[str] = ()) -> frozenset[str]:
     """Collect the names that training on a class list has shown.
 
     Args:
         list_name: such as "coco_stuff_171"; of a list with unseen classes only the seen ones count.
+            "" names none.
+        further: names besides those of the list.
 
     Returns:
         The names as `are_trained` compares them.
@@ -27,8 +29,11 @@ def trained_names(list_name: str) -> frozenset[str]:
     Raises:
         ValueError: there is no such list.
     """
-    classes = class_list(list_name)
-    texts = [t for index in classes.seen for t in (classes.names[index], *classes.synonyms[index])]
+    texts = list(further)
+    if list_name:
+        classes = class_list(list_name)
+        for index in classes.seen:
+            texts += (classes.names[index], *classes.synonyms[index])
     return frozenset(form for t in texts for form in (*_forms(t), *_forms(t.split("-")[0])))
 
 

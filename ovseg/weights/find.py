@@ -10,8 +10,17 @@ from typing import Any
 from ovseg.d2.config import CfgNode
 from ovseg.d2.utils import comm
 from ovseg.weights import catalogue
+from ovseg.weights.load import read_names
 
-__all__ = ["RANDOM", "find_clip_weights", "find_weights", "named_weights", "trained_weights"]
+__all__ = [
+    "RANDOM",
+    "find_clip_weights",
+    "find_weights",
+    "holds_part",
+    "named_weights",
+    "names_in_weights",
+    "trained_weights",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +65,41 @@ def named_weights(opts: Sequence[Any]) -> str | None:
     """
     values = [str(opts[i + 1]) for i in range(len(opts) - 1) if opts[i] == "MODEL.WEIGHTS"]
     return values[-1] if values else None
+
+
+def names_in_weights(wanted: str) -> list[str]:
+    """List the names of the tensors that a run starts from.
+
+    Args:
+        wanted: as `find_weights`; "" and "random" name none.
+
+    Returns:
+        The names.
+
+    Raises:
+        WeightsError: the file is none of weights.
+    """
+    return [] if wanted in ("", RANDOM) else read_names(find_weights(wanted))
+
+
+def holds_part(wanted: str, prefix: str) -> bool:
+    """Tell whether the weights that a run starts from bring a part of the model.
+
+    Args:
+        wanted: as `names_in_weights`. Of the catalogue's files nothing is read: a trained model has
+            all parts, a backbone or a CLIP none.
+        prefix: what the names of the part's tensors begin with.
+
+    Returns:
+        Whether they do.
+
+    Raises:
+        WeightsError: the file is none of weights.
+    """
+    entry = catalogue.entries().get(wanted)
+    if entry is not None:
+        return bool(entry.config)
+    return any(name.startswith(prefix) for name in names_in_weights(wanted))
 
 
 def find_clip_weights(adapter: CfgNode) -> str:

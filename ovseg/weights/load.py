@@ -65,6 +65,32 @@ def read_state_dict(path: str | Path, *, allow_pickle: bool = False) -> dict[str
     return unwrap(_read(path, allow_pickle=allow_pickle), source=str(path))
 
 
+def read_names(path: str | Path) -> list[str]:
+    """List the names in a weight file, in most formats without reading the tensors.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The names as `read_state_dict` gives them.
+
+    Raises:
+        WeightsError: see `read_state_dict`.
+    """
+    path = Path(path)
+    kind = archive_kind(path) if path.is_file() else ""
+    if kind == "torch" and zipfile.is_zipfile(path):
+        return list(unwrap(_read(path, allow_pickle=False, mmap=True), source=str(path)))
+    if kind != "safetensors":
+        return list(read_state_dict(path))
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            names = dict.fromkeys(file.keys(), torch.empty(0))
+    except safetensors.SafetensorError as error:
+        raise WeightsError(f"expected tensors in {path}, but it is damaged: {error}") from error
+    return list(unwrap(names, source=str(path)))
+
+
 def as_state_dict(
     state_or_path: Mapping[str, Tensor] | str | Path, *, allow_pickle: bool = False
 ) -> dict[str, Tensor]:
@@ -198,7 +224,7 @@ def load_strict(
     module.load_state_dict(dict(state), strict=False)
 
 
-def _read(path: Path, *, allow_pickle: bool) -> Any:
+def _read(path: Path, *, allow_pickle: bool, mmap: bool = False) -> Any:
     kind = archive_kind(path)
     try:
         if kind == "safetensors":
@@ -206,7 +232,7 @@ def _read(path: Path, *, allow_pickle: bool) -> Any:
         if kind == "torchscript":
             return read_torchscript(path)
         if kind == "torch":
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
         if kind == "pickle" and allow_pickle:
             return read_pickle(path)
     except UNREADABLE as error:

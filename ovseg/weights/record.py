@@ -18,6 +18,7 @@ __all__ = [
     "NO_OWN_WEIGHTS",
     "config_for",
     "describe_file",
+    "describe_state",
     "known_models",
     "load_named",
     "state_digest",
@@ -53,10 +54,10 @@ def load_named(model: Any, wanted: str, *, path: Path | None = None) -> dict[str
                 f"MODEL.WEIGHTS: expected '', as {type(model).__name__} has no weights of its own, "
                 f"got {wanted!r}; its parts are named by the config"
             )
-        return _describe_state(NO_OWN_WEIGHTS, model, "that of its parts")
+        return describe_state(NO_OWN_WEIGHTS, model, "that of its parts")
     if wanted == RANDOM:
         logger.warning("random weights: the regions found mean nothing")
-        return _describe_state(RANDOM, model, "none")
+        return describe_state(RANDOM, model, "none")
     if not wanted:
         raise ValueError(
             "MODEL.WEIGHTS: expected the weights to evaluate, got ''; give a file or one of "
@@ -145,5 +146,15 @@ def state_digest(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _describe_state(name: str, model: nn.Module, licence: str) -> dict[str, str]:
+def describe_state(name: str, model: nn.Module, licence: str) -> dict[str, str]:
+    """Say which weights a model holds that lie in no file.
+
+    Args:
+        name: what to call them.
+        model: the model.
+        licence: of the weights.
+
+    Returns:
+        name, path (empty), sha256 of the weights, licence.
+    """
     return {"name": name, "path": "", "sha256": state_digest(model), "licence": licence}

@@ -291,3 +291,20 @@ def test_no_other_type_is_taken_for_a_float():
         load_cfg("ovseg_tiny", ["SOLVER.BASE_LR", "True"])
     with pytest.raises(ValueError, match=r"SOLVER.MAX_ITER.*cannot be '5.0'"):
         load_cfg("ovseg_tiny", ["SOLVER.MAX_ITER", "5.0"])
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("garden.yaml", ("garden.yaml",)),
+        ("a.yaml, ade20k_sem_seg_val", ("a.yaml", "ade20k_sem_seg_val")),
+        ("('garden.yaml')", ("garden.yaml",)),
+        ("('a', 'b')", ("a", "b")),
+        ("()", ()),
+    ],
+)
+def test_datasets_are_named_with_or_without_the_literal_of_a_tuple(given, read, tmp_path):
+    assert read == load_cfg("ovseg_tiny", ["DATASETS.TRAIN", given]).DATASETS.TRAIN
+    path = tmp_path / "own.yaml"
+    path.write_text(f"DATASETS:\n  TEST: {given}\n")
+    assert tuple(load_cfg(path).DATASETS.TEST) == read

@@ -152,7 +152,7 @@ def test_a_shipped_list_brings_its_background_and_synonyms(tmp_path):
         ("path]", "lawn]", r"each name once, got twice: \['lawn'\]"),
         ("[lawn, flower bed, path]", "ade20k", r"or one of ade20k_150, .*got 'ade20k'"),
         ("labels: labels", "labels: labels\n    ignore_label: 2", r"no class, got 2, .*\(0-2\)"),
-        ("validation", "val", r"split: expected one of train, validation, test, got 'val'"),
+        ("validation", "dev", r"split: expected one of train, validation, val, test, got 'dev'"),
         ("[lawn, flower bed]", "[tree]", r"evaluation_set: expected names of classes.*'tree'"),
         ("    green:", "    gt:", r"evaluation_set: .*got 'gt'; .*rename the set"),
         ("classes:", "classes: !!python/object/apply:os.getcwd []\n    #", r"plain YAML"),
@@ -270,3 +270,16 @@ def test_broken_segmentations_are_named():
         [{**bad, "segmentation": runs}], (2, 3), {1: 4}, outside=300, dtype=np.uint16
     )
     assert drawn.tolist() == [[300, 4, 4], [300, 4, 300]]
+
+
+@pytest.mark.parametrize("word", ["val", "validation"])
+def test_both_words_for_the_validation_split_are_understood(tmp_path, word):
+    text = GARDEN.replace("split: validation", f"split: {word}")
+    assert DatasetYaml.read(write(tmp_path, text)).split == "validation"
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path):
+    path = tmp_path / "set.yaml"
+    path.write_bytes(textwrap.dedent(GARDEN).replace("lawn", "Wüste").encode("latin-1"))
+    with pytest.raises(ValueError, match=r"set\.yaml: expected text in UTF-8, got the byte 0xfc"):
+        register_yaml(path)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 import types
 
@@ -25,6 +26,15 @@ def test_each_write_is_one_json_line_with_its_iteration(tmp_path):
         {"iteration": 19, "total_loss": 2.5, "lr": 1e-4},
         {"iteration": 39, "total_loss": 2.25},
     ]
+
+
+def test_numbers_that_json_does_not_have_become_null(tmp_path):
+    writer = JsonLines(tmp_path / "metrics.json")
+    writer.write(3, {"IoU-pond": math.nan, "loss": math.inf, "lr": 0.5})
+    writer.close()
+    text = (tmp_path / "metrics.json").read_text()
+    assert "NaN" not in text and "Infinity" not in text
+    assert json.loads(text) == {"iteration": 3, "IoU-pond": None, "loss": None, "lr": 0.5}
 
 
 def test_a_resumed_run_drops_what_its_checkpoint_does_not_know(tmp_path):

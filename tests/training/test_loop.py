@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import pytest
 import torch
 
 from ovseg.training.checkpoint import read_checkpoint
+from ovseg.training.interrupt import TrainingInterrupted
 from ovseg.training.loop import train
 from ovseg.training.step import NonFiniteLossError
+from ovseg.utils.files import sha256_of
 from tests.helpers import run_python, run_two_processes
 from tests.training.toy import make_toy, toy_batch, toy_cfg, toy_loader
 
@@ -79,9 +83,10 @@ def test_training_reduces_the_loss_and_leaves_its_files(tmp_path):
 def test_evaluation_runs_when_due_and_at_the_end_on_the_averaged_weights(tmp_path):
     cfg = toy_cfg(tmp_path, "TEST.EVAL_PERIOD", 5, "SOLVER.EMA.ENABLED", True)
     model = make_toy(cfg)
-    seen = []
+    seen, told_weights = [], []
 
-    def evaluate(cfg, model):
+    def evaluate(cfg, model, weights):
+        told_weights.append(weights)
         seen.append(model.head.weight.detach().clone())
         model.eval()
         return {"toy_val": {"sem_seg": {"mIoU": 10.0 * len(seen)}}}
@@ -91,6 +96,10 @@ def test_evaluation_runs_when_due_and_at_the_end_on_the_averaged_weights(tmp_pat
     told = [(m["iteration"], m["toy_val/sem_seg/mIoU"]) for m in metrics(tmp_path) if len(m) == 2]
     assert told == [(4, 10.0), (9, 20.0), (11, 30.0)]
     assert model.training and not torch.equal(seen[-1], model.head.weight)
+    names = [weights["name"] for weights in told_weights]
+    assert names == [f"iteration {n} of {tmp_path}" for n in (5, 10)] + ["model_final.safetensors"]
+    assert told_weights[-1]["sha256"] == sha256_of(tmp_path / "model_final.safetensors")
+    assert len({weights["sha256"] for weights in told_weights}) == 3
     averaged = read_checkpoint(tmp_path / "model_0000011.pth")["ema"]["parameters"]
     assert torch.equal(averaged["head.weight"], seen[-1])
 
@@ -109,7 +118,7 @@ def test_a_finished_run_that_is_resumed_only_evaluates(tmp_path):
         make_toy(cfg),
         resume=True,
         make_loader=untouched,
-        evaluate=lambda cfg, model: {"d": {}},
+        evaluate=lambda cfg, model, weights: {"d": {}},
     )
     assert results == {"d": {}} and losses(tmp_path) == before
 
@@ -145,3 +154,55 @@ def test_a_diverging_run_names_the_iteration_and_keeps_its_checkpoint(tmp_path):
         train(cfg, make_toy(cfg), resume=False, make_loader=poisoned)
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000004.pth"
     assert list(losses(tmp_path)) == list(range(7))
+
+
+def interrupting(at):
+    """A loader that presses Ctrl-C while the batch of an iteration is made."""
+
+    def make(cfg, *, start_iteration=0):
+        for offset, batch in enumerate(toy_loader(cfg, start_iteration=start_iteration)):
+            if start_iteration + offset in at:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield batch
+
+    return make
+
+
+def test_an_interrupted_run_saves_its_step_and_resumes_to_the_same_losses(tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    cfg = toy_cfg(whole)
+    train(cfg, make_toy(cfg), resume=False, make_loader=toy_loader)
+    cfg = toy_cfg(cut)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(TrainingInterrupted):
+        train(cfg, make_toy(cfg), resume=False, make_loader=interrupting([7]))
+    assert signal.getsignal(signal.SIGINT) is before
+    assert (cut / "last_checkpoint").read_text() == "model_0000007.pth"
+    assert not (cut / "model_final.safetensors").exists()
+    train(cfg, make_toy(cfg), resume=True, make_loader=toy_loader)
+    assert losses(cut) == losses(whole)
+
+
+def test_an_interrupted_evaluation_keeps_the_steps_before_it(tmp_path):
+    cfg = toy_cfg(tmp_path, "TEST.EVAL_PERIOD", 3)
+
+    def evaluate(cfg, model, weights):
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("still evaluating")
+
+    with pytest.raises(TrainingInterrupted):
+        train(cfg, make_toy(cfg), resume=False, make_loader=toy_loader, evaluate=evaluate)
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000002.pth"
+
+
+def test_after_an_interruption_the_process_ends_with_130_and_no_traceback(tmp_path):
+    done = run_python(*TOY, TOY_OUTPUT=str(tmp_path), INTERRUPT_AT="6")
+    assert done.returncode == 130 and "Traceback" not in done.stderr
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000006.pth"
+
+
+def test_two_processes_stop_together_when_one_is_interrupted(tmp_path):
+    opts = ("--num-gpus", "2", "--dist-url", "auto")
+    done = run_python(*TOY[:2], *opts, TOY_OUTPUT=str(tmp_path), INTERRUPT_AT="6", timeout=120)
+    assert "Traceback" not in done.stderr, done.stderr
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000006.pth"

@@ -96,11 +96,16 @@ def make_toy(cfg: CfgNode, **kwargs) -> ToyModel:
 
 
 def killing_loader(cfg: CfgNode, *, start_iteration: int = 0) -> Iterator[list[dict]]:
-    """Ends the process, as `kill -9` does, when iteration KILL_AT asks for its batch."""
-    fatal = int(os.environ.get("KILL_AT", "-1"))
+    """Ends the process, as `kill -9` does, when iteration KILL_AT asks for its batch.
+
+    When INTERRUPT_AT does, the main process gets what Ctrl-C sends.
+    """
+    fatal, stop = (int(os.environ.get(name, "-1")) for name in ("KILL_AT", "INTERRUPT_AT"))
     for offset, batch in enumerate(toy_loader(cfg, start_iteration=start_iteration)):
         if start_iteration + offset == fatal:
             os.kill(os.getpid(), signal.SIGKILL)
+        if start_iteration + offset == stop and comm.is_main_process():
+            os.kill(os.getpid(), signal.SIGINT)
         yield batch
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ovseg.clip import build_clip
-from ovseg.weights.load import WeightsError, write_safetensors
+from ovseg.weights.load import WeightsError, read_names, write_safetensors
 from ovseg.weights.ovseg import load_ovseg_weights, upstream_names
 from tests.modeling.tiny import image, tiny_model, vocabulary
 
@@ -93,6 +93,33 @@ def test_what_the_model_computes_itself_may_be_missing(source):
     model = tiny_model()
     load_ovseg_weights(model, state)
     assert torch.equal(scores(model), scores(source))
+
+
+def test_the_weights_of_classes_in_the_loss_are_no_weights(source):
+    name = "criterion.empty_weight"
+    own = tiny_model().state_dict()[name]
+    model = tiny_model()
+    load_ovseg_weights(model, source.state_dict() | {name: torch.full((172,), 3.0)})
+    assert torch.equal(model.state_dict()[name], own)
+    assert torch.equal(scores(model), scores(source))
+
+
+def test_a_file_that_is_no_backbone_is_not_called_a_resnet(source):
+    state = {"embeddings.patch_embeddings.projection.weight": torch.ones(1)}
+    message = r"weights of the backbone \(D2SwinTransformer\) in the naming of a Swin .*embeddings"
+    with pytest.raises(WeightsError, match=message):
+        load_ovseg_weights(tiny_model(), state, allow_backbone_only=True)
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_names_are_listed_without_loading(source, tmp_path, suffix):
+    path = tmp_path / f"weights.{suffix}"
+    state = {"module." + name: value for name, value in source.state_dict().items()}
+    if suffix == "pth":
+        torch.save({"model": state}, path)
+    else:
+        write_safetensors(path, state)
+    assert sorted(read_names(path)) == sorted(source.state_dict())
 
 
 def test_the_pixel_decoders_names_are_not_renamed_twice(source):

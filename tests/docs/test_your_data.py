@@ -1,0 +1,104 @@
+"""The commands of docs/your_data.md: each is understood, and the slow test runs them in order."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from ovseg.config import load_cfg
+from ovseg.d2.data import DatasetCatalog, MetadataCatalog
+from ovseg.data.dataset_yaml import DatasetYaml
+from ovseg.tinyscapes.garden import write_garden
+from ovseg.training.session import make_parser
+from tests.helpers import ROOT
+
+PAGE = (ROOT / "docs" / "your_data.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+COMMANDS = [shlex.split(line) for block in blocks("sh") for line in block.splitlines()]
+
+
+def script(path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def restored_catalogues():
+    before = dict(DatasetCatalog.data), dict(MetadataCatalog.data)
+    yield
+    for catalogue, data in zip((DatasetCatalog, MetadataCatalog), before, strict=True):
+        catalogue.data.clear()
+        catalogue.data.update(data)
+
+
+def test_the_page_shows_the_file_that_the_stand_in_has(tmp_path):
+    write_garden(tmp_path, train=1, val=1)
+    [shown] = blocks("yaml")
+    assert (tmp_path / "train.yaml").read_text() == shown
+    read = DatasetYaml.read(tmp_path / "val.yaml")
+    assert (read.name, read.split, len(read.load())) == ("garden_val", "validation", 1)
+
+
+def test_every_flag_and_setting_on_the_page_is_understood():
+    assert len(COMMANDS) == 9 and all(words[0] == "python" for words in COMMANDS)
+    for _, path, *words in COMMANDS:
+        if path == "tools/train_net.py":
+            args = make_parser().parse_args(words)
+            config = args.config_file
+            load_cfg("ovseg_tiny" if config == "output/garden/config.yaml" else config, args.opts)
+        elif path == "demo/demo.py":
+            script(path).parse(words)
+        elif path != "tools/compare_results.py":
+            script(path).make_parser().parse_args(words)
+
+
+def shortened(words: list[str]) -> list[str]:
+    """The command on a few pictures: only the size of the stand-in and the length differ."""
+    if words[1] == "datasets/prepare_garden.py":
+        return [*words, "--train", "4", "--val", "2"]
+    return ["2" if before == "SOLVER.MAX_ITER" else word for before, word in pairs(words)]
+
+
+def pairs(words: list[str]) -> list[tuple[str, str]]:
+    return list(zip(["", *words], words, strict=False))
+
+
+@pytest.mark.slow
+def test_the_page_runs_from_start_to_end(tmp_path):
+    for name in ("datasets", "demo", "tools"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    for words in COMMANDS:
+        done = subprocess.run(
+            [sys.executable, *shortened(words)[1:]],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
+    [code] = blocks("python")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and done.stdout.startswith("class   area"), done.stderr
+    assert (tmp_path / "output/garden/inference/report.html").is_file()
+    assert list((tmp_path / "output/garden_sheets").glob("*.png"))
+    assert len(list((tmp_path / "output/garden_pictures").glob("*_labels.png"))) == 2
