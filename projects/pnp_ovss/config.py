@@ -19,7 +19,14 @@ def add_config(cfg: CfgNode) -> None:
         cfg: a config that does not have it yet; changed in place.
     """
     pnp = cfg.MODEL.PNP_OVSS = CfgNode()
+    _add_asking(pnp)
+    _add_reading(pnp)
+    _add_filter(pnp)
+    _add_training(pnp)
 
+
+def _add_asking(pnp: CfgNode) -> None:
+    """The matcher, the caption, and how often a picture is asked."""
     itm = pnp.ITM = CfgNode()
     # The matcher: a folder in Hugging Face's form or a name of their hub; "" takes the one that
     # MODEL.WEIGHTS holds, a safetensors file with its config and vocabulary in the header.
@@ -48,6 +55,9 @@ def add_config(cfg: CfgNode) -> None:
     drop.THRESHOLD = 0.05
     drop.FIRST_ITER_WEIGHT = 2.0  # of the first round's maps in the sum
 
+
+def _add_reading(pnp: CfgNode) -> None:
+    """How maps become labels."""
     maps = pnp.MAP = CfgNode()
     maps.THRESHOLD = 0.15  # of a map scaled from 0 to 1; cells below it are no part of the class
     maps.SCALE_01 = False  # scale each map from 0 to 1 after upsampling, where there are several
@@ -65,6 +75,9 @@ def add_config(cfg: CfgNode) -> None:
     crf.POS_W, crf.POS_XY = 7.0, 3.0  # smoothness: weight, standard deviation in pixels
     crf.BI_W, crf.BI_XY, crf.BI_RGB = 10.0, 50.0, 5.0  # colour: weight, deviations
 
+
+def _add_filter(pnp: CfgNode) -> None:
+    """Which classes are asked for."""
     chosen = pnp.FILTER = CfgNode()
     # Which of the classes go into the caption: "all", "cached_json", "clip", "itm", "oracle",
     # "user_list", or a name that was registered in CLASS_FILTER_REGISTRY.
@@ -76,6 +89,9 @@ def add_config(cfg: CfgNode) -> None:
     chosen.TOP = 25  # clip, itm: most classes
     chosen.NAMES = []  # user_list: class names
 
+
+def _add_training(pnp: CfgNode) -> None:
+    """The matcher in miniature."""
     train = pnp.TRAIN = CfgNode()  # of a matcher that is trained here, on captions
     train.VOCABULARY = 1000  # most word pieces, which are found in the captions
     train.IMAGE_SIZE = 96  # side of the squares that pictures are resized to

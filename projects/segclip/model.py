@@ -8,7 +8,7 @@ checkpoint.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,10 @@ from ovseg.projects.segclip.reconstruction import (
     visible_patches,
     with_whole,
 )
+from ovseg.projects.segclip.settings import TrainingSettings
 from ovseg.projects.segclip.visual import SegCLIPVisual
 from ovseg.projects.segclip.weights import load_checkpoint
+from ovseg.projects.segclip.words import read_words, without_background
 from ovseg.vocab import TextBank, Vocabulary
 
 
@@ -83,29 +85,6 @@ class GroupEncoding(Encoding):
     def tensors(self) -> dict[str, Tensor]:
         """Returns the content by name."""
         return {"images": self.images, "groups": self.groups, "pixels": self.pixels}
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingSettings:
-    """What the losses need to know; see MODEL.SEGCLIP.
-
-    Args:
-        context_length: tokens of a caption.
-        mask_ratio: share of the tokens that are hidden from the reconstruction.
-        kl_weight: of the superpixel loss; 0 leaves it out.
-        mae_weight: of the reconstruction; 0 leaves it out.
-        lr_new: learning rate of what CLIP does not bring, and of its last blocks and projection.
-        lr_clip: of the rest of CLIP.
-        weight_decay: of all but biases.
-    """
-
-    context_length: int = 32
-    mask_ratio: float = 0.75
-    kl_weight: float = 1.0
-    mae_weight: float = 1.0
-    lr_new: float = 4e-3
-    lr_clip: float = 4e-6
-    weight_decay: float = 0.05
 
 
 @META_ARCH_REGISTRY.register()
@@ -194,12 +173,12 @@ class SegCLIP(SegmentationModel):
             "clip": clip,
             "visual": visual,
             "decoder": decoder,
-            "training": _training_settings(cfg),
+            "training": TrainingSettings.from_config(cfg),
             "crop": method.TEST.CROP,
             "stride": method.TEST.STRIDE,
             "top_classes": method.TEST.TOPK,
             "background_threshold": method.TEST.BG_THRESH,
-            "words": _words(method.TEST.WORDS),
+            "words": read_words(method.TEST.WORDS),
             "pixel_mean": CLIP_PIXEL_MEAN,
             "pixel_std": CLIP_PIXEL_STD,
         }
@@ -304,7 +283,7 @@ class SegCLIP(SegmentationModel):
         Returns:
             (W, K, C) in [0, 1]; of the background 1 or 0.
         """
-        text = self.texts.features(_without_background(vocabulary))  # (N, D)
+        text = self.texts.features(without_background(vocabulary))  # (N, D)
         scale = float(inverse_temperature(self.clip.logit_scale))
         affinity = group_affinity(
             class_logits(encoding.groups, text, scale),
@@ -399,42 +378,3 @@ class SegCLIP(SegmentationModel):
     def after_step(self) -> None:
         """Keeps the temperature in bounds; see `TrainingStep`."""
         self.clip.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
-
-
-def _training_settings(cfg: CfgNode) -> TrainingSettings:
-    method, solver = cfg.MODEL.SEGCLIP, cfg.SOLVER
-    return TrainingSettings(
-        context_length=method.CONTEXT_LENGTH,
-        mask_ratio=method.MAE.MASK_RATIO,
-        kl_weight=method.KL.WEIGHT if method.KL.ENABLED else 0.0,
-        mae_weight=method.MAE.WEIGHT if method.MAE.ENABLED else 0.0,
-        lr_new=solver.LR_NEW,
-        lr_clip=solver.LR_CLIP,
-        weight_decay=solver.WEIGHT_DECAY,
-    )
-
-
-def _words(pairs: Sequence[str]) -> dict[str, str]:
-    wrong = [pair for pair in pairs if not all(part.strip() for part in pair.partition("="))]
-    if wrong:
-        raise ValueError(
-            f"MODEL.SEGCLIP.TEST.WORDS: expected 'name=word' of each entry, got {wrong[0]!r}"
-        )
-    return {name.strip(): word.strip() for name, word in (pair.split("=", 1) for pair in pairs)}
-
-
-def _without_background(vocabulary: Vocabulary) -> Vocabulary:
-    if vocabulary.background is None:
-        return vocabulary
-    named = [k for k in range(len(vocabulary)) if k != vocabulary.background]
-    if not named:
-        raise ValueError(
-            "expected at least one class besides the background, got only "
-            f"{vocabulary.names[vocabulary.background]!r}; name what is to be found"
-        )
-    return replace(
-        vocabulary,
-        names=tuple(vocabulary.names[k] for k in named),
-        prompts=tuple(vocabulary.prompts[k] for k in named),
-        background=None,
-    )
