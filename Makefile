@@ -10,6 +10,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+# Two processes, a test file in one of them; JOBS= for one.
+JOBS ?= -n 2 --dist loadfile
 QUICK ?=
 
 BIN := $(VENV)/bin
@@ -34,10 +36,10 @@ demo: setup
 	$(BIN)/python demo/demo.py --output output/demo $(ARGS)
 
 test: setup
-	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
+	$(BIN)/python -m pytest -m 'not slow' $(JOBS) $(ARGS)
 
 test-detectron2: $(DETECTRON2_INSTALLED)
-	OVSEG_D2=real $(DETECTRON2_VENV)/bin/python -m pytest -m 'not slow' $(ARGS)
+	OVSEG_D2=real $(DETECTRON2_VENV)/bin/python -m pytest -m 'not slow' $(JOBS) $(ARGS)
 
 # Detectron2 looks at the installed torch while it is built, hence no isolation.
 $(DETECTRON2_INSTALLED): setup.py pyproject.toml

@@ -98,6 +98,7 @@ setup(
         "wandb": ["wandb>=0.16,<1"],
         "dev": [
             "pytest>=8.0,<10",
+            "pytest-xdist>=3.6,<4",
             "ruff>=0.5,<0.18",
             "mypy>=1.8,<3",
             "setuptools>=69",

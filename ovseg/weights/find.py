@@ -61,9 +61,12 @@ def named_weights(opts: Sequence[Any]) -> str | None:
         opts: KEY, VALUE, KEY, VALUE, ...
 
     Returns:
-        The last value of MODEL.WEIGHTS; None where it is not among them.
+        The last value of MODEL.WEIGHTS, without quotes around it, which configs, too, read past;
+        None where it is not among them.
     """
-    values = [str(opts[i + 1]) for i in range(len(opts) - 1) if opts[i] == "MODEL.WEIGHTS"]
+    values = [
+        str(opts[i + 1]).strip("'\"") for i in range(len(opts) - 1) if opts[i] == "MODEL.WEIGHTS"
+    ]
     return values[-1] if values else None
 
 
