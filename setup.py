@@ -1,7 +1,8 @@
 """Installs ovseg; the repository's configs and projects travel inside the package.
 
-`configs/` becomes `ovseg.configs`, and a package `projects/NAME` becomes `ovseg.projects.NAME`,
-with the YAML files of its `configs/` and without its tests.
+`configs/` becomes `ovseg.configs`, `demo/samples/` becomes `ovseg.samples`, and a package
+`projects/NAME` becomes `ovseg.projects.NAME`, with the YAML files of its `configs/` and without its
+tests.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ CONFIGS = {
     "ovseg.configs._base_": "configs/_base_",
     "ovseg.configs.eval": "configs/eval",
 }
+SAMPLES = {"ovseg.samples": "demo/samples"}
 PROJECTS = {
     f"ovseg.projects.{name}": f"projects/{name.replace('.', '/')}"
     for name in find_packages(str(ROOT / "projects"), exclude=["*.tests", "*.tests.*"])
@@ -47,13 +49,15 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.10",
-    packages=[*find_packages(include=["ovseg", "ovseg.*"]), *CONFIGS, *PROJECTS],
-    package_dir={**CONFIGS, **PROJECTS},
+    entry_points={"console_scripts": ["ovseg = ovseg.commands.run:main"]},
+    packages=[*find_packages(include=["ovseg", "ovseg.*"]), *CONFIGS, *SAMPLES, *PROJECTS],
+    package_dir={**CONFIGS, **SAMPLES, **PROJECTS},
     package_data={
         "ovseg": ["assets/*", "py.typed"],
         "ovseg.clip": ["model_configs/*.json"],
         "ovseg.vocab": ["classes/*"],
         "": ["templates/*"],  # of every room that writes pages
+        "ovseg.samples": ["*.jpg"],
         **{name: ["*.yaml"] for name in CONFIGS},
         **{name: ["configs/*.yaml", "configs/*/*.yaml"] for name in PROJECTS},
     },

@@ -1,30 +1,21 @@
+#!/usr/bin/env python
 """Turns the label maps of COCO-Stuff into labels of its 171 classes.
 
-Example:
+The same as `ovseg prepare coco_stuff`. Example:
     python datasets/prepare_coco_stuff.py --root datasets --split val2017
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where it is not installed
 
-from ovseg.data.prepare.coco import plan_coco_stuff
-from ovseg.data.prepare.command import run_command
+from ovseg.commands.run import run_preparation
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Prepares the splits; returns the exit status."""
-    return run_command(
-        arguments,
-        description="Make the labels of COCO-Stuff's 171 classes.",
-        splits=("train2017", "val2017"),
-        plan=plan_coco_stuff,
-    )
-
+main = partial(run_preparation, "coco_stuff")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -39,7 +39,7 @@ PROJECT = {
 def wheel(tmp_path_factory) -> Path:
     """A wheel of this checkout with a project more, unpacked."""
     folder = tmp_path_factory.mktemp("wheel")
-    for name in ("ovseg", "configs", "projects"):
+    for name in ("ovseg", "configs", "projects", "demo"):
         skipped = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / "source" / name, ignore=skipped)
     for name in ("setup.py", "pyproject.toml", "LICENSE"):
@@ -73,7 +73,10 @@ def test_the_wheel_holds_the_package_its_configs_and_projects_and_nothing_else(w
     }
 
     assert _files(wheel) == (
-        _files(ROOT / "ovseg") | {f"configs/{name}" for name in _files(ROOT / "configs")} | projects
+        _files(ROOT / "ovseg")
+        | {f"configs/{name}" for name in _files(ROOT / "configs")}
+        | {f"samples/{name}" for name in _files(ROOT / "demo" / "samples")}
+        | projects
     )
 
 

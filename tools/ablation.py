@@ -20,6 +20,7 @@ from ovseg.tinyscapes.ablation import ROWS, AblationSize
 from ovseg.tinyscapes.ablation_report import write_ablation
 from ovseg.tinyscapes.ablation_run import Ablation, run_ablation
 from ovseg.tinyscapes.recipe import QUICK, Recipe
+from ovseg.utils.command_line import run_parsed
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -34,18 +35,8 @@ def base_model(folder: Path, seed: int) -> Path:
     return weights
 
 
-def main(args: argparse.Namespace) -> None:
-    """Jobs, report."""
-    logging.basicConfig(level=logging.INFO, format="[%(asctime)s] %(message)s", datefmt="%H:%M:%S")
-    size = AblationSize(pictures=args.pictures, steps=args.steps, val=args.val, test=args.test)
-    rows = [row for row in ROWS if not args.rows or row.name in args.rows]
-    ablation = Ablation(args.output.resolve(), size, base_model)
-    results = run_ablation(ablation, args.seeds, rows=rows, workers=args.workers)
-    page = write_ablation(results, args.report)
-    print(page.read_text(encoding="utf-8"))
-
-
-if __name__ == "__main__":
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
     sizes = AblationSize()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
@@ -75,4 +66,19 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=sizes.steps, help="of every row that trains")
     parser.add_argument("--val", type=int, default=sizes.val, help="scenes of val")
     parser.add_argument("--test", type=int, default=sizes.test, help="scenes of test")
-    main(parser.parse_args())
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Jobs, report."""
+    logging.basicConfig(level=logging.INFO, format="[%(asctime)s] %(message)s", datefmt="%H:%M:%S")
+    size = AblationSize(pictures=args.pictures, steps=args.steps, val=args.val, test=args.test)
+    rows = [row for row in ROWS if not args.rows or row.name in args.rows]
+    ablation = Ablation(args.output.resolve(), size, base_model)
+    results = run_ablation(ablation, args.seeds, rows=rows, workers=args.workers)
+    page = write_ablation(results, args.report)
+    print(page.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    sys.exit(run_parsed(make_parser(), main))

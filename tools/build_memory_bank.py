@@ -21,6 +21,7 @@ from ovseg.projects.corrclip.bank.build import build_memory_bank
 from ovseg.projects.corrclip.bank.describe import ModelChoice, parts_maker
 from ovseg.projects.corrclip.bank.index import INDEX_KINDS
 from ovseg.projects.corrclip.sources import open_pictures
+from ovseg.utils.command_line import run_parsed
 from ovseg.utils.shard_runs import EXECUTORS
 
 EXAMPLES = """examples:
@@ -86,7 +87,4 @@ def main(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(make_parser().parse_args()))
-    except (ValueError, KeyError, OSError, ImportError) as error:
-        sys.exit(f"{Path(__file__).name}: {error}")
+    sys.exit(run_parsed(make_parser(), main))

@@ -22,6 +22,7 @@ from ovseg.data.captions.sources import KINDS
 from ovseg.projects.corrclip.regions import RegionSource, build_regions
 from ovseg.projects.corrclip.regions.store import store_regions
 from ovseg.projects.corrclip.sources import open_pictures
+from ovseg.utils.command_line import run_parsed
 from ovseg.utils.shard_runs import EXECUTORS
 
 EXAMPLES = """examples:
@@ -71,7 +72,4 @@ def main(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(make_parser().parse_args()))
-    except (ValueError, KeyError, OSError, ImportError) as error:
-        sys.exit(f"{Path(__file__).name}: {error}")
+    sys.exit(run_parsed(make_parser(), main))

@@ -16,7 +16,6 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +26,7 @@ import torch
 
 from ovseg.data.catalog import register_builtin
 from ovseg.tinyscapes.recipe import CONFIG, FULL, QUICK, Recipe, train_net
+from ovseg.utils.command_line import run_parsed
 from ovseg.utils.processes import exit_with_parent, run_in_dependency_order
 from ovseg.weights import catalogue
 
@@ -76,8 +76,8 @@ def main(args: argparse.Namespace) -> None:
     logger.info("All done after %.1f min", (time.perf_counter() - began) / 60)
 
 
-def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=REPOSITORY / "output" / "tiny")
     parser.add_argument("--seed", type=int, default=0)
@@ -85,8 +85,8 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2, help="processes side by side")
     parser.add_argument("--unadapted", action="store_true", help="stop before CLIP is adapted")
     parser.add_argument("--install", action="store_true", help="make it the bundled model")
-    return parser.parse_args(words)
+    return parser
 
 
 if __name__ == "__main__":
-    main(parse())
+    sys.exit(run_parsed(make_parser(), main))

@@ -37,6 +37,7 @@ from ovseg.benchmark.methods import (
 )
 from ovseg.evaluation.results import DatasetResult, ResultError, find_results
 from ovseg.tinyscapes import SAMPLE_SPLIT, render_scene, sample_scenes
+from ovseg.utils.command_line import run_parsed
 from ovseg.utils.files import atomic_path, write_json
 from ovseg.utils.images import read_image
 from ovseg.utils.result_files import write_picture
@@ -46,8 +47,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DATASETS = ("tinyscapes_val_sem_seg", "tinyscapes_test_sem_seg")
 
 
-def parse(words: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -59,7 +60,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--picture", type=Path, help="to measure on (default: the first scene)")
     parser.add_argument("--benchmark", default="tinyscapes", help="classes to ask for")
     parser.add_argument("--repeats", type=int, default=3)
-    return parser.parse_args(words)
+    return parser
 
 
 def main(args: argparse.Namespace) -> None:
@@ -115,4 +116,4 @@ def look(
 
 
 if __name__ == "__main__":
-    main(parse())
+    sys.exit(run_parsed(make_parser(), main))

@@ -18,14 +18,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where it is not installed
 
 from ovseg.evaluation.leaderboard import leaderboard_page, measured_file, read_entries
-from ovseg.evaluation.results import ResultError, find_results
+from ovseg.evaluation.results import find_results
+from ovseg.utils.command_line import run_parsed, usage
 from ovseg.utils.files import atomic_path
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def main(words: list[str] | None = None) -> int:
-    """Write or check the page; the exit code is 1 for a stale page and 2 for broken files."""
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -35,17 +36,18 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--add", metavar="RESULT", help="result of an evaluation to add first")
     parser.add_argument("--method", help="of the added result, such as 'OVSeg, Swin-B + ViT-L/14'")
     parser.add_argument("--setting", default="", help="what else distinguishes the added result")
-    args = parser.parse_args(words)
-    if args.add and not args.method:
-        parser.error("--add needs --method")
-    try:
+    return parser
+
+
+def main(args: argparse.Namespace) -> int:
+    """Write or check the page; the exit status is 1 for a stale page and 2 for broken files."""
+    with usage():
+        if args.add and not args.method:
+            raise ValueError("--add needs --method")
         if args.add:
             for result in find_results(args.add).values():
                 print(measured_file(args.results, result, args.method, args.setting))
         page = leaderboard_page(*read_entries(args.results))
-    except ResultError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     if args.check:
         fresh = args.page.is_file() and args.page.read_text(encoding="utf-8") == page
         print(f"{args.page} is {'up to date' if fresh else 'stale; run tools/leaderboard.py'}")
@@ -57,4 +59,4 @@ def main(words: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_parsed(make_parser(), main))

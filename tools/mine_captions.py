@@ -1,48 +1,17 @@
-"""Mine noun-region pairs from captioned pictures, to adapt a CLIP on.
-
-Each noun of a caption gets the region of its picture that CLIP finds most similar. The records go
-to OUTPUT/shards as parquet; a run that is interrupted and started again goes on.
-"""
+#!/usr/bin/env python
+"""Mine noun-region pairs from captioned pictures; the command `ovseg mine`."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import logging
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where it is not installed
 
-from ovseg.d2.utils import setup_logger
-from ovseg.data.captions.sources import open_source
-from ovseg.miner import parts_maker
-from ovseg.mining.executors import run_mining
-from ovseg.mining.options import make_parser, settings
-from ovseg.mining.outcomes import after_mining
-from ovseg.mining.parts import MiningError
+from ovseg.commands.run import run_command
 
-
-def main(args: argparse.Namespace) -> int:
-    """Mine, then write what was asked for; the exit status says whether there are pairs."""
-    setup_logger(name="ovseg").setLevel(logging.INFO)
-    source = open_source(args.source, args.kind, args.image_root)
-    config, choice = settings(args)
-    how = {name: getattr(args, name) for name in ("executor", "workers", "limit")}
-    how["make_parts"] = parts_maker(config, choice)
-    summary = run_mining(source, config, args.output, **how)
-    if summary is None:
-        return 0  # one of the other ranks
-    print(json.dumps({k: v for k, v in summary.items() if k != "histograms"}, indent=1))
-    after = {name: getattr(args, name) for name in ("template", "min_count", "max_count")}
-    after |= {"report": args.report or args.executor == "dry-run", "exports": args.export}
-    for path in after_mining(args.output, source, **after):
-        print(path)
-    return 0 if summary["pairs"] else 1
-
+main = partial(run_command, "mine", program="mine_captions.py")
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(make_parser(__doc__).parse_args()))
-    except (MiningError, ValueError, OSError, ImportError) as error:
-        sys.exit(f"{Path(__file__).name}: {error}")
+    sys.exit(main())

@@ -18,6 +18,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where 
 from ovseg.mining.records import read_records
 from ovseg.tinyscapes import SPLITS
 from ovseg.tinyscapes.pair_precision import judge_pairs, precision_curve, precision_table
+from ovseg.utils.command_line import run_parsed
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("records", type=Path, help="output folder of tools/mine_captions.py")
+    parser.add_argument("--split", choices=SPLITS, default="train", help="of the mined scenes")
+    return parser
 
 
 def main(args: argparse.Namespace) -> None:
@@ -42,7 +51,4 @@ def _plain(rows: Iterable[Iterable[str | float]]) -> list[list[str | float | Non
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("records", type=Path, help="output folder of tools/mine_captions.py")
-    parser.add_argument("--split", choices=SPLITS, default="train", help="of the mined scenes")
-    main(parser.parse_args())
+    sys.exit(run_parsed(make_parser(), main))

@@ -27,6 +27,7 @@ from ovseg.tinyscapes import (
     sample_scenes,
     write_samples,
 )
+from ovseg.utils.command_line import run_parsed
 from ovseg.utils.result_files import write_picture
 from ovseg.visualization import tiles
 
@@ -34,8 +35,8 @@ ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = 2
 
 
-def main(words: list[str] | None = None) -> None:
-    """Write the scenes and the picture; print what was found in each."""
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -46,7 +47,11 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--picture", type=Path, default=ROOT / "docs" / "overlay.jpg")
     parser.add_argument("--weights", help="name or path (default: the bundled ones)")
     parser.add_argument("--config-file", help="where the weights' name does not tell it")
-    args = parser.parse_args(words)
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Write the scenes and the picture; print what was found in each."""
     numbers = sample_scenes(args.count, args.seed)
     files = write_samples(args.samples, numbers)
     predictor = ovseg.load(args.weights, config=args.config_file)
@@ -67,4 +72,4 @@ def main(words: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_parsed(make_parser(), main))

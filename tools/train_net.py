@@ -1,54 +1,17 @@
-"""Train or evaluate a segmentation model that a config describes; see --help for examples."""
+#!/usr/bin/env python
+"""Train or evaluate a segmentation model that a config describes; the command `ovseg train`."""
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where it is not installed
 
-from ovseg.d2.config import CfgNode
-from ovseg.d2.modeling import build_model
-from ovseg.data.loaders import build_train_loader
-from ovseg.evaluation.evaluate import Results, evaluate
-from ovseg.modeling.segmentor import Segmentor
-from ovseg.modeling.views import build_views
-from ovseg.training.distributed import run_distributed
-from ovseg.training.loop import train
-from ovseg.training.preflight import check_datasets, check_weights
-from ovseg.training.session import make_parser, setup
-from ovseg.training.weights import load_for_evaluation, load_for_training
-from ovseg.weights.find import trained_weights
+from ovseg.commands.run import run_command
 
-
-def main(args: argparse.Namespace) -> None:
-    """Run in each process: set up, build the model, then evaluate or train it."""
-    cfg = setup(args)
-    check_datasets(cfg, evaluating=args.eval_only)
-    check_weights(cfg, args)
-    model = build_model(cfg)
-    if args.eval_only:
-        run_directory = Path(cfg.OUTPUT_DIR) if args.resume else None
-        loaded = load_for_evaluation(model, trained_weights(cfg), run_directory=run_directory)
-        evaluate(cfg, build_views(cfg, model), weights=loaded)
-        return
-
-    def evaluate_in_views(
-        cfg: CfgNode, model: Segmentor, weights: Mapping[str, str]
-    ) -> Mapping[str, Results]:
-        return evaluate(cfg, build_views(cfg, model), weights=weights, goes_on=False)
-
-    train(
-        cfg,
-        model,
-        resume=args.resume,
-        make_loader=build_train_loader,
-        initialise=lambda: load_for_training(model, cfg.MODEL.WEIGHTS),
-        evaluate=evaluate_in_views if cfg.DATASETS.TEST else None,
-    )
-
+main = partial(run_command, "train", program="train_net.py")
 
 if __name__ == "__main__":
-    run_distributed(main, make_parser("train_net.py").parse_args())
+    sys.exit(main())

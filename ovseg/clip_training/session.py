@@ -1,4 +1,4 @@
-"""From a command line to a run that adapts CLIP: flags, pairs, weights, evaluation."""
+"""From a command line to a run that adapts CLIP: pairs, weights, evaluation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from ovseg.clip_training.adaptation_pairs import join_pairs, label_pairs, record
 from ovseg.clip_training.config import ClipTrainConfig
 from ovseg.clip_training.mined_pairs import open_records
 from ovseg.clip_training.train import Evaluate
-from ovseg.d2.engine import default_argument_parser
 from ovseg.d2.utils import comm, setup_logger
 from ovseg.data.catalog import register_builtin
 from ovseg.data.label_pairs import LabelPairDataset
@@ -29,55 +28,11 @@ from ovseg.weights.clip import MASK_EMBEDDING, load_clip_state
 from ovseg.weights.find import RANDOM, find_weights
 from ovseg.weights.load import load_strict
 
-__all__ = ["load_clip", "make_clip_parser", "make_evaluation", "open_pairs", "set_up"]
+__all__ = ["load_clip", "make_evaluation", "open_pairs", "set_up"]
 
 logger = logging.getLogger(__name__)
 
 LABEL_INDEX = "label_regions.npz"
-
-EPILOG = """
-examples:
-  fine-tune:        train_clip.py --config-file clip_ft_vitL14_paper --pairs mined --num-gpus 8
-  prompts:          train_clip.py --config-file clip_mpt_vitL14_paper --pairs mined \\
-                        weights output/clip/clip.safetensors
-  both at once:     train_clip.py --config-file clip_tiny_ft --pairs mined mode both prompt_lr 5e-3
-  with labels:      train_clip.py --config-file clip_adapt_vitL14 --pairs mined --mutual \\
-                        --labels coco_2017_train_stuff_sem_seg
-  exported pairs:   train_clip.py --config-file clip_tiny_ft --pairs export/pairs.tsv
-  continue:         the same command with --resume
-  evaluate:         train_clip.py --config-file clip_ft_vitL14_paper --eval-only \\
-                        --eval-folder ade_gt_150cls_val
-
-Settings are given as NAME VALUE at the end; ovseg.clip_training.config describes them. The result,
-OUTPUT/clip.safetensors, goes into a model with tools/convert_weights.py clip ... --into ...
-"""
-
-
-def make_clip_parser() -> argparse.ArgumentParser:
-    """Detectron2's command line with the flags of this run."""
-    parser = default_argument_parser(epilog=EPILOG)
-    parser.description = "Adapt a CLIP to noun-region pairs: fine-tuning, mask prompt tuning, both."
-    add = parser.add_argument
-    add(
-        "--pairs",
-        action="append",
-        help="the miner's folder or a record file; a .tsv; a .tar or a "
-        "folder of them; may be repeated",
-    )
-    add("--labels", help="training set with label maps: one pair per class and picture, as well")
-    add("--labels-limit", type=int, help="number of pictures of --labels")
-    add("--image-root", help="folder of the records' pictures (default: where they were mined)")
-    add("--output", type=Path, default=Path("output/clip"), help="folder of the run")
-    add("--min-score", type=float, help="records: least CLIP score")
-    add("--min-margin", type=float, help="records: least margin over the second best region")
-    add("--mutual", action="store_true", help="records: only pairs that chose each other")
-    add("--min-count", type=int, help="records: only nouns with at least so many pairs")
-    add("--max-count", type=int, help="records: at most so many pairs per noun")
-    add("--eval-dataset", help="dataset with label maps, such as ade20k_sem_seg_val, or a YAML")
-    add("--eval-folder", type=Path, help="crops sorted into folders by class, instead")
-    add("--eval-classes", default="ade20k_150", help="class list of --eval-folder")
-    add("--eval-limit", type=int, help="number of pictures of --eval-dataset")
-    return parser
 
 
 def set_up(args: argparse.Namespace) -> torch.device:

@@ -34,11 +34,21 @@ class Bootstrap:
         resamples: number of draws.
         level: share of the draws inside the interval, in percent.
         seed: of the draws; the same seed draws the same images.
+
+    Raises:
+        ValueError: not a single draw, or no share between 0 and 100.
     """
 
     resamples: int = 1000
     level: float = 95.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.resamples < 1 or not 0 < self.level < 100 or self.seed < 0:
+            raise ValueError(
+                "expected at least 1 draw (resamples), a level between 0 and 100 and a seed from "
+                f"0, got {self.resamples}, {self.level} and {self.seed}"
+            )
 
     def describe(self) -> dict[str, Any]:
         """State the method, for a record beside the numbers."""

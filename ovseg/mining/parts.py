@@ -14,6 +14,7 @@ from ovseg.mining.matching import MatchConfig
 from ovseg.mining.nouns import Noun, NounConfig
 from ovseg.proposals import RegionProposer
 from ovseg.utils.run_record import AnotherRunError
+from ovseg.vocab import templates_by_name
 
 __all__ = [
     "BatchScorer",
@@ -103,7 +104,7 @@ class MiningConfig:
         max_pixels: larger pictures are quarantined: their masks would fill the memory.
 
     Raises:
-        ValueError: a setting out of range.
+        ValueError: a setting out of range, or no templates of that name.
     """
 
     nouns: NounConfig = field(default_factory=NounConfig)
@@ -121,6 +122,7 @@ class MiningConfig:
         for name in ("shard_size", "batch_size", "max_pixels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        templates_by_name(self.templates)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -19,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ovseg.d2.engine import launch
 from ovseg.d2.utils import comm
+from ovseg.utils.command_line import FAILED, INTERRUPTED, MISUSED, guarded
 
 __all__ = [
     "mean_over_ranks",
@@ -29,8 +31,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-
-INTERRUPTED = 130  # exit status of a process that Ctrl-C ended
 
 
 def started_by_torchrun() -> bool:
@@ -50,7 +50,8 @@ def run_distributed(main: Callable[[argparse.Namespace], object], args: argparse
         args: Detectron2's command line flags.
 
     Raises:
-        SystemExit: with status 130, as shells have it, after Ctrl-C.
+        SystemExit: with status 130, as shells have it, after Ctrl-C; with the status of a process
+            of several that failed, which has said why in one line.
     """
     try:
         _run_processes(functools.partial(_end_tidily, main), args)
@@ -59,12 +60,19 @@ def run_distributed(main: Callable[[argparse.Namespace], object], args: argparse
             process.join()  # they were interrupted as well and are saving
         sys.exit(INTERRUPTED)
     except ProcessExitedException as error:
-        if error.exit_code == INTERRUPTED:
-            sys.exit(INTERRUPTED)
+        if error.exit_code in (FAILED, MISUSED, INTERRUPTED):
+            sys.exit(error.exit_code)  # it has said why
         raise
 
 
 def _end_tidily(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
+    if comm.get_world_size() > 1:
+        # What a process raises would come to its parent as a text of many lines.
+        program = f"{Path(sys.argv[0]).name}: process {comm.get_rank()}"
+        status = guarded(lambda: main(args), program=program, debug=getattr(args, "debug", False))
+        if status:
+            sys.exit(status)
+        return
     try:
         main(args)
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""What happens before a run: command line, config, device, seed, logs, record."""
+"""What happens before a run: config, device, seed, logs, record."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import yaml
 
 from ovseg.config import load_cfg
 from ovseg.d2.config import CfgNode
-from ovseg.d2.engine import default_argument_parser
 from ovseg.d2.methods import import_method
 from ovseg.d2.utils import comm, setup_logger
 from ovseg.data.catalog import register_builtin
@@ -27,30 +26,9 @@ from ovseg.utils.threads import bound_threads
 from ovseg.weights.find import named_weights
 from ovseg.weights.record import config_for
 
-__all__ = ["make_parser", "setup"]
+__all__ = ["setup"]
 
 logger = logging.getLogger(__name__)
-
-EPILOG = """
-examples:
-  train:              {script} --config-file configs/ovseg_swinB.yaml --num-gpus 8
-  continue:           {script} --config-file configs/ovseg_swinB.yaml --num-gpus 8 --resume
-  evaluate:           {script} --config-file ovseg_tiny --eval-only
-  override settings:  {script} --config-file ovseg_tiny SOLVER.MAX_ITER 200 OUTPUT_DIR out
-  small GPUs:         {script} --config-file ovseg_swinB SOLVER.ACCUMULATION_STEPS 4
-  torchrun:           torchrun --nproc-per-node 8 {script} --config-file ovseg_swinB
-
-Without a GPU, --num-gpus counts CPU processes; 0 uses the CPU even where there is a GPU.
-"""
-
-
-def make_parser(script: str = "train_net.py") -> argparse.ArgumentParser:
-    """Detectron2's command line: the same flags, unambiguous abbreviations included.
-
-    Args:
-        script: name shown in the examples.
-    """
-    return default_argument_parser(epilog=EPILOG.format(script=script))
 
 
 def setup(args: argparse.Namespace) -> CfgNode:

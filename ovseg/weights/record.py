@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import logging
 from pathlib import Path
@@ -94,6 +95,12 @@ def config_for(wanted: str | Path | None) -> str:
     if beside is not None and Path(named).expanduser().is_file() and beside.is_file():
         logger.info("config: %s, beside the weights", beside)
         return str(beside)
+    close = difflib.get_close_matches(named, known_models(), n=1)
+    if close:
+        raise ValueError(
+            f"expected a file, an address or a name of the catalogue, got {named!r}; did you mean "
+            f"{close[0]!r}?"
+        )
     raise ValueError(
         f"config: expected the config that {named!r} was trained with, got none, and there is no "
         "config.yaml beside it; give one such as 'ovseg_swinB', or weights from the catalogue: "

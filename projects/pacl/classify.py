@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from ovseg.predictor import load
 from ovseg.projects.pacl.model import PACL
+from ovseg.utils.command_line import run_parsed
 from ovseg.utils.pictures import ImageLike, to_rgb
 from ovseg.vocab import Vocabulary
 
@@ -39,16 +39,12 @@ def classify(model: PACL, image: ImageLike, vocabulary: Vocabulary) -> np.ndarra
     return (model.scale * scores).softmax(-1).cpu().numpy()
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints the most probable classes of each picture, best first.
-
-    Args:
-        arguments: of the command line; None takes the process's own.
-
-    Raises:
-        ValueError: the config is of another method.
-    """
-    parser = argparse.ArgumentParser(prog="ovseg.projects.pacl.classify", description=main.__doc__)
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="ovseg.projects.pacl.classify",
+        description="Print the most probable classes of each picture, best first.",
+    )
     parser.add_argument("--config-file", default="pacl_tiny", help="path, or name of a shipped one")
     parser.add_argument("--weights", help="name, path or address; by default the config's")
     parser.add_argument("--input", nargs="+", required=True, help="pictures")
@@ -56,7 +52,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--top", type=int, default=5, help="classes to show")
     parser.add_argument("--device", help="by default the GPU if there is one")
     parser.add_argument("opts", nargs="*", help="config overrides: KEY VALUE ..., after --")
-    args = parser.parse_args(arguments)
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Print the most probable classes of each picture, best first.
+
+    Args:
+        args: what the parser returned.
+
+    Raises:
+        ValueError: the config is of another method.
+    """
     predictor = load(
         args.weights, config=args.config_file, device=args.device, opts=list(args.opts)
     )
@@ -74,4 +81,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_parsed(make_parser(), main))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import sys
 from pathlib import Path
 
+from ovseg.utils.command_line import run_parsed
 from ovseg.weights.load import read_state_dict, write_safetensors
 
 from .loading import matcher_of_state
@@ -13,14 +14,18 @@ from .loading import matcher_of_state
 __all__ = ["main"]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Read a matcher, check that it is whole, and write it."""
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m ovseg.projects.pnp_ovss.bundle", description=__doc__
     )
     parser.add_argument("weights", type=Path, help="model_final.safetensors of a run")
     parser.add_argument("output", type=Path, help="such as ovseg/assets/pnp_ovss_tiny.safetensors")
-    args = parser.parse_args(arguments)
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Read a matcher, check that it is whole, and write it."""
     state = read_state_dict(args.weights)
     matcher_of_state(state, source=str(args.weights))
     half = {name: t.half() if t.is_floating_point() else t for name, t in state.items()}
@@ -28,4 +33,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_parsed(make_parser(), main))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from ovseg.data.dataset_yaml import resolve_dataset
 from ovseg.data.loaders import get_records
 from ovseg.data.mappers import TestMapper
 from ovseg.data.sampling import evenly
+from ovseg.utils.command_line import run_parsed
 from ovseg.utils.files import write_json
 from ovseg.utils.images import read_label
 from ovseg.utils.run_record import RunRecord
@@ -45,8 +46,8 @@ A search that was stopped goes on when the command is given again.
 """
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m ovseg.projects.pnp_ovss.search_reward",
         description=__doc__,
@@ -65,7 +66,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--seed", type=int, default=1164005944, help="of the search")
     add("--output", type=Path, default=Path("output/pnp_ovss_search"), help="folder of the result")
     add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def judge(args: argparse.Namespace) -> tuple[MaskFreeReward, dict[str, list[Any]], str]:
@@ -96,9 +97,8 @@ def judge(args: argparse.Namespace) -> tuple[MaskFreeReward, dict[str, list[Any]
     return reward, space, predictor.provenance["weights"]["sha256"]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(args: argparse.Namespace) -> None:
     """Search and write the result."""
-    args = parse(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     register_builtin()
     reward, space, digest = judge(args)
@@ -129,4 +129,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_parsed(make_parser(), main))

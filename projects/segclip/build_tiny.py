@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from ovseg.config import load_cfg
+from ovseg.d2.arguments import default_argument_parser
 from ovseg.d2.config import CfgNode
 from ovseg.d2.modeling import build_model
 from ovseg.data.catalog import register_builtin
@@ -23,8 +25,9 @@ from ovseg.projects.segclip.make_superpixels import make_superpixels
 from ovseg.projects.segclip.weights import for_evaluation
 from ovseg.training.checkpoint import FINAL_NAME
 from ovseg.training.loop import train
-from ovseg.training.session import make_parser, setup
+from ovseg.training.session import setup
 from ovseg.training.weights import load_for_training
+from ovseg.utils.command_line import run_parsed
 from ovseg.utils.files import sha256_of
 from ovseg.utils.run_record import RunRecord
 from ovseg.weights.find import find_weights
@@ -57,7 +60,7 @@ def build(output: Path, *, workers: int = 2, threads: int = 2, opts: Sequence[st
     _claim(cfg, output)
     make_superpixels(cfg, store, workers=workers)
     flags = ["--config-file", NAME, "--num-gpus", "0", "--resume"]
-    cfg = setup(make_parser().parse_args([*flags, *words, "OUTPUT_DIR", str(run)]))
+    cfg = setup(default_argument_parser().parse_args([*flags, *words, "OUTPUT_DIR", str(run)]))
     register_builtin()
     torch.set_num_threads(threads)
     model = build_model(cfg)
@@ -87,8 +90,8 @@ def _claim(cfg: CfgNode, output: Path) -> None:
     RunRecord(settings, "miniature of SegCLIP", remedy, _FREE).claim(output / "miniature.json")
 
 
-def main() -> None:
-    """Run the command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -96,10 +99,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes that make superpixels")
     parser.add_argument("--threads", type=int, default=2, help="of training")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="settings to override: KEY VALUE")
-    args = parser.parse_args()
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Train, and write the bundled file."""
     target = build(args.output, workers=args.workers, threads=args.threads, opts=args.opts)
     logging.getLogger("ovseg").info("%s, %d bytes", target, target.stat().st_size)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_parsed(make_parser(), main))

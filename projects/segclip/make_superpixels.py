@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -32,6 +33,7 @@ from ovseg.projects.segclip.superpixels import (
     write_quarantine,
     write_shard,
 )
+from ovseg.utils.command_line import run_parsed
 from ovseg.utils.images import ImageError
 from ovseg.utils.processes import exit_with_parent, map_unordered
 from ovseg.utils.run_record import RunRecord
@@ -130,9 +132,8 @@ def _segment(
     return write_shard(output, number, maps())
 
 
-def main() -> None:
-    """Run the command line."""
-    args = make_parser().parse_args()
+def main(args: argparse.Namespace) -> None:
+    """Make the store."""
     setup_logger(name="ovseg")
     cfg = load_cfg(args.config_file, args.opts)
     if args.workers < 1 or args.shard_size < 1:
@@ -146,4 +147,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_parsed(make_parser(), main))

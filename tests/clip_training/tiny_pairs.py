@@ -17,10 +17,10 @@ import torch
 from ovseg.clip import MaskPromptedCLIP
 from ovseg.clip_training.config import ClipTrainConfig
 from ovseg.clip_training.train import train_clip
+from ovseg.d2.arguments import default_argument_parser
 from ovseg.d2.utils import comm
 from ovseg.data.pairs import ArrayPairDataset
 from ovseg.training.distributed import run_distributed
-from ovseg.training.session import make_parser
 from tests.clip.tiny import make_clip
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 210), "grey": (60,) * 3}
@@ -79,4 +79,4 @@ def main(_: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_distributed(main, make_parser().parse_args(sys.argv[1:]))
+    run_distributed(main, default_argument_parser().parse_args(sys.argv[1:]))

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 
@@ -8,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+import ovseg.commands.decompose as command
+from ovseg.commands.flags.decompose import make_parser
 from ovseg.config import load_cfg
 from ovseg.d2.data import DatasetCatalog, MetadataCatalog
 from ovseg.d2.modeling import build_model
@@ -20,7 +21,6 @@ from ovseg.tinyscapes import write_split
 from ovseg.training.weights import load_for_evaluation
 from ovseg.utils.images import read_label, write_png
 from ovseg.utils.resizing import resize
-from tests.helpers import ROOT
 
 NAME = "decomposed_pictures"
 A, B, C, NOWHERE, X = 0, 1, 2, 3, 255
@@ -190,14 +190,11 @@ def test_other_methods_and_views_are_refused(tmp_path):
 def test_the_tool_prints_and_writes_what_evaluation_finds_too(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     write_split(tmp_path, "val", 2, workers=0)
-    spec = importlib.util.spec_from_file_location("decompose", ROOT / "tools" / "decompose.py")
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     options = ["DATALOADER.NUM_WORKERS", "0", "OUTPUT_DIR", str(tmp_path / "out")]
 
     # The tool would log to a stream that ends with this test.
-    monkeypatch.setattr(tool, "setup_logger", lambda **_: None)
-    [found] = tool.main(tool.parse(["--limit", "2", *options])).values()
+    monkeypatch.setattr(command, "setup_logger", lambda **_: None)
+    [found] = command.main(make_parser("decompose").parse_args(["--limit", "2", *options])).values()
 
     cfg = load_cfg("ovseg_tiny", options)
     model = build_model(cfg).eval()

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from ovseg.commands.flags import compare, demo, prepare, train, verify
 from ovseg.config import load_cfg
 from ovseg.d2.data import DatasetCatalog, MetadataCatalog
 from ovseg.data.dataset_yaml import DatasetYaml
 from ovseg.tinyscapes.garden import write_garden
-from ovseg.training.session import make_parser
 from tests.helpers import ROOT
 
 PAGE = (ROOT / "docs" / "your_data.md").read_text(encoding="utf-8")
@@ -30,12 +27,13 @@ def blocks(language: str) -> list[str]:
 COMMANDS = [shlex.split(line) for block in blocks("sh") for line in block.splitlines()]
 
 
-def script(path: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+PARSERS = {
+    "datasets/prepare_garden.py": prepare.make_script_parser("garden"),
+    "datasets/verify.py": verify.make_parser("verify.py"),
+    "demo/demo.py": demo.make_parser("demo.py"),
+    "tools/compare_results.py": compare.make_parser("compare_results.py"),
+    "tools/train_net.py": train.make_parser("train_net.py"),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -58,14 +56,10 @@ def test_the_page_shows_the_file_that_the_stand_in_has(tmp_path):
 def test_every_flag_and_setting_on_the_page_is_understood():
     assert len(COMMANDS) == 9 and all(words[0] == "python" for words in COMMANDS)
     for _, path, *words in COMMANDS:
+        args = PARSERS[path].parse_args(words)
         if path == "tools/train_net.py":
-            args = make_parser().parse_args(words)
             config = args.config_file
             load_cfg("ovseg_tiny" if config == "output/garden/config.yaml" else config, args.opts)
-        elif path == "demo/demo.py":
-            script(path).parse(words)
-        elif path != "tools/compare_results.py":
-            script(path).make_parser().parse_args(words)
 
 
 def shortened(words: list[str]) -> list[str]:

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from ovseg.d2.arguments import default_argument_parser
 from ovseg.d2.data import DatasetCatalog, MetadataCatalog
 from ovseg.data.catalog import load_sem_seg
 from ovseg.evaluation.evaluate import evaluate
 from ovseg.training.distributed import run_distributed
-from ovseg.training.session import make_parser
 from ovseg.utils.images import write_png
 from tests.modeling.tiny import tiny_cfg
 
@@ -97,4 +97,4 @@ def main(args) -> None:
 
 
 if __name__ == "__main__":
-    run_distributed(main, make_parser().parse_args(sys.argv[1:]))
+    run_distributed(main, default_argument_parser().parse_args(sys.argv[1:]))

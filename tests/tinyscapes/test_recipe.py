@@ -65,7 +65,7 @@ def test_stages_side_by_side_give_the_model_of_stages_one_after_the_other(tmp_pa
                 recipe.run(stage)
         else:
             words = ["--quick", "--output", str(recipe.folder), "--workers", "2"]
-            tool.main(tool.parse(words))
+            tool.main(tool.make_parser().parse_args(words))
         results.append(read_state_dict(recipe.weights_of(TOY.last)))
     assert evaluated[0][-1] == str(recipe.weights_of(TOY.last))
     first, second = results

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 
-from tests.helpers import ROOT
+from ovseg.commands.benchmark import main
+from ovseg.commands.flags.benchmark import make_parser
 
 OPTS = (
     *("MODEL.DEVICE", "cpu", "MODEL.SWIN.EMBED_DIM", "16", "MODEL.SWIN.DEPTHS", "[1,1,1,1]"),
@@ -13,12 +13,9 @@ OPTS = (
 
 
 def test_it_prints_and_writes_stages_and_ratios(tmp_path, capsys):
-    spec = importlib.util.spec_from_file_location("benchmark", ROOT / "tools" / "benchmark.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     path = tmp_path / "cost.json"
     words = ["--size", "64", "96", "--benchmark", "pascal_voc_20", "--repeats", "1", "--texts", "8"]
-    figures = module.main(module.parse([*words, "--output", str(path), *OPTS]))
+    figures = main(make_parser("benchmark").parse_args([*words, "--output", str(path), *OPTS]))
     printed = capsys.readouterr().out
     assert "64 x 96, 20 classes" in printed and "backbone" in printed
     assert "77 tokens -> up to the end of text" in printed

@@ -1,36 +1,26 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 
-import pytest
 import torch
 
-from ovseg.mining.options import make_parser, settings
+from ovseg.commands.flags.mine import make_parser
+from ovseg.commands.run import run_command
+from ovseg.mining.options import settings
 from ovseg.mining.records import read_records
-from tests.helpers import ROOT
 from tests.mining.toy_mining import write_world
 
 parse = make_parser("a test").parse_args
 QUICK = ("--tagger", "textblob", "--proposals", "grid:2x2", "--shard-size", "4")
 
 
-@pytest.fixture(scope="module")
-def tool():
-    path = ROOT / "tools" / "mine_captions.py"
-    spec = importlib.util.spec_from_file_location("mine_captions", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_it_mines_reports_and_exports(tool, tmp_path, capsys):
+def test_it_mines_reports_and_exports(tmp_path, capsys):
     source, output = write_world(tmp_path / "world", count=6), tmp_path / "run"
     words = ["--source", str(source), "--output", str(output), "--captions", "all", *QUICK]
     kinds = ("tsv", "colour-key", "webdataset", "coco")
     words += ["--report", "--export", *kinds, "--max-count", "2", "--random-weights"]
 
-    assert tool.main(parse(words)) == 0
+    assert run_command("mine", words) == 0
 
     printed = capsys.readouterr().out
     records = read_records(output)
@@ -71,14 +61,14 @@ def test_the_options_reach_the_settings(tmp_path):
     assert choice.weights == "random"
 
 
-def test_a_run_without_any_pair_fails(tool, tmp_path):
+def test_a_run_without_any_pair_fails(tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()
     (folder / "a.jpg").write_bytes(b"no picture")
     (folder / "a.txt").write_text("a cat")
     words = ["--source", str(folder), "--output", str(tmp_path / "run"), "--random-weights", *QUICK]
 
-    assert tool.main(parse(words)) == 1
+    assert run_command("mine", words) == 1
 
     [line] = (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()
     assert json.loads(line)["kind"] == "picture"

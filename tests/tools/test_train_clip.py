@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import importlib.util
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +13,19 @@ import ovseg
 from ovseg.clip import build_clip
 from ovseg.clip_training.adaptation_pairs import adaptation_pairs
 from ovseg.clip_training.config import load_clip_config
-from ovseg.clip_training.session import load_clip, make_clip_parser
+from ovseg.clip_training.session import load_clip
+from ovseg.commands import train_clip
+from ovseg.commands.flags.train_clip import make_parser
+from ovseg.commands.run import run_command
 from ovseg.data.balanced_pairs import NounBalancedPairs
 from ovseg.data.captions.sources import open_source
 from ovseg.data.pairs import PairDataset
 from ovseg.data.sampling import SampleKey
 from ovseg.mining.executors import run_mining
-from ovseg.mining.options import make_parser
 from ovseg.mining.parts import MiningConfig
 from ovseg.mining.records import filter_records, read_records
 from ovseg.tinyscapes import SEEN_NAMES, render_scene, training_labels
+from ovseg.utils.command_line import UsageError
 from ovseg.utils.images import write_png
 from ovseg.weights import catalogue
 from ovseg.weights.clip import load_clip_state
@@ -34,13 +37,6 @@ TOOL = ROOT / "tools" / "train_clip.py"
 PREFIX = "clip_adapter.clip_model."
 SETTINGS = ("batch_size", "4", "workers", "0", "precision", "fp32", "warmup", "1", "lr", "1e-3")
 NOUNS = ("boat", "cat", "dog")
-
-
-def load_tool(name: str):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -61,7 +57,7 @@ def pairs(tmp_path: Path) -> Path:
 
 
 def run(*arguments: str | Path) -> None:
-    load_tool("train_clip").main(make_clip_parser().parse_args([str(a) for a in arguments]))
+    train_clip.run(make_parser().parse_args([str(a) for a in arguments]))
 
 
 def segment(weights: Path | str, *, mask_prompt: bool) -> dict[str, float]:
@@ -86,7 +82,7 @@ def test_the_result_goes_through_conversion_into_a_model_that_says_something_els
     assert adapted["visual.mask_embedding"].count_nonzero() > 0
 
     converted = tmp_path / "ovseg.safetensors"
-    convert = load_tool("convert_weights").main
+    convert = partial(run_command, "convert")
     checkpoint = str(output / "clip.safetensors")
     assert convert(["clip", checkpoint, str(converted), "--into", str(bundled)]) == 0
     assert "MASK_PROMPT_FWD True" in capsys.readouterr().out
@@ -106,7 +102,7 @@ def test_a_run_of_no_steps_gives_a_model_that_says_the_same(tmp_path, pairs) -> 
     run("--config-file", "clip_tiny_mpt", "--pairs", pairs, "--output", output, "steps", "0")
     converted = tmp_path / "ovseg.safetensors"
     clip, bundled = str(output / "clip.safetensors"), catalogue.resolve("ovseg_tiny")
-    convert = load_tool("convert_weights").main
+    convert = partial(run_command, "convert")
     assert convert(["clip", clip, str(converted), "--into", "ovseg_tiny"]) == 0
     state, before = read_state_dict(converted), read_state_dict(bundled)
     assert all(torch.equal(state[name], before[name]) for name in before)
@@ -198,13 +194,14 @@ def test_labels_and_other_pairs_train_together(tmp_path, pairs, monkeypatch) -> 
     labels, output = write_labelled(tmp_path / "labelled", 4), tmp_path / "out"
     command = ("--config-file", "clip_tiny_adapt", "--labels", labels, "--output", output)
     taken: list[PairDataset] = []
-    tool = load_tool("train_clip")
-    train = tool.train_clip
-    monkeypatch.setattr(tool, "train_clip", lambda *a, **k: taken.append(a[2]) or train(*a, **k))
+    train = train_clip.train_clip
+    monkeypatch.setattr(
+        train_clip, "train_clip", lambda *a, **k: taken.append(a[2]) or train(*a, **k)
+    )
 
     def main(*arguments: str | Path) -> PairDataset:
         words = (*command, *arguments, *SETTINGS, "steps", "1")
-        tool.main(make_clip_parser().parse_args([str(word) for word in words]))
+        train_clip.run(make_parser().parse_args([str(word) for word in words]))
         assert json.loads((output / "result.json").read_text())["steps"] == 1
         return taken[-1]
 
@@ -225,7 +222,7 @@ def test_a_dataset_yaml_is_measured_on(tmp_path, capsys) -> None:
     run(*command, "--eval-dataset", file)
     figures = json.loads((tmp_path / "out" / "evaluation.json").read_text())["figures"]
     assert 0 <= figures["top1"] <= figures["top5"] <= 100
-    with pytest.raises(SystemExit, match=r"got 'tinyscapes_val_sem_se'; did you mean 'tinyscapes_"):
+    with pytest.raises(UsageError, match=r"got 'tinyscapes_val_sem_se'; did you mean 'tinyscapes_"):
         run(*command, "--eval-dataset", "tinyscapes_val_sem_se")
 
 
@@ -236,7 +233,7 @@ def test_pairs_mined_with_labels_train_beside_the_labels(tmp_path, monkeypatch) 
         (tmp_path / f"labelled/images/{index}.txt").write_text(caption)
     words = ["--source", str(labels.parent / "images"), "--output", str(mined)]
     words += ["--labels", str(labels), "--weights", "ovseg_tiny", "--tagger", "textblob"]
-    assert load_tool("mine_captions").main(make_parser("").parse_args(words)) == 0
+    assert run_command("mine", words) == 0
     records = read_records(mined)
     of_labels = [r for r in records.to_pylist() if r["origin"] == "label"]
     assert 3 < len(of_labels) < len(records)

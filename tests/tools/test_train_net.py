@@ -1,17 +1,17 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 
 import pytest
 
+from ovseg.commands.flags.train import make_parser
+from ovseg.commands.train import run
 from ovseg.config import load_cfg
 from ovseg.d2.data import DatasetCatalog, MetadataCatalog
 from ovseg.d2.modeling import build_model
 from ovseg.tinyscapes import write_split
 from ovseg.tinyscapes.garden import GARDEN, write_garden
-from ovseg.training.session import make_parser
 from ovseg.vocab import Vocabulary, are_trained
 from ovseg.weights.record import load_named
 from tests.helpers import ROOT, run_python
@@ -36,10 +36,7 @@ def world(tmp_path_factory):
 @pytest.fixture
 def train_net(world, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(world))
-    spec = importlib.util.spec_from_file_location("train_net", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return lambda *words: module.main(make_parser().parse_args([*words]))
+    return lambda *words: run(make_parser().parse_args([*words]))
 
 
 def test_it_trains_and_evaluates_from_any_directory(tmp_path, world):

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 
 import pytest
 
+from ovseg.commands.flags.tune import make_parser
+from ovseg.commands.tune import main
 from ovseg.d2.data import DatasetCatalog, MetadataCatalog
-from ovseg.data.splits import SplitError
 from ovseg.tinyscapes import write_split
-from tests.helpers import ROOT
+from ovseg.utils.command_line import UsageError
 
 
 @pytest.fixture
@@ -17,10 +17,7 @@ def tool(tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     for split in ("val", "test"):
         write_split(tmp_path, split, 2, workers=0)
-    spec = importlib.util.spec_from_file_location("tune", ROOT / "tools" / "tune_ensemble.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
+    yield lambda *words: main(make_parser("tune").parse_args([*words]))
     for catalogue, old in ((DatasetCatalog, before), (MetadataCatalog, metadata)):
         catalogue.data.clear()
         catalogue.data.update(old)
@@ -38,7 +35,7 @@ SMALL = (
 
 def test_it_prints_the_table_and_leaves_page_record_and_manifest(tool, tmp_path, capsys):
     words = ["--dataset", "tinyscapes_val_sem_seg", *SMALL, "OUTPUT_DIR", str(tmp_path / "out")]
-    tuning = tool.main(tool.parse(words))
+    tuning = tool(*words)
     printed = capsys.readouterr().out
     assert (
         "mIoU, templates predefined" in printed
@@ -60,9 +57,9 @@ def test_it_prints_the_table_and_leaves_page_record_and_manifest(tool, tmp_path,
 def test_a_test_split_takes_the_flag_and_the_flag_stays(tool, tmp_path):
     words = ["--dataset", "tinyscapes_test_sem_seg", *SMALL]
     options = ["OUTPUT_DIR", str(tmp_path / "out")]
-    with pytest.raises(SplitError, match="i-know-this-is-the-test-split"):
-        tool.main(tool.parse([*words, *options]))
-    tool.main(tool.parse([*words, "--i-know-this-is-the-test-split", *options]))
+    with pytest.raises(UsageError, match="i-know-this-is-the-test-split"):
+        tool(*words, *options)
+    tool(*words, "--i-know-this-is-the-test-split", *options)
     path = tmp_path / "out" / "tuning" / "tinyscapes_test_sem_seg" / "tuning.json"
     record = json.loads(path.read_text())
     assert record["tuned_on_test_split"]

@@ -8,19 +8,20 @@ import pytest
 import torch
 import yaml
 
+from ovseg.d2.arguments import default_argument_parser
 from ovseg.training.distributed import mean_over_ranks, run_distributed, wrap_for_ddp
 from ovseg.training.randomness import derive_seed, seed_iteration
-from ovseg.training.session import make_parser, setup
+from ovseg.training.session import setup
 
 
 def parse(output, *words):
-    return make_parser().parse_args(
+    return default_argument_parser().parse_args(
         [*words, *("" if "OUTPUT_DIR" in words else ("OUTPUT_DIR", str(output)))]
     )
 
 
 def test_detectron2_flags_and_their_abbreviations_are_understood():
-    args = make_parser().parse_args(
+    args = default_argument_parser().parse_args(
         ["--config", "ovseg_tiny", "--num-gpu", "2", "--eval", "--res", "SOLVER.MAX_ITER", "3"]
     )
     assert (args.config_file, args.num_gpus, args.eval_only, args.resume) == (
@@ -69,7 +70,8 @@ def test_a_missing_seed_is_drawn_once_and_found_again_on_resume(tmp_path):
 def test_an_evaluation_asks_for_no_clip_weights(tmp_path):
     words = ["--config-file", "ovseg_swinB", "--eval-only", "OUTPUT_DIR", str(tmp_path)]
     missing = ["MODEL.CLIP_ADAPTER.CLIP_WEIGHTS", "gone.safetensors"]
-    assert setup(make_parser().parse_args([*words, *missing])).MODEL.CLIP_ADAPTER.CLIP_WEIGHTS == ""
+    args = default_argument_parser().parse_args([*words, *missing])
+    assert setup(args).MODEL.CLIP_ADAPTER.CLIP_WEIGHTS == ""
 
 
 def test_a_missing_config_is_an_error_that_says_what_to_give(tmp_path):
@@ -112,7 +114,7 @@ def test_derived_seeds_tell_paths_of_different_length_apart():
 
 def test_one_process_runs_in_place_unwrapped_and_unreduced():
     seen = []
-    run_distributed(seen.append, make_parser().parse_args(["--num-gpus", "0"]))
+    run_distributed(seen.append, default_argument_parser().parse_args(["--num-gpus", "0"]))
     assert seen[0].num_gpus == 0
     model = torch.nn.Linear(1, 1)
     assert wrap_for_ddp(model) is model

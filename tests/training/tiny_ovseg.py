@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ovseg.d2.arguments import default_argument_parser
 from ovseg.d2.config import CfgNode
 from ovseg.d2.data import MetadataCatalog
 from ovseg.d2.modeling import build_model
@@ -20,7 +21,6 @@ from ovseg.d2.structures import Instances
 from ovseg.d2.utils import comm
 from ovseg.training.distributed import run_distributed
 from ovseg.training.loop import Trainer
-from ovseg.training.session import make_parser
 from tests.modeling.tiny import NAMES, tiny_cfg
 
 DATASET = "engine_test_scenes"
@@ -76,4 +76,4 @@ def main(args) -> None:
 
 
 if __name__ == "__main__":
-    run_distributed(main, make_parser().parse_args(sys.argv[1:]))
+    run_distributed(main, default_argument_parser().parse_args(sys.argv[1:]))

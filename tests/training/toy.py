@@ -15,11 +15,11 @@ import torch
 from torch import nn
 
 from ovseg.config import get_default_cfg
+from ovseg.d2.arguments import default_argument_parser
 from ovseg.d2.config import CfgNode
 from ovseg.d2.utils import comm
 from ovseg.training.distributed import run_distributed
 from ovseg.training.loop import train
-from ovseg.training.session import make_parser
 
 WIDTH = 6
 
@@ -119,5 +119,5 @@ def main(args) -> None:
 
 
 if __name__ == "__main__":
-    arguments = make_parser().parse_args()
+    arguments = default_argument_parser().parse_args()
     run_distributed(main, arguments)

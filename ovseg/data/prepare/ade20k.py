@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ovseg.data.prepare.command import Plan
 from ovseg.data.prepare.labels import convert_label_file, relabel
 from ovseg.data.prepare.pipeline import PreparationError, Task, list_files, require_folder
+from ovseg.data.prepare.plan import Plan
 from ovseg.utils.files import reason_of
 from ovseg.utils.images import read_image
 from ovseg.vocab.classes import class_list

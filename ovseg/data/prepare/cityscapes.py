@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ovseg.data.prepare.command import Plan
 from ovseg.data.prepare.labels import convert_label_file, relabel
 from ovseg.data.prepare.pipeline import PreparationError, Task, require_folder
+from ovseg.data.prepare.plan import Plan
 from ovseg.vocab import class_list
 
 __all__ = ["SPLITS", "cityscapes_labels", "plan"]

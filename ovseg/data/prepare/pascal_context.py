@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ovseg.data.prepare.command import Plan
 from ovseg.data.prepare.labels import relabel
 from ovseg.data.prepare.listing import read_listing
 from ovseg.data.prepare.matlab import read_mat_labels
 from ovseg.data.prepare.pipeline import PreparationError, Task, require_folder
+from ovseg.data.prepare.plan import Plan
 from ovseg.vocab import class_list
 
 __all__ = ["SPLITS", "ContextLabels", "plan", "read_names"]

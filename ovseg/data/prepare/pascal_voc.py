@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ovseg.data.prepare.command import Plan
 from ovseg.data.prepare.labels import convert_label_file, relabel
 from ovseg.data.prepare.listing import read_listing
 from ovseg.data.prepare.pipeline import PreparationError, Task
+from ovseg.data.prepare.plan import Plan
 from ovseg.vocab import class_list
 
 __all__ = ["SPLITS", "convert", "plan", "voc20_labels", "voc21_labels"]

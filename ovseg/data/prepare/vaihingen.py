@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ovseg.data.prepare.command import Plan
 from ovseg.data.prepare.pipeline import PreparationError, Task, require_folder
+from ovseg.data.prepare.plan import Plan
 from ovseg.utils.images import image_size, read_image
 from ovseg.vocab import class_list
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import ovseg
-from ovseg.projects.pacl.classify import classify, main
+from ovseg.projects.pacl.classify import classify, main, make_parser
 from ovseg.tinyscapes import render_scene
 from ovseg.vocab import class_list
 from tests.helpers import ROOT
@@ -40,7 +40,8 @@ def test_probabilities_are_of_the_classes_asked_for(predictor):
 
 def test_the_command_names_the_best_classes_of_each_picture(capsys):
     file = ROOT / "demo" / "samples" / "scene_0041.jpg"
-    main(["--input", str(file), "--class-names", "sky", "sea", "house", "--top", "2"])
+    words = ["--input", str(file), "--class-names", "sky", "sea", "house", "--top", "2"]
+    main(make_parser().parse_args(words))
     line = capsys.readouterr().out.strip().splitlines()[-1]
     assert line.startswith(f"{file}: ") and line.count(",") == 1
     numbers = [float(part.split()[-1]) for part in line.removeprefix(f"{file}: ").split(",")]
@@ -48,5 +49,6 @@ def test_the_command_names_the_best_classes_of_each_picture(capsys):
 
 
 def test_a_config_of_another_method_is_refused():
+    words = ["--config-file", "ovseg_tiny", "--input", "x.png", "--class-names", "sky"]
     with pytest.raises(ValueError, match="expected a config of PACL"):
-        main(["--config-file", "ovseg_tiny", "--input", "x.png", "--class-names", "sky"])
+        main(make_parser().parse_args(words))

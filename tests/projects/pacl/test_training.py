@@ -8,12 +8,12 @@ import signal
 import pytest
 import torch
 
+from ovseg.commands import train
+from ovseg.d2.arguments import default_argument_parser
 from ovseg.tinyscapes import write_split
 from ovseg.training.checkpoint import read_checkpoint
-from ovseg.training.session import make_parser
 from ovseg.weights.load import read_state_dict
 from tests.helpers import ROOT, run_python, run_two_processes
-from tests.projects.pacl.train_and_die import load_train_net
 
 STEPS = 4
 SMALL = (
@@ -35,8 +35,7 @@ def world(tmp_path_factory):
 @pytest.fixture
 def train_net(world, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(world))
-    module = load_train_net()
-    return lambda *words: module.main(make_parser().parse_args([*words]))
+    return lambda *words: train.run(default_argument_parser().parse_args([*words]))
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +45,7 @@ def whole(world, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DETECTRON2_DATASETS", str(world))
         words = (*COMMAND, *SMALL, "OUTPUT_DIR", str(folder))
-        load_train_net().main(make_parser().parse_args([*words]))
+        train.run(default_argument_parser().parse_args([*words]))
     return folder
 
 

@@ -106,10 +106,11 @@ def test_the_command_judges_pictures_by_names_and_goes_on_where_it_stopped(tmp_p
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     words = ["--config-file", str(write_config(tmp_path)), "--dataset", "tinyscapes_val_sem_seg"]
     words += ["--images", "2", "--output", str(tmp_path / "found"), "--thresholds", "0.15", "0.45"]
+    parse = search_reward.make_parser().parse_args
     words += ["--iterations"]
-    search_reward.main([*words, "2"])
+    search_reward.main(parse([*words, "2"]))
     known = json.loads((tmp_path / "found/rewards.json").read_text())
-    search_reward.main([*words, "6"])
+    search_reward.main(parse([*words, "6"]))
     rewards = json.loads((tmp_path / "found/rewards.json").read_text())
     assert known.items() <= rewards.items()
     found = json.loads((tmp_path / "found/search.json").read_text())
@@ -118,13 +119,14 @@ def test_the_command_judges_pictures_by_names_and_goes_on_where_it_stopped(tmp_p
     best = {**found["best"], "wins": won}
     assert best in found["tried"] and 0 <= won <= found["classes"]
     with pytest.raises(AnotherRunError, match="thresholds"):
-        search_reward.main([*words, "6", "--thresholds", "0.3"])
+        search_reward.main(parse([*words, "6", "--thresholds", "0.3"]))
 
 
 def test_bundled_weights_are_half_as_large_and_still_a_matcher(tmp_path):
     pytest.importorskip("transformers")
     path = write_matcher(tmp_path)
-    bundle.main([str(path), str(tmp_path / "half.safetensors")])
+    words = [str(path), str(tmp_path / "half.safetensors")]
+    bundle.main(bundle.make_parser().parse_args(words))
     whole, half = read_state_dict(path), read_state_dict(tmp_path / "half.safetensors")
     assert torch.equal(half["matcher.header"], whole["matcher.header"])
     assert half["matcher.model.itm_head.weight"].dtype == torch.float16
