@@ -50,7 +50,6 @@ napoleon_numpy_docstring = False
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_type_aliases = {name: name for name in ("ImageLike", "Inputs", "Names")}
-autodoc_class_signature = "separated"
 maximum_signature_line_length = 88
 nitpicky = True
 # Signatures and Raises name classes of other packages and of inner rooms, which have no page here.
@@ -60,7 +59,7 @@ html_theme = "furo"
 html_title = f"ovseg {release}"
 templates_path = ["_templates"]
 html_additional_pages = {"index": "redirect.html"}
-html_show_sphinx = False
+html_show_copyright = False
 html_copy_source = False
 
 

@@ -59,8 +59,9 @@ def test_every_link_of_a_page_leads_to_a_file_and_a_heading(page):
 def listed(page: Path) -> list[Path]:
     """The pages that the tables of contents on a page list."""
     lines = [line for block in blocks(page, "{toctree}") for line in block.splitlines() if line]
-    entries = [(page.parent / f"{line}.md").resolve() for line in lines if line[0] != ":"]
-    return [found for entry in entries for found in PAGES if fnmatch(str(found), str(entry))]
+    entries = [re.sub(r".* <(.+)>", r"\1", line) for line in lines if line[0] != ":"]
+    paths = [str((page.parent / f"{entry}.md").resolve()) for entry in entries]
+    return [found for path in paths for found in PAGES if fnmatch(str(found), path)]
 
 
 def test_every_page_is_listed_once_in_the_contents_of_the_site():
