@@ -1,9 +1,11 @@
-# make setup   environment in $(VENV) with everything the other targets need
+# make setup   environment in $(VENV) with everything the other targets need; with CPU=1 a new one
+#              gets a torch without CUDA (docs/start.md)
 # make demo    segment the sample scenes with the bundled weights, pictures in output/demo
 # make test    tests that take seconds each (add ARGS="-k name" for some of them)
 # make test-detectron2 DETECTRON2=<checkout>   the same with the real Detectron2, compiled in an
 #              environment of its own, $(DETECTRON2_VENV) (docs/detectron2.md)
-# make check   lint, format, types, layering
+# make check   lint, format, types, layering, and the site without a warning
+# make docs    the site, in output/site
 # make tiny    rebuild the bundled weights from nothing; with QUICK=1 in a fraction of the time
 # make ablation  the paper's ablations in miniature, three seeds
 
@@ -13,6 +15,9 @@ ARGS ?=
 # Two processes, a test file in one of them; JOBS= for one.
 JOBS ?= -n 2 --dist loadfile
 QUICK ?=
+CPU ?=
+# torch and torchvision without CUDA; both from one index, or they do not fit each other.
+CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.ovseg-installed
@@ -21,7 +26,7 @@ DETECTRON2 ?=
 DETECTRON2_VENV ?= .venv-detectron2
 DETECTRON2_INSTALLED := $(DETECTRON2_VENV)/.detectron2-installed
 
-.PHONY: setup demo test test-detectron2 check tiny ablation
+.PHONY: setup demo test test-detectron2 check docs tiny ablation
 
 setup: $(INSTALLED)
 
@@ -29,6 +34,7 @@ $(INSTALLED): setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "ovseg needs Python 3.10 or newer, $(PYTHON) is older; run: make PYTHON=<path> $(MAKECMDGOALS)"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(if $(CPU),$(BIN)/python -m pip install --disable-pip-version-check torch torchvision --index-url $(CPU_INDEX))
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
@@ -57,6 +63,13 @@ check: setup
 	$(BIN)/python -m mypy
 	$(BIN)/python -m mypy projects
 	$(BIN)/python -m pytest -q tests/test_layering.py
+	$(BUILD_DOCS)
+
+# Built anew each time: pages that Sphinx has read before do not repeat their warnings.
+BUILD_DOCS = $(BIN)/python -m sphinx -q -E -W --keep-going -c docs . output/site
+
+docs: setup
+	$(BUILD_DOCS)
 
 tiny: setup
 	$(BIN)/python tools/build_tiny.py $(if $(QUICK),--quick) $(ARGS)

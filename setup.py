@@ -40,6 +40,9 @@ PROJECTS = {
     for name in find_packages(str(ROOT / "projects"), exclude=["*.tests", "*.tests.*"])
 }
 
+# The site, `make docs`.
+DOCS = ["sphinx>=8.1,<10", "myst-parser>=4,<6", "furo>=2024.8.6,<2027"]
+
 setup(
     name="ovseg",
     version=read_version(),
@@ -100,6 +103,7 @@ setup(
         # Source only: takes a C++ compiler.
         "crf": ["pydensecrf2>=1.1,<2"],
         "wandb": ["wandb>=0.16,<1"],
+        "docs": DOCS,
         "dev": [
             "pytest>=8.0,<10",
             "pytest-xdist>=3.6,<4",
@@ -111,6 +115,7 @@ setup(
             "transformers>=5,<6",
             "faiss-cpu>=1.8,<2",
             "gdown>=6.5,<7",
+            *DOCS,
         ],
     },
 )

@@ -135,8 +135,8 @@ def region_tensors(
             passed over if nothing of the mask would be left.
 
     Returns:
-        (3, *size) float32, normalised, by bicubic interpolation without antialiasing; (1, *size)
-        float32 of 0 and 1, nearest.
+        `(3, *size)` float32, normalised, by bicubic interpolation without antialiasing;
+        `(1, *size)` float32 of 0 and 1, nearest.
     """
     if window is not None:
         rows, columns = _pixels(window[0::2], len(image)), _pixels(window[1::2], image.shape[1])

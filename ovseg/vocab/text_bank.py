@@ -87,9 +87,9 @@ class TextBank:
             vocabulary: K classes with P >= K prompts together.
 
         Returns:
-            features: (P, D) float32, rows of unit length, on the encoder's device: the normalised
-                mean over the templates, the prompts of class 0 first, each class's in its order.
-            classes: (P,) int64, on the same device: the class of each row, in 0..K - 1, ascending.
+            Features, (P, D) float32, rows of unit length, on the encoder's device: the normalised
+            mean over the templates, the prompts of class 0 first, each class's in its order. And
+            (P,) int64, on the same device: the class of each row, in 0..K - 1, ascending.
         """
         pairs = [(index, text) for index, group in enumerate(vocabulary.prompts) for text in group]
         features = self._lookup([((text,), vocabulary.templates) for _, text in pairs])  # (P, D)
