@@ -210,12 +210,14 @@ def test_only_the_seam_reaches_into_its_lite_backend():
     assert importers == []
 
 
-def test_the_package_neither_prints_nor_imports_stars_nor_swallows_errors():
+def test_the_library_neither_prints_nor_imports_stars_nor_swallows_errors():
     wrong = []
     for file in PACKAGE:
+        speaks = _part(_module_name(file)) == "commands" or file.name == "command_line.py"
         for node in ast.walk(_tree(file)):
             calls_print = (
-                isinstance(node, ast.Call)
+                not speaks
+                and isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Name)
                 and node.func.id == "print"
             )
