@@ -18,10 +18,17 @@ from ovseg.data.dataset_yaml import resolve_dataset
 from ovseg.data.loaders import get_records, get_training_records
 from ovseg.data.mappers import LABEL_MAP_MAPPER, check_labels
 from ovseg.training.checkpoint import FINAL_NAME, NUMBERED, latest_checkpoint
-from ovseg.vocab import Vocabulary, are_trained, trained_names
+from ovseg.vocab import Vocabulary, are_trained, templates_by_name, trained_names
 from ovseg.weights.find import holds_part, names_in_weights, trained_weights
 
-__all__ = ["adopt_classes", "check_datasets", "check_folder", "check_metrics", "check_weights"]
+__all__ = [
+    "adopt_classes",
+    "check_datasets",
+    "check_folder",
+    "check_metrics",
+    "check_prompts",
+    "check_weights",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -126,6 +133,21 @@ def check_metrics(cfg: CfgNode) -> None:
             "TEST.EXPECTED_RESULTS: expected exactly one dataset in DATASETS.TEST, got "
             f"{list(cfg.DATASETS.TEST)}; evaluate them one by one"
         )
+
+
+def check_prompts(cfg: CfgNode) -> None:
+    """Check the name of the prompt templates.
+
+    Args:
+        cfg: full configuration.
+
+    Raises:
+        ValueError: there are none of that name.
+    """
+    try:
+        templates_by_name(cfg.MODEL.CLIP_ADAPTER.TEXT_TEMPLATES)
+    except ValueError as error:
+        raise ValueError(f"MODEL.CLIP_ADAPTER.TEXT_TEMPLATES: {error}") from error
 
 
 def adopt_classes(cfg: CfgNode, opts: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from ovseg.d2.methods import import_method
 from ovseg.d2.utils import comm, setup_logger
 from ovseg.data.catalog import register_builtin
 from ovseg.training.distributed import share_from_main
-from ovseg.training.preflight import adopt_classes, check_folder, check_metrics
+from ovseg.training.preflight import adopt_classes, check_folder, check_metrics, check_prompts
 from ovseg.utils.devices import pick_device
 from ovseg.utils.environment import environment_record, write_environment
 from ovseg.utils.files import atomic_path
@@ -60,6 +60,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     register_builtin()
     check_folder(cfg, args)
     check_metrics(cfg)
+    check_prompts(cfg)
     output = Path(cfg.OUTPUT_DIR)
     if comm.is_main_process():
         output.mkdir(parents=True, exist_ok=True)

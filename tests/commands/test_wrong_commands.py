@@ -83,6 +83,7 @@ WRONG = [
         "other.safetensors",
     ),
     (("eval", *TINY, "DATASETS.TEST", "other_kind.yaml"), "other_kind.yaml"),
+    (("eval", *TINY, "MODEL.CLIP_ADAPTER.TEXT_TEMPLATES", "vold"), "TEXT_TEMPLATES: expected"),
     # mine
     ("mine", "arguments are required: --source, --output"),
     ("mine --source gone.json --output mined", "gone.json"),

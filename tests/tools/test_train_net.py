@@ -56,6 +56,19 @@ def test_it_trains_and_evaluates_from_any_directory(tmp_path, world):
     assert manifest.is_file()
 
 
+def test_processes_that_fail_say_why_in_a_line_each_and_pass_their_status_on(tmp_path, world):
+    run = run_python(
+        *(str(SCRIPT), "--config-file", "ovseg_tiny", "--num-gpus", "2"),
+        *("MODEL.DEVICE", "cpu", "DATASETS.TRAIN", "gone.yaml"),
+        cwd=tmp_path,
+        DETECTRON2_DATASETS=str(world),
+    )
+    assert run.returncode == 2 and "Traceback" not in run.stdout + run.stderr
+    told = [line for line in run.stderr.splitlines() if "error: " in line]
+    assert told and all("gone.yaml" in line for line in told)
+    assert told[0].startswith("train_net.py: process ")
+
+
 def test_the_help_text_shows_commands():
     text = make_parser().format_help()
     assert "--eval-only" in text and "torchrun --nproc-per-node" in text and "--resume" in text
