@@ -87,7 +87,8 @@ def config_path(path_or_name: str | Path) -> Path:
     """Find a config file.
 
     Args:
-        path_or_name: an existing file, or the name of a shipped config with or without ".yaml".
+        path_or_name: an existing file, or the name of a shipped config with or without "configs/"
+            before it and ".yaml" after it.
 
     Returns:
         The path of the file.
@@ -98,7 +99,8 @@ def config_path(path_or_name: str | Path) -> Path:
     path = Path(path_or_name).expanduser()
     if path.is_file():
         return path
-    name = str(path_or_name).removesuffix(".yaml")
+    # As commands write it, also where there is no checkout.
+    name = path.as_posix().removeprefix("configs/").removesuffix(".yaml")
     shipped = {
         str(file.relative_to(folder).with_suffix("")): file
         for folder in _config_folders()

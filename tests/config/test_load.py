@@ -121,7 +121,25 @@ def test_a_config_is_found_by_name_with_or_without_ending_from_any_folder(tmp_pa
     monkeypatch.chdir(tmp_path)
 
     assert config_path("ovseg_swinB") == config_path("ovseg_swinB.yaml")
+    assert config_path("configs/ovseg_swinB.yaml") == config_path("ovseg_swinB")
     assert config_path("_base_/maskformer").name == "maskformer.yaml"
+
+
+@pytest.mark.parametrize(
+    ("released", "ours"),
+    [
+        ("ovseg_swinB_vitL_bs32_120k.yaml", "ovseg_swinB"),
+        ("configs/ovseg_swinB_vitL_demo.yaml", "ovseg_swinB_demo"),
+        ("ovseg_R101c_vitB_bs32_120k", "ovseg_R101c"),
+    ],
+)
+def test_the_released_names_of_configs_mean_ours_with_the_scales_that_were_released(
+    tmp_path, monkeypatch, released, ours
+):
+    monkeypatch.chdir(tmp_path)
+    scales = ["INPUT.MIN_SIZE_TRAIN", (800,), "INPUT.MAX_SIZE_TRAIN", 1333]
+
+    assert load_cfg(released) == load_cfg(ours, scales if "R101c" in released else [])
 
 
 def test_a_file_wins_over_a_shipped_name(tmp_path, monkeypatch):
