@@ -2,7 +2,7 @@
 
 The functions here import what a config names before they look it up (see `ovseg.d2.methods`).
 Detectron2's own `build_model(cfg)` knows registered classes only: a script of Detectron2's that
-calls it imports the method's module first, e.g. `import ovseg.modeling.ovseg`.
+calls it imports the method's module first, or `ovseg.detectron2` for OVSeg and MaskFormer.
 """
 
 from __future__ import annotations
