@@ -17,14 +17,10 @@ import ovseg.modeling.ovseg  # noqa: F401  registers, as the one above
 from ovseg.config.defaults import add_keys
 from ovseg.d2.config import CfgNode
 from ovseg.d2.data import MetadataCatalog
-from ovseg.d2.modeling import build_model
 from ovseg.data.catalog import register_builtin
 from ovseg.data.dataset_yaml import resolve_dataset
-from ovseg.modeling.segmentor import SegmentationModel
-from ovseg.predictor import Predictor
+from ovseg.predictor import load
 from ovseg.vocab import Names, Vocabulary
-from ovseg.weights.catalogue import is_backbone
-from ovseg.weights.record import load_named
 
 __all__ = ["OVSegPredictor", "add_ovseg_config"]
 
@@ -63,7 +59,8 @@ class OVSegPredictor:
             of a dataset's YAML file.
 
     Raises:
-        ValueError: the architecture is none of this package's, or no weights are named.
+        ValueError: the architecture is none of this package's, no weights are named, or the device
+            does not exist.
         ovseg.weights.load.WeightsError: they do not fit the model.
     """
 
@@ -71,14 +68,7 @@ class OVSegPredictor:
         self.cfg = cfg.clone()
         if len(cfg.DATASETS.TEST):
             self.metadata = MetadataCatalog.get(resolve_dataset(cfg.DATASETS.TEST[0]))
-        model = build_model(self.cfg)
-        if not isinstance(model, SegmentationModel):
-            raise ValueError(
-                f"MODEL.META_ARCHITECTURE: expected a method of ovseg, such as OVSeg, got "
-                f"{cfg.MODEL.META_ARCHITECTURE!r}; Detectron2's own DefaultPredictor takes it"
-            )
-        weights = load_named(model, _weights(cfg))
-        self._predictor = Predictor.from_config(cfg, model, provenance={"weights": weights})
+        self._predictor = load(config=self.cfg)
         self.model = self._predictor.model
 
     @torch.no_grad()
@@ -116,10 +106,3 @@ class OVSegPredictor:
                 'call predictor(image, ["sky", "tree"]) or set DATASETS.TEST'
             )
         return self.model.find_vocabulary([{"meta": {"dataset_name": self.metadata.name}}])
-
-
-def _weights(cfg: CfgNode) -> str:
-    # Who writes `cfg.MODEL.WEIGHTS = ...` means that, and leaves TRAINED_WEIGHTS as a file has it.
-    wanted = str(cfg.MODEL.WEIGHTS)
-    own = wanted and not is_backbone(wanted)
-    return wanted if own else str(cfg.MODEL.TRAINED_WEIGHTS or wanted)

@@ -169,6 +169,16 @@ def test_the_backbone_that_training_starts_from_is_no_model(d2, cfg, bgr, pth, s
     assert d2.OVSegPredictor(cfg)(bgr, NAMES)["sem_seg"].shape[0] == 3
 
 
+def test_the_front_door_takes_the_config_too_and_leaves_it_alone(d2, cfg, pth):
+    cfg.MODEL.WEIGHTS, cfg.MODEL.TRAINED_WEIGHTS = pth, "ovseg_swinB"
+    cfg.freeze()
+    before = cfg.dump()
+    predictor = ovseg.load(config=cfg, opts=["MODEL.CLIP_ADAPTER.MASK_THR", "0.3"])
+    assert (predictor.provenance["weights"]["name"], predictor.provenance["device"]) == (pth, "cpu")
+    assert predictor.model.ensemble.mask_threshold == 0.3
+    assert cfg.dump() == before
+
+
 # ---------------------------------------------------------------- Detectron2's own
 
 

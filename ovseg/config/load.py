@@ -38,7 +38,7 @@ _DETECTOR_SECTIONS = (
 )
 
 
-def load_cfg(path_or_name: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
+def load_cfg(path_or_name: str | Path | CfgNode, opts: Sequence[Any] = ()) -> CfgNode:
     """Read a config file with its `_BASE_` files, override settings, freeze the result.
 
     A method outside this package's core brings its own keys: the module that `ovseg.d2.methods`
@@ -46,7 +46,8 @@ def load_cfg(path_or_name: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
     `add_config(cfg)` that adds them with their defaults, this is called before anything is merged.
 
     Args:
-        path_or_name: a YAML file, or the name of a shipped config such as "ovseg_swinB".
+        path_or_name: a YAML file, or the name of a shipped config such as "ovseg_swinB"; or a full
+            config, which is copied.
         opts: settings to override, as KEY, VALUE, KEY, VALUE, ...
 
     Returns:
@@ -59,9 +60,21 @@ def load_cfg(path_or_name: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
         KeyError: if a key or the method is unknown.
         ImportError: if the method's module cannot be imported.
     """
-    path = config_path(path_or_name)
-    values = _read_with_bases(path, ())
     overrides = setting_pairs(opts)
+    if isinstance(path_or_name, CfgNode):
+        cfg = path_or_name.clone()
+        cfg.defrost()
+    else:
+        cfg = _read_full(config_path(path_or_name), overrides)
+    _override(cfg, overrides)
+    warn_of_keys_without_effect(cfg)
+    cfg.freeze()
+    return cfg
+
+
+def _read_full(path: Path, overrides: Sequence[tuple[Any, Any]]) -> CfgNode:
+    """Read a file on top of the defaults of all keys, those of its method among them."""
+    values = _read_with_bases(path, ())
     cfg = get_default_cfg()
     model = values.get("MODEL", {})
     method = model.get("META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE)
@@ -77,9 +90,6 @@ def load_cfg(path_or_name: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
         cfg.merge_from_other_cfg(CfgNode(values))
     except (KeyError, ValueError) as error:
         raise type(error)(f"{path}: {error.args[0]}") from error
-    _override(cfg, overrides)
-    warn_of_keys_without_effect(cfg)
-    cfg.freeze()
     return cfg
 
 
