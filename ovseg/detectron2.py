@@ -59,8 +59,8 @@ class OVSegPredictor:
             of a dataset's YAML file.
 
     Raises:
-        ValueError: the architecture is none of this package's, no weights are named, or the device
-            does not exist.
+        ValueError: the config lacks our keys, the architecture is none of this package's, no
+            weights are named, or the device does not exist.
         ovseg.weights.load.WeightsError: they do not fit the model.
     """
 
@@ -90,6 +90,11 @@ class OVSegPredictor:
         Raises:
             ValueError: unusable image or names, or neither names nor a dataset.
         """
+        if not isinstance(original_image, np.ndarray):
+            raise ValueError(
+                "original_image: expected an array (H, W, 3), BGR, got a "
+                f"{type(original_image).__name__}; cv2.imread gives None for what it cannot read"
+            )
         vocabulary = self._vocabulary(class_names)
         encoding = self._predictor.set_image(original_image, image_format="BGR").encoding
         prediction = self.model.decode(encoding, vocabulary)

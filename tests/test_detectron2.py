@@ -142,6 +142,16 @@ def test_without_names_and_test_set_it_says_what_to_do(d2, cfg, bgr):
         predictor(bgr)
 
 
+def test_usual_slips_are_answered_with_what_to_do(d2, cfg):
+    with pytest.raises(ValueError, match=r"add_ovseg_config\(cfg\) before files are merged"):
+        d2.OVSegPredictor(get_cfg())
+    predictor = d2.OVSegPredictor(cfg)
+    with pytest.raises(ValueError, match=r"got a NoneType; cv2\.imread gives None"):
+        predictor(cv2.imread("no/such/file.jpg"), NAMES)
+    with pytest.raises(ValueError, match=r"write \['castle'\] for one class"):
+        predictor(np.zeros((8, 8, 3), np.uint8), "castle")
+
+
 def test_a_test_set_may_be_a_yaml_file(d2, cfg, bgr, tmp_path):
     path = tmp_path / "garden.yaml"
     path.write_text("name: d2_garden\nimages: i\nlabels: l\nclasses: [lawn, path]\n")
@@ -184,6 +194,16 @@ def test_the_front_door_takes_the_config_too_and_leaves_it_alone(d2, cfg, pth):
 
 class TestWithTheRealOne:
     pytestmark = REAL
+
+    def test_the_keys_of_its_deeplab_project_may_be_added_before_or_after(self, d2, cfg):
+        from detectron2.projects.deeplab import add_deeplab_config
+
+        for order in ((add_deeplab_config, d2.add_ovseg_config), (d2.add_ovseg_config,)):
+            both = get_cfg()
+            for add in (*order, add_deeplab_config):
+                add(both)
+            both.merge_from_file(str(config_path("ovseg_tiny")))
+            assert both.dump() == cfg.dump()
 
     def test_default_predictor_gives_the_same(self, d2, cfg, bgr, pth):
         from detectron2.engine import DefaultPredictor

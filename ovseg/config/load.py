@@ -56,12 +56,17 @@ def load_cfg(path_or_name: str | Path | CfgNode, opts: Sequence[Any] = ()) -> Cf
     Raises:
         FileNotFoundError: if there is no such file and no shipped config of that name.
         ValueError: if a file holds a Python tag, is not a mapping or its bases form a circle,
-            or if `opts` are not pairs or hold an unusable value.
+            if `opts` are not pairs or hold an unusable value, or if a config lacks our keys.
         KeyError: if a key or the method is unknown.
         ImportError: if the method's module cannot be imported.
     """
     overrides = setting_pairs(opts)
     if isinstance(path_or_name, CfgNode):
+        if "CLIP_ADAPTER" not in path_or_name.MODEL:
+            raise ValueError(
+                "config: expected the keys of ovseg, got Detectron2's alone; call "
+                "ovseg.detectron2.add_ovseg_config(cfg) before files are merged"
+            )
         cfg = path_or_name.clone()
         cfg.defrost()
     else:
