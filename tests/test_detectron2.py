@@ -16,6 +16,7 @@ from ovseg.d2 import backend
 from ovseg.d2.config import CfgNode, get_cfg
 from ovseg.d2.data import DatasetCatalog, MetadataCatalog
 from ovseg.d2.evaluation import inference_on_dataset
+from ovseg.d2.modeling import build_backbone
 from ovseg.data.catalog import register_builtin, register_sem_seg
 from ovseg.evaluation.evaluator import SemSegEvaluator
 from ovseg.tinyscapes import render_scene
@@ -204,6 +205,14 @@ class TestWithTheRealOne:
                 add(both)
             both.merge_from_file(str(config_path("ovseg_tiny")))
             assert both.dump() == cfg.dump()
+
+    def test_our_models_have_our_backbone_although_deeplab_registers_its_name(self, d2):
+        import detectron2.projects.deeplab  # noqa: F401  after ours
+
+        cfg = load_cfg("ovseg_R101c", ["MODEL.DEVICE", "cpu", "MODEL.RESNETS.DEPTH", "50"])
+        backbone = build_backbone(cfg)
+        assert type(backbone).__module__ == "ovseg.modeling.backbone.resnet"
+        assert cfg.MODEL.BACKBONE.NAME == "build_resnet_deeplab_backbone"
 
     def test_default_predictor_gives_the_same(self, d2, cfg, bgr, pth):
         from detectron2.engine import DefaultPredictor
