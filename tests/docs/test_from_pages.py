@@ -153,13 +153,6 @@ def test_a_name_that_does_not_exist_is_noticed(span):
     assert len(wrong_words(span)) == 1
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_links_lead_to_files(page):
-    links = re.findall(r"\]\(([^)#:]+)\)", PAGES[page].read_text(encoding="utf-8"))
-    assert links
-    assert [link for link in links if not (PAGES[page].parent / link).is_file()] == []
-
-
 def test_the_example_for_detectron2_runs(monkeypatch):
     text = PAGES["from_detectron2.md"].read_text(encoding="utf-8")
     [code] = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
