@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ import torch
 import ovseg
 from ovseg import d2
 from ovseg.config import load_cfg
+from ovseg.d2.config import CfgNode
 from ovseg.d2.modeling import build_model
 from ovseg.encoded_picture import EncodedPicture
 from ovseg.modeling.segmentor import SegmentationModel, Segmentor
@@ -29,11 +30,8 @@ from ovseg.utils.pictures import ImageLike, as_list, picture_name, to_rgb
 from ovseg.utils.resizing import resize_shortest_edge
 from ovseg.utils.threads import bound_threads
 from ovseg.vocab import Names, Vocabulary, class_list_names
-from ovseg.weights.find import RANDOM, find_weights, named_weights, trained_weights
+from ovseg.weights.find import RANDOM, find_weights, named_weights, trained_weights, weights_set_in
 from ovseg.weights.record import config_for, load_named
-
-if TYPE_CHECKING:
-    from ovseg.d2.config import CfgNode
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +39,7 @@ logger = logging.getLogger(__name__)
 def load(
     name_or_path: str | Path | None = None,
     *,
-    config: str | Path | None = None,
+    config: str | Path | CfgNode | None = None,
     device: str | torch.device | None = None,
     opts: Sequence[str] = (),
 ) -> Predictor:
@@ -52,10 +50,10 @@ def load(
             checkpoint; "random" for a model with random weights, to try out a
             configuration; None for ``MODEL.WEIGHTS`` of ``opts``, else for the trained weights
             of the config, and without a config for the bundled "ovseg_tiny".
-        config: config file or shipped name such as "ovseg_swinB"; by default the one that the
-            catalogue gives for the weights, or ``config.yaml`` beside their file.
-        device: "cpu", "cuda", "cuda:1", "mps" or a `torch.device`; by default CUDA's GPU if
-            there is one.
+        config: config file, shipped name such as "ovseg_swinB", or a full config; by default the
+            one that the catalogue gives for the weights, or ``config.yaml`` beside their file.
+        device: "cpu", "cuda", "cuda:1", "mps" or a `torch.device`; by default that of a full
+            config, else CUDA's GPU if there is one.
         opts: config overrides, ``["KEY", "VALUE", ...]``.
 
     Returns:
@@ -73,10 +71,14 @@ def load(
         )
     wanted = named if wanted is None else wanted
     config = config_for(wanted) if config is None else config
-    cfg = load_cfg(config, ["MODEL.DEVICE", pick_device(device), *opts])
+    by_hand = isinstance(config, CfgNode)
+    own = [] if by_hand and device is None else ["MODEL.DEVICE", pick_device(device)]
+    cfg = load_cfg(config, [*own, *opts])
     pick_device(cfg.MODEL.DEVICE)  # the overrides may name one, too
     bound_threads()
-    wanted = str(wanted) if wanted is not None else trained_weights(cfg)
+    if wanted is None:
+        wanted = weights_set_in(cfg) if by_hand else trained_weights(cfg)
+    wanted = str(wanted)
     # Before the model is built, which takes a while: they may have to be fetched, or not be there.
     path = None if wanted in ("", RANDOM) else find_weights(wanted)
     with torch.random.fork_rng(devices=[]):
@@ -377,10 +379,10 @@ class Predictor:
 # -- loading ---------------------------------------------------------------------------------
 
 
-def _provenance(config: str | Path, cfg: CfgNode, weights: Mapping[str, str]) -> dict[str, Any]:
+def _provenance(config: Any, cfg: CfgNode, weights: Mapping[str, str]) -> dict[str, Any]:
     return {
         "weights": dict(weights),
-        "config": str(config),
+        "config": "given key by key" if isinstance(config, CfgNode) else str(config),
         "device": cfg.MODEL.DEVICE,
         "backend": d2.backend(),
         "ovseg": ovseg.__version__,

@@ -37,7 +37,16 @@ LAYERS = {
 }
 # Modules that belong to a part without lying in its folder.
 PART_OF = dict.fromkeys(
-    ("segmentation", "regions", "batch", "encoded_picture", "toy_world", "exports", "stored"),
+    (
+        "segmentation",
+        "regions",
+        "batch",
+        "detectron2",
+        "encoded_picture",
+        "toy_world",
+        "exports",
+        "stored",
+    ),
     "predictor",
 )
 # What a layer below may not be imported by after all, and what may be within one layer.

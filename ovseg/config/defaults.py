@@ -13,7 +13,7 @@ import torch
 from ovseg.config.compatibility import add_keys_without_effect
 from ovseg.d2.config import CfgNode, get_cfg
 
-__all__ = ["get_default_cfg"]
+__all__ = ["add_keys", "get_default_cfg"]
 
 
 def get_default_cfg() -> CfgNode:
@@ -23,8 +23,18 @@ def get_default_cfg() -> CfgNode:
         A mutable config node; `MODEL.DEVICE` is "cuda" where there is a GPU, else "cpu".
     """
     cfg = get_cfg()
-    # A GPU where there is one.
-    cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+    add_keys(cfg)
+    return cfg
+
+
+def add_keys(cfg: CfgNode) -> None:
+    """Add every key of this package with its default to a config of Detectron2's.
+
+    Args:
+        cfg: changed in place; `MODEL.DEVICE` "cuda", the default, becomes "cpu" without a GPU.
+    """
+    if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"  # a GPU where there is one
     # Which method; `ovseg.d2.methods` knows where each lives.
     cfg.MODEL.META_ARCHITECTURE = "OVSeg"
     # Ours: what evaluation and prediction load where MODEL.WEIGHTS says what training starts from.
@@ -39,7 +49,6 @@ def get_default_cfg() -> CfgNode:
     _add_clip_adapter(cfg)
     _add_test(cfg)
     add_keys_without_effect(cfg)
-    return cfg
 
 
 def _add_deeplab(cfg: CfgNode) -> None:

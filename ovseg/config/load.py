@@ -38,7 +38,7 @@ _DETECTOR_SECTIONS = (
 )
 
 
-def load_cfg(path_or_name: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
+def load_cfg(path_or_name: str | Path | CfgNode, opts: Sequence[Any] = ()) -> CfgNode:
     """Read a config file with its `_BASE_` files, override settings, freeze the result.
 
     A method outside this package's core brings its own keys: the module that `ovseg.d2.methods`
@@ -46,7 +46,8 @@ def load_cfg(path_or_name: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
     `add_config(cfg)` that adds them with their defaults, this is called before anything is merged.
 
     Args:
-        path_or_name: a YAML file, or the name of a shipped config such as "ovseg_swinB".
+        path_or_name: a YAML file, or the name of a shipped config such as "ovseg_swinB"; or a full
+            config, which is copied.
         opts: settings to override, as KEY, VALUE, KEY, VALUE, ...
 
     Returns:
@@ -55,13 +56,30 @@ def load_cfg(path_or_name: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
     Raises:
         FileNotFoundError: if there is no such file and no shipped config of that name.
         ValueError: if a file holds a Python tag, is not a mapping or its bases form a circle,
-            or if `opts` are not pairs or hold an unusable value.
+            if `opts` are not pairs or hold an unusable value, or if a config lacks our keys.
         KeyError: if a key or the method is unknown.
         ImportError: if the method's module cannot be imported.
     """
-    path = config_path(path_or_name)
-    values = _read_with_bases(path, ())
     overrides = setting_pairs(opts)
+    if isinstance(path_or_name, CfgNode):
+        if "CLIP_ADAPTER" not in path_or_name.MODEL:
+            raise ValueError(
+                "config: expected the keys of ovseg, got Detectron2's alone; call "
+                "ovseg.detectron2.add_ovseg_config(cfg) before files are merged"
+            )
+        cfg = path_or_name.clone()
+        cfg.defrost()
+    else:
+        cfg = _read_full(config_path(path_or_name), overrides)
+    _override(cfg, overrides)
+    warn_of_keys_without_effect(cfg)
+    cfg.freeze()
+    return cfg
+
+
+def _read_full(path: Path, overrides: Sequence[tuple[Any, Any]]) -> CfgNode:
+    """Read a file on top of the defaults of all keys, those of its method among them."""
+    values = _read_with_bases(path, ())
     cfg = get_default_cfg()
     model = values.get("MODEL", {})
     method = model.get("META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE)
@@ -77,9 +95,6 @@ def load_cfg(path_or_name: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
         cfg.merge_from_other_cfg(CfgNode(values))
     except (KeyError, ValueError) as error:
         raise type(error)(f"{path}: {error.args[0]}") from error
-    _override(cfg, overrides)
-    warn_of_keys_without_effect(cfg)
-    cfg.freeze()
     return cfg
 
 
@@ -87,7 +102,8 @@ def config_path(path_or_name: str | Path) -> Path:
     """Find a config file.
 
     Args:
-        path_or_name: an existing file, or the name of a shipped config with or without ".yaml".
+        path_or_name: an existing file, or the name of a shipped config with or without "configs/"
+            before it and ".yaml" after it.
 
     Returns:
         The path of the file.
@@ -98,7 +114,8 @@ def config_path(path_or_name: str | Path) -> Path:
     path = Path(path_or_name).expanduser()
     if path.is_file():
         return path
-    name = str(path_or_name).removesuffix(".yaml")
+    # As commands write it, also where there is no checkout.
+    name = path.as_posix().removeprefix("configs/").removesuffix(".yaml")
     shipped = {
         str(file.relative_to(folder).with_suffix("")): file
         for folder in _config_folders()

@@ -2,7 +2,7 @@
 
 The functions here import what a config names before they look it up (see `ovseg.d2.methods`).
 Detectron2's own `build_model(cfg)` knows registered classes only: a script of Detectron2's that
-calls it imports the method's module first, e.g. `import ovseg.modeling.ovseg`.
+calls it imports the method's module first, or `ovseg.detectron2` for OVSeg and MaskFormer.
 """
 
 from __future__ import annotations
@@ -47,6 +47,11 @@ __all__ = [
 ]
 
 
+# Detectron2's DeepLab project registers this name. Ours goes by another one, so that both can be
+# imported, in any order, and our models have ours.
+_OURS = {"build_resnet_deeplab_backbone": "build_ovseg_resnet_deeplab_backbone"}
+
+
 def build_model(cfg: CfgNode) -> nn.Module:
     """Build the model that `cfg.MODEL.META_ARCHITECTURE` names, on `cfg.MODEL.DEVICE`.
 
@@ -78,7 +83,12 @@ def build_backbone(cfg: CfgNode, input_shape: ShapeSpec | None = None) -> Backbo
     Raises:
         KeyError: if neither a registered class nor the method's module has this name.
     """
-    _register(BACKBONE_REGISTRY, cfg.MODEL.BACKBONE.NAME, cfg)
+    name = _OURS.get(cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.NAME)
+    _register(BACKBONE_REGISTRY, name, cfg)
+    if name != cfg.MODEL.BACKBONE.NAME:
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.BACKBONE.NAME = name
     return _backend.build_backbone(cfg, input_shape)
 
 

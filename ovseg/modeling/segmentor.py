@@ -8,6 +8,7 @@ segmentor (`ovseg.modeling.views`) is a segmentor again.
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from ovseg.d2.config import CfgNode
 from ovseg.d2.data import MetadataCatalog
 from ovseg.d2.structures import ImageList
+from ovseg.d2.utils import log_first_n
 from ovseg.modeling.prediction import Prediction
 from ovseg.vocab import Vocabulary, check_synonyms
 from ovseg.weights.load import as_state_dict, load_strict
@@ -225,6 +227,7 @@ class SegmentationModel(Segmentor):
         templates: prompt templates of vocabularies that are made from bare class names.
         output: "labels" or "sem_seg", the entry of each result.
         synonyms: what stands for a class of a dataset, see `Vocabulary.from_classes`.
+        dataset: whose classes are meant where inputs of an evaluation name none.
 
     Raises:
         ValueError: `output` or `synonyms` is none of these.
@@ -244,6 +247,7 @@ class SegmentationModel(Segmentor):
         templates: str | Sequence[str] = "vild",
         output: str = "labels",
         synonyms: str = "list",
+        dataset: str | None = None,
     ) -> None:
         super().__init__()
         if output not in OUTPUTS:
@@ -254,10 +258,11 @@ class SegmentationModel(Segmentor):
         self.templates = templates
         self.output = output
         self.synonyms = check_synonyms(synonyms)
+        self.dataset = dataset
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Reads what every method has: normalisation, prompts, TEST.OUTPUT."""
+        """Reads what every method has: normalisation, prompts, TEST.OUTPUT, a single test set."""
         adapter = cfg.MODEL.CLIP_ADAPTER
         predefined = adapter.TEXT_TEMPLATES == "predefined"
         return {
@@ -268,6 +273,7 @@ class SegmentationModel(Segmentor):
             ),
             "output": cfg.TEST.OUTPUT,
             "synonyms": adapter.SYNONYMS,
+            "dataset": cfg.DATASETS.TEST[0] if len(cfg.DATASETS.TEST) == 1 else None,
         }
 
     @property
@@ -304,7 +310,8 @@ class SegmentationModel(Segmentor):
         """Reads the vocabulary that the inputs name.
 
         Args:
-            batched_inputs: inputs of one dataset, or with the same class_names.
+            batched_inputs: inputs of one dataset, or with the same class_names; outside training
+                neither means the config's test set, where there is one.
 
         Returns:
             The metadata's vocabulary, or one made from class names with this model's templates.
@@ -321,6 +328,10 @@ class SegmentationModel(Segmentor):
                 )
             return Vocabulary.make(found.pop(), templates=self.templates)
         datasets = sorted({str(x.get("meta", {}).get("dataset_name")) for x in batched_inputs})
+        if datasets == ["None"] and self.dataset is not None and not self.training:
+            datasets = [self.dataset]  # what Detectron2's DefaultPredictor gives names no dataset
+            text = f"the inputs name no dataset; the classes are those of {self.dataset}"
+            log_first_n(logging.WARNING, text, name=__name__, key="message")
         if len(datasets) != 1 or datasets == ["None"]:
             raise ValueError(
                 "Expected inputs of one dataset, got meta['dataset_name'] = "

@@ -123,6 +123,13 @@ def resolve(
     )
 
 
+def is_backbone(wanted: str) -> bool:
+    """Tell whether a name, file name or address is a released backbone's: no whole model's."""
+    if wanted.startswith(DETECTRON2_SCHEME):
+        wanted = DETECTRON2_URL + wanted.removeprefix(DETECTRON2_SCHEME)
+    return any(wanted in (each.name, each.filename, each.url) for each in _backbones())
+
+
 def _resolve_entry(entry: WeightsEntry, folder: Path, *, progress: bool) -> Path:
     if entry.non_commercial:
         logger.warning("%s: licence %s, not for commercial use", entry.name, entry.licence)
@@ -241,4 +248,12 @@ def _backbones() -> tuple[WeightsEntry, ...]:
     )
 
 
-__all__ = ["DownloadError", "HubError", "WeightsEntry", "cache_folder", "entries", "resolve"]
+__all__ = [
+    "DownloadError",
+    "HubError",
+    "WeightsEntry",
+    "cache_folder",
+    "entries",
+    "is_backbone",
+    "resolve",
+]

@@ -20,6 +20,7 @@ __all__ = [
     "named_weights",
     "names_in_weights",
     "trained_weights",
+    "weights_set_in",
 ]
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,23 @@ def trained_weights(cfg: CfgNode) -> str:
         MODEL.TRAINED_WEIGHTS, and where that is empty MODEL.WEIGHTS.
     """
     return str(cfg.MODEL.TRAINED_WEIGHTS or cfg.MODEL.WEIGHTS)
+
+
+def weights_set_in(cfg: CfgNode) -> str:
+    """Say which weights a config means that was changed key by key, as Detectron2's users do.
+
+    Who writes `cfg.MODEL.WEIGHTS = ...` means these, and leaves TRAINED_WEIGHTS as a file had it.
+
+    Args:
+        cfg: full config.
+
+    Returns:
+        MODEL.WEIGHTS, or where these are empty or still a released backbone, which training starts
+        from, MODEL.TRAINED_WEIGHTS.
+    """
+    wanted = str(cfg.MODEL.WEIGHTS)
+    own = wanted and not catalogue.is_backbone(wanted)
+    return wanted if own else trained_weights(cfg)
 
 
 def named_weights(opts: Sequence[Any]) -> str | None:

@@ -9,6 +9,7 @@ import yaml
 import ovseg
 from ovseg.clip_training.config import load_clip_config
 from ovseg.config import config_path, load_cfg
+from tests.config.key_reads import leaves
 from tests.helpers import ROOT
 
 
@@ -121,7 +122,25 @@ def test_a_config_is_found_by_name_with_or_without_ending_from_any_folder(tmp_pa
     monkeypatch.chdir(tmp_path)
 
     assert config_path("ovseg_swinB") == config_path("ovseg_swinB.yaml")
+    assert config_path("configs/ovseg_swinB.yaml") == config_path("ovseg_swinB")
     assert config_path("_base_/maskformer").name == "maskformer.yaml"
+
+
+@pytest.mark.parametrize(
+    ("released", "ours"),
+    [
+        ("ovseg_swinB_vitL_bs32_120k.yaml", "ovseg_swinB"),
+        ("configs/ovseg_swinB_vitL_demo.yaml", "ovseg_swinB_demo"),
+        ("ovseg_R101c_vitB_bs32_120k", "ovseg_R101c"),
+    ],
+)
+def test_the_released_names_of_configs_mean_ours_with_the_scales_that_were_released(
+    tmp_path, monkeypatch, released, ours
+):
+    monkeypatch.chdir(tmp_path)
+    scales = ["INPUT.MIN_SIZE_TRAIN", (800,), "INPUT.MAX_SIZE_TRAIN", 1333]
+
+    assert load_cfg(released) == load_cfg(ours, scales if "R101c" in released else [])
 
 
 def test_a_file_wins_over_a_shipped_name(tmp_path, monkeypatch):
@@ -262,6 +281,75 @@ def test_broken_yaml_and_non_mappings_are_refused(tmp_path):
         load_cfg(_write(tmp_path / "broken.yaml", "a: [1"))
     with pytest.raises(ValueError, match="must hold KEY: VALUE"):
         load_cfg(_write(tmp_path / "list.yaml", "- 1\n"))
+
+
+# The settings that the released file of Swin-B is described by; its scales are an expression.
+_RELEASED = """
+MODEL:
+  META_ARCHITECTURE: OVSeg
+  WEIGHTS: swin_base_patch4_window12_384_22k.pkl
+  PIXEL_MEAN: [123.675, 116.28, 103.53]
+  PIXEL_STD: [58.395, 57.12, 57.375]
+  BACKBONE: {{NAME: D2SwinTransformer}}
+  SWIN: {{EMBED_DIM: 128, DEPTHS: [2, 2, 18, 2], NUM_HEADS: [4, 8, 16, 32], WINDOW_SIZE: 12,
+    PRETRAIN_IMG_SIZE: 384, MLP_RATIO: 4, APE: false, DROP_PATH_RATE: 0.3, PATCH_NORM: true}}
+  SEM_SEG_HEAD: {{NAME: OpenVocabMaskFormerHead, IN_FEATURES: [res2, res3, res4, res5],
+    IGNORE_VALUE: 255, NUM_CLASSES: 171, EMBEDDING_DIM: 768, COMMON_STRIDE: 4, LOSS_WEIGHT: 1.0,
+    CONVS_DIM: 256, MASK_DIM: 256, NORM: GN}}
+  MASK_FORMER: {{DICE_WEIGHT: 1.0, MASK_WEIGHT: 20.0, HIDDEN_DIM: 256, NUM_OBJECT_QUERIES: 100,
+    TEST: {{PANOPTIC_ON: false, OVERLAP_THRESHOLD: 0.0, OBJECT_MASK_THRESHOLD: 0.0}}}}
+  CLIP_ADAPTER: {{TEXT_TEMPLATES: vild, CLIP_MODEL_NAME: ViT-L/14, MASK_FILL: mean,
+    MASK_EXPAND_RATIO: 1.0, MASK_THR: 0.4, MASK_MATTING: false, MASK_PROMPT_DEPTH: 3,
+    MASK_PROMPT_FWD: true, REGION_RESIZED: true, CLIP_ENSEMBLE: true, CLIP_ENSEMBLE_WEIGHT: 0.7}}
+DATASETS:
+  TRAIN: ("coco_2017_train_stuff_sem_seg",)
+  TEST: ("ade20k_sem_seg_val",)
+SOLVER: {{BASE_LR: 6.0e-5, BACKBONE_MULTIPLIER: 1.0, WEIGHT_DECAY: 0.01, IMS_PER_BATCH: 32,
+  MAX_ITER: 120000, OPTIMIZER: ADAMW, LR_SCHEDULER_NAME: WarmupPolyLR, WARMUP_FACTOR: 1.0e-6,
+  WARMUP_ITERS: 1500, WEIGHT_DECAY_NORM: 0.0, WEIGHT_DECAY_EMBED: 0.0, TEST_IMS_PER_BATCH: 1,
+  CLIP_GRADIENTS: {{ENABLED: true, CLIP_TYPE: full_model, CLIP_VALUE: 0.01, NORM_TYPE: 2.0}}}}
+INPUT:
+  MIN_SIZE_TRAIN: {scales}
+  MIN_SIZE_TRAIN_SAMPLING: choice
+  MAX_SIZE_TRAIN: 2560
+  MIN_SIZE_TEST: 640
+  MAX_SIZE_TEST: 2560
+  CROP: {{ENABLED: true, TYPE: absolute, SIZE: [640, 640], SINGLE_CATEGORY_MAX_AREA: 1.0}}
+  COLOR_AUG_SSD: true
+  SIZE_DIVISIBILITY: 640
+  FORMAT: RGB
+  DATASET_MAPPER_NAME: mask_former_semantic
+TEST:
+  EVAL_PERIOD: 5000
+  AUG: {{ENABLED: false, MIN_SIZES: [256, 384, 512, 640, 768, 896], MAX_SIZE: 3584, FLIP: true}}
+DATALOADER: {{FILTER_EMPTY_ANNOTATIONS: true, NUM_WORKERS: 4}}
+VERSION: 2
+"""
+
+
+def test_a_released_file_gives_our_settings_once_its_expression_is_replaced_as_asked(
+    tmp_path, caplog
+):
+    expression = '!!python/object/apply:eval ["[int(x * 0.1 * 640) for x in range(5, 21)]"]'
+    path = _write(tmp_path / "own.yaml", _RELEASED.format(scales=expression))
+    with pytest.raises(ValueError, match="refused") as refused:
+        load_cfg(path)
+    scales = str(refused.value).rpartition("write the value itself: MIN_SIZE_TRAIN: ")[2]
+    theirs = load_cfg(_write(path, _RELEASED.format(scales=scales)))
+
+    ours = load_cfg("ovseg_swinB_vitL_bs32_120k.yaml")
+    weights = {"MODEL.WEIGHTS", "MODEL.TRAINED_WEIGHTS"}
+    assert {".".join(key) for key in leaves(ours) if _at(ours, key) != _at(theirs, key)} == {
+        *weights,
+        "MODEL.CLIP_ADAPTER.TRAINED_NAMES",
+    }
+    assert "no effect" not in caplog.text
+
+
+def _at(cfg, key):
+    for name in key:
+        cfg = cfg[name]
+    return cfg
 
 
 def test_an_empty_file_gives_the_defaults(tmp_path):

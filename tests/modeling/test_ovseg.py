@@ -209,6 +209,21 @@ def test_the_vocabulary_comes_from_metadata_when_none_is_given():
     assert len(result["sem_seg"]) == 2
 
 
+def test_inputs_without_a_dataset_mean_the_configs_one_test_set_but_not_in_training(caplog):
+    name = "test_ovseg_default"
+    MetadataCatalog.get(name).set(stuff_classes=list(NAMES))
+    model = tiny_model(**{"DATASETS.TEST": (name,)})
+    [found] = model([sample()])
+    [given] = model([sample()], vocabulary())
+    assert torch.equal(found["sem_seg"], given["sem_seg"])
+    assert f"the classes are those of {name}" in caplog.text
+    with pytest.raises(ValueError, match="pass a vocabulary"):
+        model.train()([sample()])
+    two = tiny_model(**{"DATASETS.TEST": (name, "another")})
+    with pytest.raises(ValueError, match="pass a vocabulary"):
+        two([sample()])
+
+
 def test_inputs_without_a_vocabulary_say_what_to_do():
     model = tiny_model()
     with pytest.raises(ValueError, match="pass a vocabulary"):

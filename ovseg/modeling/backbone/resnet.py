@@ -282,7 +282,8 @@ def _freeze(module: nn.Module) -> None:
                 setattr(parent, name, frozen)
 
 
-def build_resnet_deeplab_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
+@BACKBONE_REGISTRY.register()
+def build_ovseg_resnet_deeplab_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
     """Builds the backbone of MODEL.RESNETS.
 
     Args:
@@ -293,8 +294,3 @@ def build_resnet_deeplab_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNe
         The backbone.
     """
     return ResNetDeepLab(cfg, input_shape)
-
-
-# Detectron2's DeepLab project registers the same name; whoever imported it first keeps it.
-if "build_resnet_deeplab_backbone" not in BACKBONE_REGISTRY:
-    BACKBONE_REGISTRY.register(build_resnet_deeplab_backbone)
