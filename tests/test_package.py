@@ -87,13 +87,21 @@ def test_an_installed_wheel_finds_its_configs_and_projects(wheel, tmp_path):
         "register_method('Dummy', 'ovseg.projects.dummy.model')\n"
         "print(config_path('ovseg_swinB'), load_cfg('ovseg_R101c').SOLVER.MAX_ITER)\n"
         "print(config_path('dummy_small'), load_cfg('dummy_small').MODEL.DUMMY, NAME)\n"
+        "from ovseg.commands.segment import sample_folder\n"
+        "print(sample_folder())\n"
     )
     run = run_python("-c", code, cwd=tmp_path, first_path=wheel.parent)
 
     assert run.stdout.splitlines() == [
         f"{wheel / 'configs' / 'ovseg_swinB.yaml'} 120000",
         f"{wheel / 'projects' / 'dummy' / 'configs' / 'dummy_small.yaml'} 2 a head",
+        str(wheel / "samples"),
     ], run.stderr
+
+
+def test_the_wheel_brings_the_command(wheel):
+    [entries] = wheel.parent.glob("*.dist-info/entry_points.txt")
+    assert "ovseg = ovseg.commands.run:main" in entries.read_text()
 
 
 @pytest.mark.parametrize(

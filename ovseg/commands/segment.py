@@ -24,6 +24,9 @@ def main(args: argparse.Namespace) -> int:
         check_views(views)
         check_formats(formats)
         names = _choose_names(args)
+        sources = find_images(args.input or [sample_folder()])
+        if all(source.error for source in sources):
+            raise ValueError("; ".join(f"{one.path}: {one.error}" for one in sources))
         Path(args.output).mkdir(parents=True, exist_ok=True)
         predictor = ovseg.load(
             args.weights, config=args.config_file, device=args.device, opts=args.opts
@@ -37,7 +40,6 @@ def main(args: argparse.Namespace) -> int:
             make_exporter(name, Path(args.output) / name, vocabulary.names) for name in formats
         ]
     print(f"{predictor.describe()}\nclasses: {len(vocabulary)}", flush=True)
-    sources = find_images(args.input or [sample_folder()])
     outcomes = segment_files(
         predictor,
         sources,

@@ -33,6 +33,7 @@ WRONG = [
     # segment
     ("segment", "arguments are required: PATH"),
     ("segment x.jpg", "name what to look for"),
+    ("segment gone.jpg --names sky", "gone.jpg: no such file"),
     ("segment x.jpg --names sky sky", "unique class names"),
     ("segment x.jpg --vocabulary ade", "valid: ade20k_150"),
     ("segment x.jpg --names sky --weights ovseg_tine", "did you mean 'ovseg_tiny'"),
