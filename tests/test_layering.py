@@ -14,6 +14,7 @@ from tests.helpers import ROOT, run_python
 LAYERS = {
     "d2": 0,
     "utils": 0,
+    "readers": 0,
     "vocab": 1,
     "config": 1,
     "weights": 1,
@@ -52,6 +53,8 @@ PART_OF = dict.fromkeys(
 # What a layer below may not be imported by after all, and what may be within one layer.
 FORBIDDEN = {("modeling", "data"), ("projects", "tinyscapes")}
 WITHIN_A_LAYER = {
+    ("utils", "readers"),
+    ("d2", "readers"),
     ("utils", "d2"),
     ("config", "d2"),
     ("clip_training", "training"),

@@ -1,0 +1,121 @@
+"""How much a file from outside may ask for; all limits in one place.
+
+A limit is changed for a program and the processes that it starts by an environment variable, such
+as `OVSEG_LIMIT_PICTURE_PIXELS=4e9`, and for a part of a program by `limited`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, fields, replace
+
+__all__ = ["LimitError", "Limits", "limited", "limits", "require_within"]
+
+_PREFIX = "OVSEG_LIMIT_"
+
+
+class LimitError(ValueError):
+    """A file asks for more than a limit allows; the text names the limit and how to change it."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a single file may hold. Sizes are in bytes.
+
+    Args:
+        picture_pixels: of a picture or label map; 3 bytes each as RGB. Told by its header.
+        document_bytes: of a JSON, YAML, CSV or text file.
+        document_depth: levels of JSON and YAML within each other.
+        yaml_aliases: references (`*name`) in a YAML file, which multiply what they stand for.
+        array_bytes: of an array after decompression, as its header says.
+        archive_members: of a tar or zip archive.
+        member_bytes: of one of them, after decompression.
+        table_bytes: of a column of a parquet file after decompression, as its footer says.
+        tensor_bytes: of all tensors of a weight file, as its header says.
+        pickle_objects: that a pickle may make, besides the bytes of its arrays.
+    """
+
+    picture_pixels: int = 1_000_000_000
+    document_bytes: int = 4 * 2**30
+    document_depth: int = 200
+    yaml_aliases: int = 100
+    array_bytes: int = 8 * 2**30
+    archive_members: int = 10_000_000
+    member_bytes: int = 2**30
+    table_bytes: int = 4 * 2**30
+    tensor_bytes: int = 64 * 2**30
+    pickle_objects: int = 10_000_000
+
+
+_CHANGED: ContextVar[Limits | None] = ContextVar("ovseg_limits", default=None)
+
+
+def limits() -> Limits:
+    """Say which limits hold here: the usual ones, the environment's, those of `limited`.
+
+    Returns:
+        The limits.
+
+    Raises:
+        LimitError: a variable of the environment is no number of at least 1.
+    """
+    changed = _CHANGED.get()
+    return _from_environment() if changed is None else changed
+
+
+@contextmanager
+def limited(**changes: int) -> Iterator[Limits]:
+    """Change limits within a block, for this thread.
+
+    Args:
+        **changes: fields of `Limits`.
+
+    Yields:
+        The limits inside.
+    """
+    token = _CHANGED.set(replace(limits(), **changes))
+    try:
+        yield limits()
+    finally:
+        _CHANGED.reset(token)
+
+
+def require_within(name: str, wanted: int, *, of: str, most: int | None = None) -> None:
+    """Refuse what is larger than a limit.
+
+    Args:
+        name: field of `Limits`.
+        wanted: what the file asks for.
+        of: the file, for the error.
+        most: a smaller or larger limit of the caller's instead.
+
+    Raises:
+        LimitError: it is more.
+    """
+    limit = getattr(limits(), name) if most is None else most
+    if wanted > limit:
+        raise LimitError(
+            f"{of}: expected at most {limit} {name.replace('_', ' ')}, got {wanted}; raise the "
+            f"limit by {_PREFIX}{name.upper()} if the file can be trusted"
+        )
+
+
+def _from_environment() -> Limits:
+    values = {}
+    for field in fields(Limits):
+        text = os.environ.get(_PREFIX + field.name.upper())
+        if text is None:
+            continue
+        try:
+            value = int(float(text))
+        except (ValueError, OverflowError):
+            value = 0
+        if value < 1:
+            raise LimitError(
+                f"{_PREFIX}{field.name.upper()}: expected a number of at least 1, got {text!r}"
+            )
+        values[field.name] = value
+    return Limits(**values)
