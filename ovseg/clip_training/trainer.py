@@ -32,6 +32,7 @@ from ovseg.training.events import Writer, make_writers
 from ovseg.training.loop import Trainer, flatten_results
 from ovseg.training.step import TrainingStep
 from ovseg.utils.files import atomic_path
+from ovseg.utils.folder_lock import only_run
 from ovseg.utils.run_record import RunRecord
 from ovseg.weights.load import write_safetensors
 
@@ -161,10 +162,13 @@ class ContrastiveTrainer:
 
         Raises:
             AnotherRunError: if the run to continue has other settings.
+            BusyFolderError: another run is writing to the folder.
         """
-        start = self._open_run(resume)
-        writers = self._open_writers(start) if comm.is_main_process() else []
         with ExitStack() as stack:
+            lock = only_run(self.output_dir, what="a training", wanted=comm.is_main_process())
+            stack.enter_context(lock)
+            start = self._open_run(resume)
+            writers = self._open_writers(start) if comm.is_main_process() else []
             for writer in writers:
                 stack.callback(writer.close)
             if start == 0 and self.steps and self.evaluate is not None:

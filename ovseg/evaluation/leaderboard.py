@@ -20,6 +20,7 @@ from typing import Any
 from ovseg.evaluation.confusion import CONVENTIONS
 from ovseg.evaluation.results import DatasetResult, ResultError
 from ovseg.utils.files import write_json
+from ovseg.utils.wording import markdown_text
 
 __all__ = ["Entry", "leaderboard_page", "measured_file", "read_entries"]
 
@@ -115,8 +116,13 @@ def leaderboard_page(entries: Sequence[Entry], remarks: Iterable[str] = ()) -> s
         "labels or by another system; such numbers are not comparable to those for all classes.",
     ]
     for dataset in sorted({entry.dataset for entry in entries}):
-        lines += ["", f"## {dataset}", "", *_table([e for e in entries if e.dataset == dataset])]
-    lines += ["", "## Sources", "", *(f"- {remark}" for remark in remarks)]
+        lines += [
+            "",
+            f"## {markdown_text(dataset)}",
+            "",
+            *_table([e for e in entries if e.dataset == dataset]),
+        ]
+    lines += ["", "## Sources", "", *(f"- {markdown_text(remark)}" for remark in remarks)]
     return "\n".join(lines) + "\n"
 
 
@@ -205,7 +211,7 @@ def _joined(texts: Iterable[str]) -> str:
 
 
 def _row(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(markdown_text(cell) for cell in cells) + " |"
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ovseg.mining.finish import SUCCESS, finish
 from ovseg.mining.parts import MiningConfig, MiningError, MiningParts
 from ovseg.mining.progress import watch
 from ovseg.mining.worker import Job, parts_of, start_worker
+from ovseg.utils.folder_lock import only_run
 from ovseg.utils.shard_runs import DRY_RUN_IMAGES, EXECUTORS, ShardRun
 
 __all__ = ["EXECUTORS", "first_images", "run_mining"]
@@ -55,6 +56,7 @@ def run_mining(
         ValueError: an unknown executor, or fewer than one worker or picture.
         MiningRunError: the folder holds another run.
         MiningError: a worker died.
+        BusyFolderError: another run is writing to the folder.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"expected at least 1 worker and 1 picture, got {workers} and {limit}")
@@ -70,21 +72,22 @@ def run_mining(
         is_finished=parts_of(job.output).is_finished,
         error=MiningError,
     )
-    if run.pending:
-        (job.output / SUCCESS).unlink(missing_ok=True)
-    results = run.results(partial(start_worker, job))
-    figures = watch(results, run.own, run.pending, show=run.rank == 0)
-    if run.rank > 0:
-        return None
-    run.wait()
-    facts = {
-        "executor": executor,
-        "workers": run.ranks,
-        # Here and not in the manifest: the records do not depend on where the pictures lie.
-        "image_root": str(job.image_root.absolute()),
-        **figures,
-    }
-    return finish(job.output, shards, run=facts)
+    with only_run(job.output, what="a mining run", wanted=run.rank == 0):
+        if run.pending:
+            (job.output / SUCCESS).unlink(missing_ok=True)
+        results = run.results(partial(start_worker, job))
+        figures = watch(results, run.own, run.pending, show=run.rank == 0)
+        if run.rank > 0:
+            return None
+        run.wait()
+        facts = {
+            "executor": executor,
+            "workers": run.ranks,
+            # Here and not in the manifest: the records do not depend on where the pictures lie.
+            "image_root": str(job.image_root.absolute()),
+            **figures,
+        }
+        return finish(job.output, shards, run=facts)
 
 
 def first_images(shards: Sequence[Shard], limit: int | None) -> list[Shard]:

@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from ovseg.utils.files import atomic_path, write_json
 from ovseg.utils.masks import encode_rle
+from ovseg.utils.processes import exit_with_parent
 
 from .scenes import Scene, render_scene
 from .version import SAME_CONTENT, VERSION
@@ -177,6 +178,11 @@ def _write(folder: Path, split: str, count: int, *, workers: int, progress: bool
     shutil.rmtree(parts)
 
 
+def _start_worker() -> None:
+    exit_with_parent()
+    cv2.setNumThreads(1)  # the processes share the cores already
+
+
 def _map_chunks(draw: partial[int], chunks: list[Chunk], workers: int) -> Iterator[int]:
     if workers <= 1 or len(chunks) <= 1:
         yield from map(draw, chunks)
@@ -186,8 +192,7 @@ def _map_chunks(draw: partial[int], chunks: list[Chunk], workers: int) -> Iterat
     with ProcessPoolExecutor(
         min(workers, len(chunks)),
         mp_context=context,
-        initializer=cv2.setNumThreads,
-        initargs=(1,),  # the processes share the cores already
+        initializer=_start_worker,
     ) as pool:
         yield from pool.map(draw, chunks)
 

@@ -21,6 +21,7 @@ from ovseg.training.interrupt import Interrupt, TrainingInterrupted
 from ovseg.training.optimizer import build_gradient_clipper, build_lr_scheduler, build_optimizer
 from ovseg.training.randomness import seed_iteration
 from ovseg.training.step import TrainingStep, autocast_dtype
+from ovseg.utils.folder_lock import only_run
 from ovseg.weights.record import describe_file, describe_state
 
 __all__ = ["Trainer", "train"]
@@ -263,19 +264,22 @@ def train(
         Results of the last evaluation; {} where there was none.
 
     Raises:
+        BusyFolderError: another run is writing to the folder.
         TrainingInterrupted: Ctrl-C was pressed; the run was saved and can be resumed.
     """
     directory = Path(cfg.OUTPUT_DIR)
-    resuming = resume and latest_checkpoint(directory) is not None
-    if not resuming and initialise is not None:
-        initialise()
-    trainer = Trainer.from_config(cfg, model, evaluate=evaluate)
-    start = trainer.checkpoint.resume() if resuming else 0
-    if not resuming:
-        trainer.checkpoint.forget()
-    writers = _open_writers(cfg, start) if comm.is_main_process() else []
-    logger.info("Training iterations %d to %d", start, cfg.SOLVER.MAX_ITER)
     with ExitStack() as stack:
+        lock = only_run(directory, what="a training", wanted=comm.is_main_process())
+        stack.enter_context(lock)
+        resuming = resume and latest_checkpoint(directory) is not None
+        if not resuming and initialise is not None:
+            initialise()
+        trainer = Trainer.from_config(cfg, model, evaluate=evaluate)
+        start = trainer.checkpoint.resume() if resuming else 0
+        if not resuming:
+            trainer.checkpoint.forget()
+        writers = _open_writers(cfg, start) if comm.is_main_process() else []
+        logger.info("Training iterations %d to %d", start, cfg.SOLVER.MAX_ITER)
         for writer in writers:
             stack.callback(writer.close)
         loader = make_loader(cfg, start_iteration=start)

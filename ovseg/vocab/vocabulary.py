@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -261,6 +262,11 @@ def _check_names(names: Sequence[str]) -> None:
             raise ValueError(
                 f"expected a non-empty class name without spaces around it, got {name!r} "
                 f"at position {index}"
+            )
+        if any(unicodedata.category(letter) == "Cc" for letter in name):
+            raise ValueError(
+                f"expected a class name without control characters, got {name!r} at position "
+                f"{index}"
             )
         if name in seen:
             raise ValueError(

@@ -78,6 +78,13 @@ def test_numbers_for_present_classes_have_lines_of_their_own(tmp_path, complete)
     ]
 
 
+def test_texts_of_result_files_stay_texts(tmp_path) -> None:
+    write(tmp_path, rows=[{**ROW, "method": "<script>alert(1)</script>\n# M", "source": "a|b"}])
+    page = leaderboard_page(*read_entries(tmp_path))
+    assert "<script>" not in page and "\n# M" not in page
+    assert "| &lt;script&gt;alert(1)&lt;/script&gt; # M |" in page and "a\\|b" in page
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

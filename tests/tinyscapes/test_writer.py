@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -24,6 +27,7 @@ from ovseg.tinyscapes import (
     writer,
 )
 from ovseg.tinyscapes.version import SAME_CONTENT
+from tests.helpers import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -202,3 +206,24 @@ def test_command_line_writes_the_chosen_splits(
     assert len(list((folder / "val2017").iterdir())) == 2
     assert len(list((folder / "test2017").iterdir())) == 1
     assert not (folder / "train2017").exists()
+
+
+def test_the_workers_of_a_killed_run_end_with_it(tmp_path: Path) -> None:
+    script = ROOT / "datasets" / "prepare_tinyscapes.py"
+    words = ["--root", str(tmp_path), "--workers", "2", "--train", "4000", "--val", "0"]
+    run = subprocess.Popen(
+        [sys.executable, str(script), *words, "--test", "0"], stderr=subprocess.DEVNULL
+    )
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
+    workers: list[int] = []
+    until = time.monotonic() + 60
+    while len(workers) < 3 and time.monotonic() < until:  # two, and Python's resource tracker
+        time.sleep(0.1)
+        workers = [int(number) for number in children.read_text().split()]
+    run.kill()
+    run.wait()
+    until = time.monotonic() + 20
+    while any(Path(f"/proc/{number}").exists() for number in workers):
+        assert time.monotonic() < until, "workers of a killed run are still there"
+        time.sleep(0.1)
+    assert len(workers) == 3

@@ -59,6 +59,7 @@ def test_the_key_is_the_same_in_every_process():
     [
         ([], "at least one class name"),
         (["cat", " "], "non-empty class name .* at position 1"),
+        (["cat", "\x1b[31mdog"], r"without control characters, got '\\x1b\[31mdog' at position 1"),
         (["cat", "dog", "cat "], r"unique class names, got 'cat' at positions 0 and 2"),
     ],
 )

@@ -26,6 +26,7 @@ from ovseg.projects.corrclip.bank.storage import (
 from ovseg.projects.corrclip.bank.work import BankJob, BankParts, start_worker
 from ovseg.projects.corrclip.sources import Pictures, cut, sha256_of_rows
 from ovseg.utils.files import write_json
+from ovseg.utils.folder_lock import only_run
 from ovseg.utils.run_record import RunRecord
 from ovseg.utils.shard_runs import DRY_RUN_IMAGES, ShardRun
 
@@ -82,22 +83,23 @@ def build_memory_bank(
         is_finished=parts_of(folder).is_finished,
         error=BankError,
     )
-    if run.pending:
-        (folder / SUCCESS).unlink(missing_ok=True)
     job = BankJob(folder, pictures.image_root.absolute(), shard_size, make_parts)
-    figures = watch(
-        run.results(partial(start_worker, job)),
-        run.own,
-        run.pending,
-        show=run.rank == 0,
-        tally="regions",
-        verb="described",
-    )
-    if run.rank > 0:
-        return None
-    run.wait()
-    facts = {"executor": executor, "workers": run.ranks, **figures}
-    return finish(folder, done + len(shards), index=index, run=facts)
+    with only_run(folder, what="building a memory bank", wanted=run.rank == 0):
+        if run.pending:
+            (folder / SUCCESS).unlink(missing_ok=True)
+        figures = watch(
+            run.results(partial(start_worker, job)),
+            run.own,
+            run.pending,
+            show=run.rank == 0,
+            tally="regions",
+            verb="described",
+        )
+        if run.rank > 0:
+            return None
+        run.wait()
+        facts = {"executor": executor, "workers": run.ranks, **figures}
+        return finish(folder, done + len(shards), index=index, run=facts)
 
 
 def _plan(
