@@ -6,6 +6,7 @@
 #              environment of its own, $(DETECTRON2_VENV) (docs/detectron2.md)
 # make check   lint, format, types, layering, and the site without a warning
 # make docs    the site, in output/site
+# make faults  kill runs of every kind, 150 times in all, and compare what they leave
 # make tiny    rebuild the bundled weights from nothing; with QUICK=1 in a fraction of the time
 # make ablation  the paper's ablations in miniature, three seeds
 
@@ -26,7 +27,7 @@ DETECTRON2 ?=
 DETECTRON2_VENV ?= .venv-detectron2
 DETECTRON2_INSTALLED := $(DETECTRON2_VENV)/.detectron2-installed
 
-.PHONY: setup demo test test-detectron2 check docs tiny ablation
+.PHONY: setup demo test test-detectron2 check docs faults tiny ablation
 
 setup: $(INSTALLED)
 
@@ -70,6 +71,9 @@ BUILD_DOCS = $(BIN)/python -m sphinx -q -E -W --keep-going -c docs . output/site
 
 docs: setup
 	$(BUILD_DOCS)
+
+faults: setup
+	$(BIN)/python -m tests.faults.kills $(ARGS)
 
 tiny: setup
 	$(BIN)/python tools/build_tiny.py $(if $(QUICK),--quick) $(ARGS)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import socket
+from collections.abc import Iterator
 
 import pytest
 import torch
 
+from ovseg.d2._lite import logger as lite_logger
+from ovseg.d2.utils import setup_logger
 from tests.helpers import has_real_detectron2
 
 _LOCAL = ("127.", "localhost", "::1", "0.0.0.0")
@@ -32,6 +36,20 @@ def _one_thread() -> None:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_handlers_left() -> Iterator[None]:
+    """Takes off what a command that ran in the test made of the loggers: its screen is gone."""
+    yield
+    for name in ("ovseg", "fvcore", "detectron2"):
+        logger = logging.getLogger(name)
+        logger.propagate = True
+        for handler in list(logger.handlers):
+            logger.removeHandler(handler)
+            handler.close()
+    forget = getattr(setup_logger, "cache_clear", None) or lite_logger._handled.clear
+    forget()
 
 
 @pytest.fixture(autouse=True)

@@ -6,13 +6,25 @@ import hashlib
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_path", "read_text", "reason_of", "sha256_of", "write_json"]
+__all__ = [
+    "PARTIAL_NAME",
+    "atomic_path",
+    "read_text",
+    "reason_of",
+    "sha256_of",
+    "sweep_partials",
+    "write_json",
+]
+
+PARTIAL_NAME = re.compile(r"\.(?P<stem>.+)\.[a-z0-9_]{8}\.part(\.\w+)?")
+"""What `atomic_path` calls a file until it is whole; `stem` is that of the target."""
 
 
 @contextmanager
@@ -31,7 +43,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(
-        dir=target.parent, prefix=f".{target.stem}.", suffix=target.suffix
+        dir=target.parent, prefix=f".{target.stem}.", suffix=f".part{target.suffix}"
     )
     os.close(handle)
     partial = Path(name)
@@ -43,6 +55,21 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             partial.unlink()
+
+
+def sweep_partials(folder: str | Path) -> int:
+    """Remove what a run that was killed has left half-written in a folder, not in those below.
+
+    Args:
+        folder: nobody else may be writing there, see `ovseg.utils.folder_lock.only_run`.
+
+    Returns:
+        How many files were removed.
+    """
+    stale = [path for path in Path(folder).glob(".*.part*") if PARTIAL_NAME.fullmatch(path.name)]
+    for path in stale:
+        path.unlink(missing_ok=True)
+    return len(stale)
 
 
 def read_text(path: str | os.PathLike[str]) -> str:

@@ -14,6 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from ovseg.utils.files import sweep_partials
+from ovseg.utils.wording import counted
+
 __all__ = ["LOCK_NAME", "BusyFolderError", "only_run"]
 
 LOCK_NAME = ".lock"
@@ -37,6 +40,8 @@ def only_run(
     patience: float = _PATIENCE_SECONDS,
 ) -> Iterator[None]:
     """Hold a folder for this run. The lock ends with the process, however it ends.
+
+    What a run that was killed has left half-written there is removed.
 
     Where the file system has no locks, a warning
     stands in for it.
@@ -68,6 +73,9 @@ def only_run(
         file.truncate()
         file.write(json.dumps(owner))
         file.flush()
+        swept = sweep_partials(path.parent)
+        if swept:
+            logger.info("%s: removed %s of a run that was killed", folder, counted(swept, "file"))
         try:
             yield
         finally:

@@ -96,7 +96,7 @@ def config_for(wanted: str | Path | None) -> str:
         logger.info("config: %s, beside the weights", beside)
         return str(beside)
     close = difflib.get_close_matches(named, known_models(), n=1)
-    if close:
+    if close and close[0] != named:
         raise ValueError(
             f"expected a file, an address or a name of the catalogue, got {named!r}; did you mean "
             f"{close[0]!r}?"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 
 import numpy as np
 import pytest
@@ -198,7 +197,6 @@ def test_a_wrong_command_is_answered_in_a_line(
     command, message, folder, monkeypatch, caplog, capsys
 ):
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(logging, "raiseExceptions", False)  # handlers of tests that have ended
     before = sorted(file for file in folder.rglob("*"))
     try:
         status = main(words_of(command))

@@ -226,6 +226,7 @@ def test_inputs_without_a_dataset_mean_the_configs_one_test_set_but_not_in_train
 
 def test_inputs_without_a_vocabulary_say_what_to_do():
     model = tiny_model()
+    model.dataset = None  # of the config's test set
     with pytest.raises(ValueError, match="pass a vocabulary"):
         model([sample()])
     mixed = [sample(meta={"dataset_name": "a"}), sample(meta={"dataset_name": "b"})]

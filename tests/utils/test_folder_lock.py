@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from ovseg.utils.folder_lock import LOCK_NAME, BusyFolderError, only_run
-from tests.helpers import ROOT
+from tests.helpers import ROOT, run_python
 
 HOLD = (
     "import sys, time\n"
@@ -45,6 +45,20 @@ def test_a_run_waits_for_one_that_is_about_to_end(tmp_path):
     with only_run(tmp_path, what="the next"):
         assert '"what": "the next"' in (tmp_path / LOCK_NAME).read_text()
     assert first.wait() == 0
+
+
+def test_what_a_killed_run_left_half_written_is_removed_and_nothing_else(tmp_path):
+    write = "import os\nfrom ovseg.utils.files import atomic_path\n"
+    write += f"with atomic_path({str(tmp_path / 'model.pth')!r}) as p:\n"
+    write += "    p.write_text('half'); os.kill(os.getpid(), 9)\n"
+    assert run_python("-c", write).returncode == -9
+    [left] = tmp_path.iterdir()
+    kept = {".hidden", ".model.backup01.pth", "model.part", ".notes.part.txt"}
+    for name in kept:
+        (tmp_path / name).write_text("")
+    with only_run(tmp_path, what="x"):
+        assert not left.exists()
+    assert {path.name for path in tmp_path.iterdir()} == kept
 
 
 def test_a_failed_run_frees_its_folder(tmp_path):

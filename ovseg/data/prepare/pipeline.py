@@ -12,7 +12,6 @@ import io
 import logging
 import multiprocessing
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -28,7 +27,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ovseg.utils.files import atomic_path, reason_of, write_json
+from ovseg.utils.files import PARTIAL_NAME, atomic_path, reason_of, write_json
 from ovseg.utils.images import ImageError, read_image
 from ovseg.utils.processes import exit_with_parent, map_unordered
 
@@ -45,7 +44,6 @@ _logger = logging.getLogger(__name__)
 
 _CHUNK = 16  # tasks per message to a worker
 _LABELS, _COLOUR = "(H, W) uint8 or uint16", "(H, W, 3) uint8"
-_LEFT_BEHIND = re.compile(r"\.(?P<stem>.+)\.[a-z0-9_]{8}\.\w+")  # as `atomic_path` names them
 _ENCODINGS: dict[str, dict[str, Any]] = {
     ".png": {"format": "PNG"},
     ".tif": {"format": "TIFF", "compression": "tiff_adobe_deflate"},
@@ -338,7 +336,7 @@ def _sweep(tasks: Sequence[Task]) -> None:
     stems = {(target.parent, target.stem) for task in tasks for target in task.targets}
     for folder in sorted({parent for parent, _ in stems}):
         for path in folder.glob(".*"):
-            found = _LEFT_BEHIND.fullmatch(path.name)
+            found = PARTIAL_NAME.fullmatch(path.name)
             if found and (folder, found["stem"]) in stems:
                 with _writing(path):
                     path.unlink(missing_ok=True)
