@@ -35,7 +35,13 @@ class Limits:
         member_bytes: of one of them, after decompression.
         table_bytes: of a column of a parquet file after decompression, as its footer says.
         tensor_bytes: of all tensors of a weight file, as its header says.
-        pickle_objects: that a pickle may make, besides the bytes of its arrays.
+        pickle_objects: steps of a pickle; each makes an object of some hundred bytes at most,
+            besides the bytes of its arrays.
+        weight_names: names of tensors, and of modules, in a weight file.
+        weight_ratio: how many times its own size the tensors of a weight file may take, which only
+            compression, repetition and views of one number many times over bring above 1; 16 MiB
+            are always allowed.
+        download_bytes: of a file from an address.
     """
 
     picture_pixels: int = 1_000_000_000
@@ -47,7 +53,10 @@ class Limits:
     member_bytes: int = 2**30
     table_bytes: int = 4 * 2**30
     tensor_bytes: int = 64 * 2**30
-    pickle_objects: int = 10_000_000
+    pickle_objects: int = 3_000_000
+    weight_names: int = 200_000
+    weight_ratio: int = 20
+    download_bytes: int = 64 * 2**30
 
 
 _CHANGED: ContextVar[Limits | None] = ContextVar("ovseg_limits", default=None)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
-import re
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -16,25 +13,13 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from ovseg.readers.digests import DIGEST, content_digest
+from ovseg.readers.weight_files import UNREADABLE, read_weight_file, weight_file_kind
 from ovseg.utils.files import atomic_path
-from ovseg.weights.formats import archive_kind, read_pickle, read_torchscript
 
 CONTAINER_KEYS = ("model", "state_dict")
 DDP_PREFIX = "module."
 MAX_LISTED = 20
-# What the readers raise on a damaged or malicious file; each breaks off before anything is used.
-UNREADABLE = (
-    pickle.UnpicklingError,
-    safetensors.SafetensorError,
-    zipfile.BadZipFile,
-    AttributeError,
-    EOFError,
-    IndexError,
-    KeyError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 
 
 class WeightsError(ValueError):
@@ -78,17 +63,9 @@ def read_names(path: str | Path) -> list[str]:
         WeightsError: see `read_state_dict`.
     """
     path = Path(path)
-    kind = archive_kind(path) if path.is_file() else ""
-    if kind == "torch" and zipfile.is_zipfile(path):
-        return list(unwrap(_read(path, allow_pickle=False, mmap=True), source=str(path)))
-    if kind != "safetensors":
-        return list(read_state_dict(path))
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            names = dict.fromkeys(file.keys(), torch.empty(0))
-    except safetensors.SafetensorError as error:
-        raise WeightsError(f"expected tensors in {path}, but it is damaged: {error}") from error
-    return list(unwrap(names, source=str(path)))
+    if not path.is_file():
+        raise WeightsError(f"expected a weight file at {path}, but there is none")
+    return list(unwrap(_read(path, allow_pickle=False, values=False), source=str(path)))
 
 
 def as_state_dict(
@@ -136,9 +113,14 @@ def unwrap(content: Any, *, source: str) -> dict[str, Tensor]:
         )
     if not content:
         raise WeightsError(f"expected tensors in {source}, got an empty state dict")
+    odd = [key for key in content if not isinstance(key, str)]
+    if odd:
+        raise WeightsError(
+            f"expected tensors by name in {source}, got a key that is {type(odd[0]).__name__}"
+        )
     bad = [key for key, value in content.items() if not _is_tensor(value)]
     if bad:
-        kinds = f"{bad[0]!r} is {type(content[bad[0]]).__name__}"
+        kinds = f"{bad[0][:100]!r} is {type(content[bad[0]]).__name__}"
         raise WeightsError(
             f"expected a dict of tensors in {source}, but {len(bad)} of {len(content)} values are "
             f"not ({kinds}); valid containers: {', '.join(map(repr, CONTAINER_KEYS))} or the state "
@@ -158,7 +140,8 @@ def write_safetensors(
 ) -> None:
     """Write tensors to a safetensors file; the file appears complete or not at all.
 
-    The same tensors and metadata give the same bytes, whatever the order of either.
+    The same tensors and metadata give the same bytes, whatever the order of either. A digest of
+    both goes with them (metadata "ovseg_digest"), with which `read_state_dict` compares them.
 
     Args:
         path: the target; an existing file is replaced.
@@ -172,8 +155,10 @@ def write_safetensors(
         address = tensor.untyped_storage().data_ptr()
         plain[name] = tensor.clone() if address in seen else tensor
         seen.add(address)
+    texts = {key: text for key, text in (metadata or {}).items() if key != DIGEST}
     with atomic_path(path) as temporary:
-        safetensors.torch.save_file(plain, temporary, metadata=dict(metadata or {}))
+        texts[DIGEST] = content_digest({"tensors": plain, "metadata": texts})
+        safetensors.torch.save_file(plain, temporary, metadata=texts)
         _sort_metadata(Path(temporary))
 
 
@@ -224,21 +209,16 @@ def load_strict(
     module.load_state_dict(dict(state), strict=False)
 
 
-def _read(path: Path, *, allow_pickle: bool, mmap: bool = False) -> Any:
-    kind = archive_kind(path)
+def _read(path: Path, *, allow_pickle: bool, values: bool = True) -> Any:
+    kind = "a weight file"
     try:
-        if kind == "safetensors":
-            return safetensors.torch.load_file(path)
-        if kind == "torchscript":
-            return read_torchscript(path)
-        if kind == "torch":
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-        if kind == "pickle" and allow_pickle:
-            return read_pickle(path)
-    except UNREADABLE as error:
+        kind = weight_file_kind(path)
+        if kind != "unknown" and (kind != "pickle" or allow_pickle):
+            return read_weight_file(path, kind, values=values)
+    except (OSError, *UNREADABLE) as error:
         raise WeightsError(
             f"expected tensors and plain containers in {path}, but it cannot be read as "
-            f"{kind}: {_reason(error)}"
+            f"{kind}: {error or type(error).__name__}"
         ) from error
     if kind == "pickle":
         raise WeightsError(
@@ -256,14 +236,6 @@ def _is_tensor(value: Any) -> bool:
     if isinstance(value, np.ndarray):
         return value.dtype.kind in "biuf" and value.dtype.isnative
     return isinstance(value, Tensor)
-
-
-def _reason(error: Exception) -> str:
-    # torch's text starts by recommending to switch the check off, which is not the remedy here.
-    found = re.search(
-        r"(Trying to load unsupported|WeightsUnpickler error:|Unsupported).*", str(error)
-    )
-    return (found[0] if found else str(error)) or type(error).__name__
 
 
 def _fits(tensor: Tensor, target: Tensor) -> bool:

@@ -19,10 +19,10 @@ from PIL import Image
 from ovseg.data.prepare.labels import convert_label_file, relabel
 from ovseg.data.prepare.pipeline import PreparationError, Task, list_files, require_folder
 from ovseg.data.prepare.plan import Plan
+from ovseg.readers.pickled_arrays import read_plain_pickle
 from ovseg.utils.files import reason_of
 from ovseg.utils.images import read_image
 from ovseg.vocab.classes import class_list
-from ovseg.weights.formats import read_plain_pickle
 
 __all__ = [
     "FULL_SPLITS",
