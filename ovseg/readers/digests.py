@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ovseg.readers.pickles import Name
+
 __all__ = ["DIGEST", "content_digest"]
 
 DIGEST = "ovseg_digest"
@@ -21,13 +23,11 @@ def content_digest(value: Any) -> str:
 
     Args:
         value: tensors, numbers, texts and None in mappings and sequences. The order of a mapping
-            does not count, nor whether a sequence is a list or a tuple, nor where a tensor lies.
+            does not count, nor whether a sequence is a list or a tuple, nor where a tensor lies; of
+            anything else only that it is there.
 
     Returns:
         sha256 in hexadecimal.
-
-    Raises:
-        TypeError: it holds anything else.
     """
     digest = hashlib.sha256()
     _update(digest, value)
@@ -44,7 +44,7 @@ def _update(digest: Any, value: Any) -> None:
         for key in sorted(value, key=lambda key: (type(key).__name__, key)):
             _update(digest, key)
             _update(digest, value[key])
-    elif isinstance(value, (list, tuple)):
+    elif isinstance(value, (list, tuple)) and not isinstance(value, Name):
         digest.update(f"sequence {len(value)}\0".encode())
         for item in value:
             _update(digest, item)
@@ -56,4 +56,4 @@ def _update(digest: Any, value: Any) -> None:
     elif isinstance(value, float):
         digest.update(b"float " + struct.pack("<d", value))
     else:
-        raise TypeError(f"expected plain data and tensors, got {type(value).__name__}")
+        digest.update(b"other\0")  # a type or a device, which readers give as a name

@@ -118,7 +118,7 @@ def _valid(array: np.ndarray, element: _Type) -> np.ndarray:
     if element.code.startswith("U"):
         codes = np.ndarray(
             array.size * array.dtype.itemsize // 4,
-            np.dtype("u4").newbyteorder(element.order),  # type: ignore[call-overload]
+            _Type("u4", element.order).build(),
             buffer=array,
         )
         if codes.max() > 0x10FFFF:

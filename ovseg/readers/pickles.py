@@ -15,6 +15,7 @@ import mmap
 import os
 import pickle
 import pickletools
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, NamedTuple
@@ -159,7 +160,7 @@ class Machine:
         line = self._file.readline().rstrip(b"\r\n")
         if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in b"'\"":
             raise ValueError("a text without quotes around it")
-        return bytes(codecs.escape_decode(line[1:-1])[0]).decode("latin1")  # type: ignore[attr-defined]
+        return bytes(codecs.escape_decode(line[1:-1])[0]).decode("latin1")
 
     def _pop(self) -> Any:
         if not self._stack or self._stack[-1] is _MARK:
@@ -334,9 +335,13 @@ def _dictionary(pairs: Any = ()) -> dict[Any, Any]:
     return {_as_key(key): value for key, value in pairs}
 
 
+def _counter(counts: Any = ()) -> Counter[Any]:
+    return Counter(_dictionary(counts))
+
+
 PLAIN: Makers = {
     ("collections", "OrderedDict"): _dictionary,
-    ("collections", "Counter"): _dictionary,
+    ("collections", "Counter"): _counter,
     ("_codecs", "encode"): _encode,
     ("builtins", "bytes"): _bytes,
 }

@@ -13,11 +13,13 @@ import math
 import mmap
 import os
 import pickle
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,12 +49,14 @@ _CHUNK = 1 << 24
 _ALWAYS_ALLOWED = 1 << 24
 
 
-def read_torch_archive(path: Path, *, values: bool = True) -> Any:
+def read_torch_archive(path: Path, *, values: bool = True, mapped: bool = False) -> Any:
     """Read what `torch.save` wrote in its usual form, a zip archive.
 
     Args:
         path: the file.
         values: read the numbers, too; else tensors lie on the device "meta".
+        mapped: leave the numbers in the file until they are looked at; their checksums are then not
+            compared, and the file must stay as it is.
 
     Returns:
         The object, tensors on the CPU and plain containers; subclasses of dict become dicts.
@@ -63,8 +67,7 @@ def read_torch_archive(path: Path, *, values: bool = True) -> Any:
         LimitError: it asks for more memory than a file of its size may.
     """
     with open_regular(path) as file, zipfile.ZipFile(file) as archive:
-        storages = _Archive(archive, path, values=values)
-        return storages.read(TENSORS)
+        return _Archive(archive, path, values=values, mapped=mapped).read(TENSORS)
 
 
 def read_torchscript(path: Path, *, values: bool = True) -> dict[str, Tensor]:
@@ -158,9 +161,12 @@ def _require_ratio(wanted: int, size: int, *, of: str) -> None:
 class _Archive:
     """The entries of a zip archive that holds a pickle and its storages."""
 
-    def __init__(self, archive: zipfile.ZipFile, path: Path, *, values: bool) -> None:
+    def __init__(
+        self, archive: zipfile.ZipFile, path: Path, *, values: bool, mapped: bool = False
+    ) -> None:
         self._archive = archive
         self._of = str(path)
+        self._mapped = mapped
         self._values = values
         self._entries = _entries(archive, path)
         self._root = next(n for n in self._entries if n.endswith("/data.pkl"))[: -len("data.pkl")]
@@ -190,11 +196,25 @@ class _Archive:
         if not self._values:
             return torch.empty(count, dtype=dtype, device="meta")
         if key not in self._storages:
-            raw = torch.empty(entry.file_size, dtype=torch.uint8)
-            with self._archive.open(entry) as file:
-                _fill(raw, file)
-            self._storages[key] = raw
+            self._storages[key] = self._content(entry)
         return as_numbers(self._storages[key], dtype, count)
+
+    def _content(self, entry: zipfile.ZipInfo) -> Tensor:
+        """Bytes of an entry, (N,)."""
+        if self._mapped and entry.compress_type == zipfile.ZIP_STORED and entry.file_size:
+            return self._map(entry)
+        raw = torch.empty(entry.file_size, dtype=torch.uint8)
+        with self._archive.open(entry) as file:
+            _fill(raw, file)
+        return raw
+
+    def _map(self, entry: zipfile.ZipInfo) -> Tensor:
+        with open_regular(self._of) as file:
+            file.seek(entry.header_offset + 26)  # lengths of name and extra field, then both
+            lengths = struct.unpack("<2H", file.read(4))
+            start = entry.header_offset + 30 + sum(lengths)
+            whole = np.memmap(file, dtype=np.uint8, mode="c", offset=start, shape=entry.file_size)
+        return torch.from_numpy(whole)
 
 
 def _entries(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
@@ -223,9 +243,9 @@ def _entries(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]
 
 def _fill(raw: Tensor, file: Any) -> None:
     """Read bytes into a tensor, piece by piece; at their end zipfile compares the checksum."""
-    view, place = memoryview(raw.numpy()), 0
+    view, place = raw.numpy(), 0
     while chunk := file.read(_CHUNK):
-        view[place : place + len(chunk)] = chunk
+        view[place : place + len(chunk)] = np.frombuffer(chunk, dtype=np.uint8)
         place += len(chunk)
     if place != len(view):
         raise pickle.UnpicklingError(f"{place} bytes where {len(view)} were announced")

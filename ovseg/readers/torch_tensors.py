@@ -162,8 +162,10 @@ def _size(sizes: Any = ()) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def _device(kind: Any, *_: Any) -> str:
-    return str(kind)[:40]
+def _device(kind: Any, *index: Any) -> torch.device:
+    if not isinstance(kind, str) or not all(type(n) is int for n in index):
+        raise pickle.UnpicklingError("expected the name of a device")
+    return torch.device(kind, *index)
 
 
 def _default_dictionary(_: Any = None, pairs: Any = ()) -> Any:

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from ovseg.d2.utils import comm
+from ovseg.readers.digests import DIGEST, content_digest
+from ovseg.readers.weight_files import UNREADABLE, read_weight_file, weight_file_kind
 from ovseg.training.ema import ExponentialMovingAverage
-from ovseg.utils.files import atomic_path
+from ovseg.utils.files import atomic_path, naming_failure
 from ovseg.utils.run_record import changed_settings
 from ovseg.weights.load import write_safetensors
 
@@ -26,6 +28,7 @@ logger = logging.getLogger(__name__)
 FORMAT = 1
 POINTER_NAME = "last_checkpoint"  # detectron2's name for the file that names the newest one
 FINAL_NAME = "model_final.safetensors"
+_KEYS = ("iteration", "model", "optimizer", "scheduler", "scaler", "ema", "facts")
 NUMBERED = re.compile(r"model_(\d{7,})\.pth")
 
 
@@ -38,10 +41,11 @@ def latest_checkpoint(directory: Path) -> Path | None:
     pointer = directory / POINTER_NAME
     if not pointer.is_file():
         return None
-    path = directory / pointer.read_text(encoding="utf-8").strip()
+    name = pointer.read_text(encoding="utf-8", errors="replace").strip()[:200]
+    path = directory / Path(name.replace("\0", "")).name
     if not path.is_file():
         raise FileNotFoundError(
-            f"{pointer} names {path.name!r}, which is not there. Put it back, write the name of "
+            f"{pointer} names {name!r}, which is not there. Put it back, write the name of "
             f"another checkpoint into {pointer}, or remove {pointer} to start over"
         )
     return path
@@ -50,17 +54,55 @@ def latest_checkpoint(directory: Path) -> Path | None:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a training checkpoint onto the CPU.
 
+    A checkpoint that carries a digest is compared with it.
+
+    Args:
+        path: the file.
+
+    Returns:
+        What `RunCheckpoint.save` wrote, but its digest.
+
     Raises:
-        ValueError: if the file is no checkpoint of this format.
+        ValueError: if the file is damaged, or no checkpoint of this format; the text names the
+            older ones beside it.
     """
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        kind = weight_file_kind(path)
+        if not kind.startswith("torch"):
+            raise ValueError("it is no whole file of torch.save")
+        state = read_weight_file(path, kind)
+        digest = state.pop(DIGEST, None) if isinstance(state, dict) else None
+        if digest is not None and digest != content_digest(state):
+            raise ValueError("its content is not what was written: the digest differs")
+    except (OSError, *UNREADABLE) as error:
+        raise ValueError(
+            f"{path}: the checkpoint is damaged: {error or type(error).__name__}. {_others(path)}"
+        ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = state.get("format") if isinstance(state, dict) else type(state).__name__
         raise ValueError(
             f"{path}: expected a training checkpoint of format {FORMAT}, got {found!r}; "
             "weights alone are given with MODEL.WEIGHTS, without --resume"
         )
+    missing = [key for key in _KEYS if key not in state]
+    if missing:
+        raise ValueError(f"{path}: the checkpoint lacks {', '.join(missing)}. {_others(path)}")
     return state
+
+
+def _others(path: Path) -> str:
+    """Say how to go on from an older checkpoint beside a damaged one."""
+    names = sorted(
+        (other.name for other in path.parent.glob("model_*.pth") if NUMBERED.fullmatch(other.name)),
+        reverse=True,
+    )
+    others = [name for name in names if name < path.name]
+    if others:
+        return (
+            f"Beside it lie {', '.join(others)}: write the name of one into "
+            f"{path.parent / POINTER_NAME} to go on from there"
+        )
+    return f"No older one lies beside it; remove {path.parent / POINTER_NAME} to start over"
 
 
 def averaged_state(state: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -124,6 +166,9 @@ class RunCheckpoint:
 
         Returns:
             The file, None on other processes.
+
+        Raises:
+            OSError: it cannot be written, as on a full disk; nothing half-written is left.
         """
         if not comm.is_main_process():
             return None
@@ -137,12 +182,14 @@ class RunCheckpoint:
             "ema": self.ema.state_dict() if self.ema else None,
             "facts": self.facts,
         }
+        state[DIGEST] = content_digest(state)
         path = self.directory / f"model_{iteration:07d}.pth"
-        with atomic_path(path) as partial, partial.open("wb") as file:
+        with naming_failure(path), atomic_path(path) as partial, partial.open("wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())  # the pointer must not reach the disk before the state
-        with atomic_path(self.directory / POINTER_NAME) as partial:
+        pointer = self.directory / POINTER_NAME
+        with naming_failure(pointer), atomic_path(pointer) as partial:
             partial.write_text(path.name, encoding="utf-8")
         self._prune(iteration)
         return path

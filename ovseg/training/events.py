@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import torch
 
-from ovseg.utils.files import atomic_path
+from ovseg.utils.files import atomic_path, naming_failure
 
 __all__ = ["JsonLines", "Progress", "TensorBoard", "WandB", "Writer", "make_writers"]
 
@@ -58,18 +58,21 @@ class JsonLines:
             ]
             with atomic_path(path) as partial:
                 partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        self._path = path
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, iteration: int, scalars: Mapping[str, float]) -> None:
         """Append one line; numbers that JSON does not have become null."""
         known = {name: v if math.isfinite(v) else None for name, v in scalars.items()}
         record = {"iteration": iteration, **known}
-        self._file.write(json.dumps(record, sort_keys=True, allow_nan=False) + "\n")
-        self._file.flush()
+        with naming_failure(self._path):
+            self._file.write(json.dumps(record, sort_keys=True, allow_nan=False) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with naming_failure(self._path):
+            self._file.close()
 
 
 def _free_name(path: Path) -> Path:
@@ -95,16 +98,19 @@ class TensorBoard:
     def __init__(self, directory: Path, *, start: int = 0) -> None:
         from torch.utils.tensorboard import SummaryWriter  # a second of imports, main process only
 
+        self._directory = directory
         self._writer = SummaryWriter(str(directory), purge_step=start or None)
 
     def write(self, iteration: int, scalars: Mapping[str, float]) -> None:
         """Add one point per scalar."""
-        for name, value in scalars.items():
-            self._writer.add_scalar(name, value, iteration)
+        with naming_failure(self._directory / "events.out.tfevents"):
+            for name, value in scalars.items():
+                self._writer.add_scalar(name, value, iteration)
 
     def close(self) -> None:
         """Flush and close the event file."""
-        self._writer.close()
+        with naming_failure(self._directory / "events.out.tfevents"):
+            self._writer.close()
 
 
 class WandB:

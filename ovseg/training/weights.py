@@ -8,6 +8,7 @@ from typing import Any
 
 from ovseg.training.checkpoint import averaged_state, latest_checkpoint, read_checkpoint
 from ovseg.weights.find import RANDOM, find_weights
+from ovseg.weights.load import require_finite
 from ovseg.weights.record import describe_file, load_named
 
 __all__ = ["load_for_evaluation", "load_for_training"]
@@ -49,10 +50,11 @@ def load_for_evaluation(
 
     Raises:
         ValueError: if no weights are named.
-        WeightsError: if the weights do not fit.
+        WeightsError: if the weights do not fit, or hold NaN or infinity.
     """
     newest = latest_checkpoint(run_directory) if run_directory is not None else None
     if newest is None:
         return load_named(model, wanted)
     model.load_weights(averaged_state(read_checkpoint(newest)))
+    require_finite(model, source=str(newest))
     return describe_file(newest.name, newest)

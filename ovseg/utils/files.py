@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,6 +17,7 @@ from typing import Any
 __all__ = [
     "PARTIAL_NAME",
     "atomic_path",
+    "naming_failure",
     "read_text",
     "reason_of",
     "sha256_of",
@@ -70,6 +72,37 @@ def sweep_partials(folder: str | Path) -> int:
     for path in stale:
         path.unlink(missing_ok=True)
     return len(stale)
+
+
+# How torch and safetensors say that a disk is full.
+_UNWRITTEN = re.compile(r"unexpected pos|PytorchStreamWriter|inline_container|I/O error|os error")
+
+
+@contextmanager
+def naming_failure(path: str | Path) -> Iterator[None]:
+    """Make an error in writing a file name the file and the room that is left.
+
+    Args:
+        path: the file that the block writes.
+
+    Raises:
+        OSError: the block could not write it.
+    """
+    target = Path(path)
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, OSError) and not _UNWRITTEN.search(str(error)):
+            raise
+        reason = next(
+            (reason_of(each) for each in (error, error.__context__) if isinstance(each, OSError)),
+            str(error) if "os error" in str(error) else "the disk took less than was written",
+        )
+        left = shutil.disk_usage(target.parent).free if target.parent.is_dir() else 0
+        raise OSError(
+            f"{target}: could not be written: {reason}; {left / 2**20:.0f} MiB are free in "
+            f"{target.parent.resolve()}. Nothing half-written is left there: make room and go on"
+        ) from error
 
 
 def read_text(path: str | os.PathLike[str]) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ovseg.readers.digests import DIGEST, content_digest
 from ovseg.readers.weight_files import UNREADABLE, read_weight_file, weight_file_kind
-from ovseg.utils.files import atomic_path
+from ovseg.utils.files import atomic_path, naming_failure
 
 CONTAINER_KEYS = ("model", "state_dict")
 DDP_PREFIX = "module."
@@ -147,6 +147,9 @@ def write_safetensors(
         path: the target; an existing file is replaced.
         tensors: by name; tensors that share memory are written apart.
         metadata: strings to store in the file's header.
+
+    Raises:
+        OSError: the file cannot be written, as on a full disk.
     """
     seen: set[int] = set()
     plain: dict[str, Tensor] = {}
@@ -156,7 +159,7 @@ def write_safetensors(
         plain[name] = tensor.clone() if address in seen else tensor
         seen.add(address)
     texts = {key: text for key, text in (metadata or {}).items() if key != DIGEST}
-    with atomic_path(path) as temporary:
+    with naming_failure(path), atomic_path(path) as temporary:
         texts[DIGEST] = content_digest({"tensors": plain, "metadata": texts})
         safetensors.torch.save_file(plain, temporary, metadata=texts)
         _sort_metadata(Path(temporary))
@@ -207,6 +210,35 @@ def load_strict(
             + "\ncheck that the configuration is the one that the weights were made with"
         )
     module.load_state_dict(dict(state), strict=False)
+
+
+def require_finite(module: nn.Module, *, source: str) -> None:
+    """Refuse weights with which a model cannot answer.
+
+    Args:
+        module: the model that holds them.
+        source: where they come from, for the error.
+
+    Raises:
+        WeightsError: a parameter holds NaN or infinity, or a buffer NaN; the text names them. A
+            buffer may hold infinity, as masks of attention do.
+    """
+    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    odd = []
+    for name, tensor in module.state_dict().items():
+        if not tensor.is_floating_point() or not tensor.numel():
+            continue
+        least, most = torch.aminmax(tensor.detach())  # both NaN if a value is
+        if torch.isnan(least) or (
+            name in parameters and torch.isinf(torch.stack((least, most))).any()
+        ):
+            odd.append(f"{name}: from {least.item():g} to {most.item():g}")
+    if odd:
+        raise WeightsError(
+            f"expected finite weights in {source}, got NaN or infinity in {len(odd)} tensors:"
+            + _listing("not finite", odd)
+            + "\nthe file is damaged, or its training diverged; take an earlier checkpoint"
+        )
 
 
 def _read(path: Path, *, allow_pickle: bool, values: bool = True) -> Any:

@@ -14,6 +14,7 @@ from torch import nn
 from ovseg.utils.files import sha256_of
 from ovseg.weights import catalogue
 from ovseg.weights.find import RANDOM, find_weights
+from ovseg.weights.load import require_finite
 
 __all__ = [
     "NO_OWN_WEIGHTS",
@@ -47,7 +48,7 @@ def load_named(model: Any, wanted: str, *, path: Path | None = None) -> dict[str
 
     Raises:
         ValueError: no weights are named though the model needs some, or the other way round.
-        WeightsError: they do not fit.
+        WeightsError: they do not fit, or hold NaN or infinity.
     """
     if not model.has_own_weights:
         if wanted not in ("", RANDOM):
@@ -55,6 +56,7 @@ def load_named(model: Any, wanted: str, *, path: Path | None = None) -> dict[str
                 f"MODEL.WEIGHTS: expected '', as {type(model).__name__} has no weights of its own, "
                 f"got {wanted!r}; its parts are named by the config"
             )
+        require_finite(model, source=f"the parts of {type(model).__name__}")
         return describe_state(NO_OWN_WEIGHTS, model, "that of its parts")
     if wanted == RANDOM:
         logger.warning("random weights: the regions found mean nothing")
@@ -66,6 +68,7 @@ def load_named(model: Any, wanted: str, *, path: Path | None = None) -> dict[str
         )
     path = path or find_weights(wanted)
     model.load_weights(path)
+    require_finite(model, source=str(path))
     return describe_file(wanted, path)
 
 

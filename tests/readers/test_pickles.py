@@ -96,7 +96,7 @@ def test_bytes_never_become_addresses_of_objects(tmp_path):
 @pytest.mark.parametrize(
     ("dtype", "shape", "content", "message"),
     [
-        (("V8", b"(I3\n" + text("|") + b"NNNI8\nI1\nI0\nt"), b"(I1\nt", "AAAAAAAA", "the type 'V8'"),
+        (("V8", b"(I3\n" + text("|") + b"NNNI8\nI1\nI0\nt"), b"(I1\nt", "AAAAAAAA", "type 'V8'"),
         (("M8", b"(I4\n" + text("<") + b"NNNI-1\nI-1\nI0\nt"), b"(I1\nt", "AAAAAAAA", "type 'M8'"),
         (("f4", b"(I3\n" + text("<") + b"NNNI8\nI4\nI0\nt"), b"(I1\nt", "AAAA", "another size"),
         (("f4", b"(I3\n" + text("<") + b"(tNNI-1\nI-1\nI0\nt"), b"(I1\nt", "AAAA", "with fields"),

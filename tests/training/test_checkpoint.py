@@ -10,6 +10,7 @@ from torch import nn
 from ovseg.training.checkpoint import RunCheckpoint, latest_checkpoint, read_checkpoint
 from ovseg.training.ema import ExponentialMovingAverage
 from ovseg.training.optimizer import build_lr_scheduler, build_optimizer
+from tests.helpers import run_python
 from tests.training.toy import make_toy, toy_cfg
 
 
@@ -129,3 +130,97 @@ def test_average_refuses_other_parameters_and_a_decay_of_one():
         )
     with pytest.raises(ValueError, match=r"EMA.DECAY.*\[0, 1\).*1.0"):
         ExponentialMovingAverage(nn.Linear(1, 1), decay=1.0)
+
+
+def flip(path, value):
+    """Change a number and write the archive anew, so that its checksums fit."""
+    state = torch.load(path, weights_only=True)
+    state["optimizer"]["param_groups"][0]["lr"] = value
+    torch.save(state, path)
+
+
+def test_a_damaged_checkpoint_is_named_with_the_older_ones_beside_it(tmp_path):
+    checkpoint = checkpoint_of(tmp_path)
+    for iteration in (4, 9, 14):
+        checkpoint.save(iteration)
+    newest = tmp_path / "model_0000014.pth"
+    whole = newest.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", b"\0" * len(whole), whole[:-30]):
+        newest.write_bytes(damaged)
+        with pytest.raises(ValueError, match="the checkpoint is damaged") as error:
+            checkpoint_of(tmp_path).resume()
+        assert str(newest) in str(error.value)
+        assert "Beside it lie model_0000009.pth, model_0000004.pth: write" in str(error.value)
+        assert str(tmp_path / "last_checkpoint") in str(error.value)
+    (tmp_path / "last_checkpoint").write_text("model_0000009.pth\n")
+    assert checkpoint_of(tmp_path).resume() == 10
+
+
+def test_a_bit_that_flipped_in_a_checkpoint_is_told_and_not_resumed_from(tmp_path):
+    path = checkpoint_of(tmp_path).save(4)
+    whole = path.read_bytes()
+    weight = torch.load(path, weights_only=True)["model"]["head.weight"].numpy().tobytes()
+    place = whole.index(weight)
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+    with pytest.raises(ValueError, match=r"model_0000004\.pth: the checkpoint is damaged"):
+        checkpoint_of(tmp_path).resume()
+    path.write_bytes(whole)
+    flip(path, 0.25)
+    with pytest.raises(ValueError, match=r"the digest differs\. No older one lies beside it"):
+        checkpoint_of(tmp_path).resume()
+
+
+def test_a_checkpoint_without_a_digest_is_resumed_as_before(tmp_path):
+    path = checkpoint_of(tmp_path).save(4)
+    state = torch.load(path, weights_only=True)
+    del state["ovseg_digest"]
+    torch.save(state, path)
+    assert checkpoint_of(tmp_path).resume() == 5
+
+
+def test_a_checkpoint_that_lacks_a_part_says_which(tmp_path):
+    path = checkpoint_of(tmp_path).save(4)
+    torch.save({"format": 1, "model": {}}, path)
+    with pytest.raises(ValueError, match=r"lacks iteration, optimizer, .*start over"):
+        checkpoint_of(tmp_path).resume()
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"../../elsewhere.pth", b"", b"x" * 5000])
+def test_a_pointer_to_nowhere_is_told(tmp_path, content):
+    (tmp_path / "last_checkpoint").write_bytes(content)
+    with pytest.raises(FileNotFoundError, match="last_checkpoint names"):
+        latest_checkpoint(tmp_path)
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from tests.training.test_checkpoint import checkpoint_of
+from ovseg.weights.load import write_safetensors
+folder = Path(sys.argv[1])
+checkpoint = checkpoint_of(folder)
+checkpoint.save(4)
+import torch
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+for write in (
+    lambda: checkpoint.save(9),
+    lambda: write_safetensors(folder / "w.safetensors", {"a": torch.ones(10**5)}),
+):
+    try:
+        write()
+    except OSError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize("room", ["10", "700"])
+def test_a_full_disk_is_told_with_file_and_folder_and_leaves_nothing_half_written(tmp_path, room):
+    run = run_python("-c", FULL_DISK, str(tmp_path), room)
+    lines = run.stdout.splitlines()
+    assert len(lines) == 2, run.stdout + run.stderr
+    for line, name in zip(lines, ("model_0000009.pth", "w.safetensors"), strict=True):
+        assert line.startswith(f"{tmp_path / name}: could not be written: ")
+        assert "File too large" in line
+        assert f"MiB are free in {tmp_path}" in line
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last_checkpoint", "model_0000004.pth"]
+    assert checkpoint_of(tmp_path).resume() == 5

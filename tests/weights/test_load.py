@@ -11,7 +11,14 @@ import safetensors
 import torch
 from torch import nn
 
-from ovseg.weights.load import WeightsError, load_strict, read_state_dict, write_safetensors
+from ovseg.weights.load import (
+    WeightsError,
+    load_strict,
+    read_state_dict,
+    require_finite,
+    write_safetensors,
+)
+from ovseg.weights.record import load_named
 
 STATE = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.ones(2, dtype=torch.int64)}
 
@@ -266,3 +273,52 @@ def test_the_same_content_gives_the_same_bytes(tmp_path):
     with safetensors.safe_open(tmp_path / "one", "pt") as file:
         assert {k: v for k, v in file.metadata().items() if k != "ovseg_digest"} == metadata
         assert torch.equal(file.get_tensor("b"), tensors["b"])
+
+
+def test_a_flipped_bit_in_a_file_of_ours_is_told(tmp_path):
+    path = tmp_path / "w.safetensors"
+    write_safetensors(path, STATE, {"content": "test"})
+    whole = path.read_bytes()
+    for place in (len(whole) - 1, whole.index(b"test")):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(WeightsError, match=r"w\.safetensors.* the digest differs"):
+            read_state_dict(path)
+
+
+def test_a_file_without_a_digest_is_read_as_before(tmp_path):
+    path = tmp_path / "w.safetensors"
+    safetensors.torch.save_file(STATE, path, metadata={"content": "another program's"})
+    _assert_same(read_state_dict(path), STATE)
+
+
+def test_numbers_that_are_none_are_refused_with_their_names():
+    module = nn.BatchNorm1d(2)
+    module.register_buffer("attention_mask", torch.tensor([0.0, -torch.inf]))
+    require_finite(module, source="w.pth")
+    module.running_mean[1] = torch.nan
+    with torch.no_grad():
+        module.weight[0] = -torch.inf
+    with pytest.raises(WeightsError) as error:
+        require_finite(module, source="w.pth")
+    assert "expected finite weights in w.pth, got NaN or infinity in 2 tensors" in str(error.value)
+    assert "weight: from -inf to 1\n" in str(error.value)
+    assert "running_mean: from nan to nan" in str(error.value)
+
+
+def test_a_model_is_not_loaded_for_answering_with_numbers_that_are_none(tmp_path):
+    class Model(nn.Linear):
+        has_own_weights = True
+
+        def load_weights(self, path):
+            load_strict(self, read_state_dict(path))
+
+    path = tmp_path / "w.safetensors"
+    write_safetensors(path, {"weight": torch.full((2, 3), torch.nan), "bias": torch.ones(2)})
+    with pytest.raises(WeightsError, match=r"w\.safetensors.*1 tensors:\n.*\n    weight: from nan"):
+        load_named(Model(3, 2), str(path), path=path)
+
+
+def test_keys_that_are_no_names_are_refused(tmp_path):
+    torch.save({0: torch.ones(1)}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="got a key that is int"):
+        read_state_dict(tmp_path / "w.pth")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from fvcore.common.checkpoint import Checkpointer
-from safetensors.torch import load_file
 from torch import nn
 
 from ovseg.d2._lite import comm
 from ovseg.d2._lite.paths import PathManager
+from ovseg.readers.weight_files import UNREADABLE, read_weight_file, weight_file_kind
 
 __all__ = ["DetectionCheckpointer"]
 
@@ -56,14 +57,18 @@ class DetectionCheckpointer(Checkpointer):
         self.tag_last_checkpoint(os.path.basename(path))
 
     def _load_file(self, f: str) -> dict[str, Any]:
-        if f.endswith(".safetensors"):
-            return {"model": load_file(f)}
         if f.endswith(".pkl"):
             raise ValueError(
                 f"{f} is a pickle, which can run code when it is read; if you trust it, convert "
                 "it with tools/convert_weights.py (--allow-pickle) and load the result"
             )
-        loaded = torch.load(f, map_location="cpu", weights_only=True)
+        kind = weight_file_kind(Path(f))
+        if kind not in ("safetensors", "torch", "torch_legacy"):
+            raise ValueError(f"{f}: expected a checkpoint of torch.save or safetensors, got {kind}")
+        try:
+            loaded = read_weight_file(Path(f), kind)
+        except UNREADABLE as error:
+            raise ValueError(f"{f}: the checkpoint cannot be read: {error}") from error
         if isinstance(loaded, Mapping) and "model" in loaded:
             return dict(loaded)
         return {"model": dict(loaded)}

@@ -26,8 +26,9 @@ from ovseg.projects.corrclip.bank.storage import (
     file_name,
     read_images,
 )
+from ovseg.readers.torch_files import read_torch_archive
+from ovseg.readers.weight_files import UNREADABLE
 from ovseg.utils.files import atomic_path, sha256_of, write_json
-from ovseg.weights.load import UNREADABLE
 
 __all__ = ["import_bank"]
 
@@ -88,7 +89,7 @@ def _rows(path: Path, count: int) -> np.ndarray:
     if not path.is_file():
         raise BankError(f"{path.parent.parent}: expected {path.parent.name}/{path.name}, not found")
     try:
-        rows = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        rows = read_torch_archive(path, mapped=True)
     except (OSError, *UNREADABLE) as error:
         raise BankError(f"{path}: expected a tensor that can be read safely: {error}") from error
     if not isinstance(rows, torch.Tensor) or rows.ndim != 2 or len(rows) != count:
