@@ -72,6 +72,7 @@ def main(args: argparse.Namespace) -> None:
     if args.install:
         bundled = catalogue.entries()[CONFIG].bundled_path
         shutil.copyfile(result, bundled)
+        catalogue.record_checksums()
         logger.info("Installed as %s", bundled)
     logger.info("All done after %.1f min", (time.perf_counter() - began) / 60)
 

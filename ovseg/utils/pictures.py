@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from typing import BinaryIO
 
@@ -12,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ovseg.readers.addresses import AddressError, open_address
 from ovseg.utils.images import ImageError, decode_image, pil_to_rgb, read_image
 
 __all__ = ["ImageLike", "as_list", "picture_name", "to_rgb"]
@@ -23,7 +22,6 @@ ImageLike = (
 IMAGE_FORMATS = ("RGB", "BGR")
 MAX_BYTES = 500_000_000
 """Most bytes that are read from an address."""
-TIMEOUT_SECONDS = 30
 
 
 def to_rgb(image: ImageLike, *, image_format: str = "RGB") -> np.ndarray:
@@ -103,18 +101,20 @@ def _kind(image: object) -> str:
 
 def _fetched(address: str) -> bytes:
     """Download a picture; servers that refuse Python's own agent are told another."""
-    request = urllib.request.Request(address, headers={"User-Agent": "ovseg"})
+    data = bytearray()
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
-            data = response.read(MAX_BYTES + 1)
-    except urllib.error.HTTPError as error:
-        raise ImageError(f"{address}: the server answered {error.code} {error.reason}") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise ImageError(f"{address}: could not be downloaded: {reason}") from error
+        with open_address(address, {"User-Agent": "ovseg"}) as answer:
+            if answer.status != 200:
+                raise ImageError(f"{address}: the server answered {answer.status} {answer.reason}")
+            for piece in answer.pieces():
+                data += piece
+                if len(data) > MAX_BYTES:
+                    break
+    except AddressError as error:
+        raise ImageError(f"{address}: could not be downloaded: {error}") from error
     if len(data) > MAX_BYTES:
         raise ImageError(f"{address}: more than {MAX_BYTES} bytes; download it and give the file")
-    return data
+    return bytes(data)
 
 
 def _channels_last(tensor: torch.Tensor) -> np.ndarray:

@@ -6,11 +6,13 @@ import difflib
 import hashlib
 import logging
 import os
+import re
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+from ovseg.utils.files import atomic_path, sha256_of
 from ovseg.weights.download import DownloadError, download, verify
 from ovseg.weights.drive import download_from_drive, drive_id, drive_page
 
@@ -18,9 +20,12 @@ logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "OVSEG_CACHE"
 BUNDLED = ("ovseg_tiny", "pacl_tiny")  # each with a config of its name
+CHECKSUMS = "SHA256SUMS"  # of the bundled files, beside them, as sha256sum writes it
 DETECTRON2_SCHEME = "detectron2://"
 DETECTRON2_URL = "https://dl.fbaipublicfiles.com/detectron2/"
 
+_MD5_DIGITS = 32
+_PLAIN_NAME = re.compile(r"\w[\w.+ -]{0,120}", re.ASCII)
 _OPENAI_URL = "https://openaipublic.azureedge.net/clip/models"
 _SWIN_URL = "https://github.com/SwinTransformer/storage/releases/download/v1.0.0"
 _OVSEG_NOTE = "on the authors' Google Drive; of its md5 only the first digits are known here"
@@ -104,7 +109,7 @@ def resolve(
     wanted = os.fspath(name_or_path_or_url)
     known = entries()
     entry = known.get(wanted)
-    if entry is None and Path(wanted).is_file():
+    if entry is None and _is_file(wanted):
         return Path(wanted)
     if entry is None:
         entry = next((e for e in known.values() if e.filename == wanted), None)
@@ -121,6 +126,21 @@ def resolve(
         + (f"; did you mean {close[0]!r}? Names: " if close else "; names: ")
         + ", ".join(known)
     )
+
+
+def record_checksums() -> None:
+    """Write the checksums of the bundled files anew, after one of them was replaced."""
+    folder = Path(str(resources.files("ovseg").joinpath("assets")))
+    lines = [f"{sha256_of(file)}  {file.name}\n" for file in sorted(folder.glob("*.safetensors"))]
+    with atomic_path(folder / CHECKSUMS) as partial:
+        partial.write_text("".join(lines), encoding="ascii")
+
+
+def _is_file(wanted: str) -> bool:
+    try:
+        return Path(wanted).is_file()
+    except (OSError, ValueError):  # longer than any path, or with a zero
+        return False
 
 
 def is_backbone(wanted: str) -> bool:
@@ -141,8 +161,15 @@ def _resolve_entry(entry: WeightsEntry, folder: Path, *, progress: bool) -> Path
                 f"expected the bundled weights of {entry.name} at {entry.bundled_path}, but there "
                 "is no file; the installation is incomplete"
             )
+        try:
+            verify(entry.bundled_path, sha256=entry.sha256)
+        except DownloadError as error:
+            raise HubError(
+                f"the bundled weights of {entry.name} are damaged; install ovseg anew. {error}"
+            ) from error
         return entry.bundled_path
     target = folder / entry.filename
+    _say_what_is_known(entry)
     if target.is_file():
         verify(target, sha256=entry.sha256, md5=entry.md5)  # it may have been put there by hand
     elif entry.drive_id is not None:
@@ -153,12 +180,30 @@ def _resolve_entry(entry: WeightsEntry, folder: Path, *, progress: bool) -> Path
     return target
 
 
+def _say_what_is_known(entry: WeightsEntry) -> None:
+    if entry.sha256 is None and (entry.md5 is None or len(entry.md5) < _MD5_DIGITS):
+        known = f"the first {len(entry.md5)} digits of its md5" if entry.md5 else "no checksum"
+        logger.warning(
+            "%s: %s known here, so damage shows but not whether somebody made another file on "
+            "purpose; compare its sha256, which the log says, with one that you trust"
+            if entry.md5
+            else "%s: %s is known here, so its content cannot be checked",
+            entry.name,
+            f"only {known} are" if entry.md5 else known,
+        )
+
+
 def _resolve_url(url: str, folder: Path, *, progress: bool) -> Path:
     file_id = drive_id(url)
     for entry in entries().values():
         if entry.url == url or (file_id is not None and entry.drive_id == file_id):
             return _resolve_entry(entry, folder, progress=progress)
-    filename = Path(unquote(urlparse(url).path)).name or "weights"
+    try:
+        filename = Path(unquote(urlparse(url).path)).name
+    except ValueError as error:
+        raise DownloadError(f"expected an http or https address, got {url[:200]!r}") from error
+    if not _PLAIN_NAME.fullmatch(filename):
+        filename = "weights"
     if file_id is not None:
         url, filename = drive_page(file_id), "weights"
     target = folder / hashlib.sha256(url.encode()).hexdigest()[:12] / filename
@@ -173,12 +218,15 @@ def _resolve_url(url: str, folder: Path, *, progress: bool) -> Path:
 
 def _bundled(name: str) -> WeightsEntry:
     filename = f"{name}.safetensors"
+    assets = resources.files("ovseg").joinpath("assets")
+    listed = assets.joinpath(CHECKSUMS).read_text(encoding="ascii").split()
     return WeightsEntry(
         name=name,
         filename=filename,
         licence="Apache-2.0",
         config=name,
-        bundled_path=Path(str(resources.files("ovseg").joinpath("assets", filename))),
+        bundled_path=Path(str(assets.joinpath(filename))),
+        sha256=dict(zip(listed[1::2], listed[::2], strict=True)).get(filename),
         note="bundled; trained on tinyscapes, it knows nothing else",
     )
 
@@ -255,5 +303,6 @@ __all__ = [
     "cache_folder",
     "entries",
     "is_backbone",
+    "record_checksums",
     "resolve",
 ]

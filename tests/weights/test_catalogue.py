@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import logging
+import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from ovseg.readers import addresses
+from ovseg.readers.limits import limited
 from ovseg.weights import catalogue
 from ovseg.weights.download import DownloadError, download, verify
 
@@ -26,7 +32,12 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path.endswith("/absent"):
             self.send_error(404)
             return
-        same = self.headers.get("If-Range", server.etag) == server.etag
+        if server.redirect:
+            self.send_response(302)
+            self.send_header("Location", server.redirect)
+            self.end_headers()
+            return
+        same = server.careless or self.headers.get("If-Range", server.etag) == server.etag
         if server.ranges and wanted and same:
             start = int(wanted.removeprefix("bytes=").rstrip("-"))
             if start >= len(server.content):
@@ -41,10 +52,21 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(200)
         body = server.content[start:]
         self.send_header("Content-Length", str(len(body)))
-        self.send_header("ETag", server.etag)
+        if server.etag:
+            self.send_header("ETag", server.etag)
         self.end_headers()
+        if server.drip:
+            self._drip(body)
+            return
         self.wfile.write(body[: server.cuts.pop(0)] if server.cuts else body)
         self.close_connection = True
+
+    def _drip(self, body):
+        with contextlib.suppress(OSError):
+            for place in range(0, len(body)):
+                self.wfile.write(body[place : place + 1])
+                if self.server.stopped.wait(0.05):
+                    return
 
     def log_message(self, *_):
         pass
@@ -55,10 +77,13 @@ def server():
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.content, server.etag, server.ranges = CONTENT, '"one"', True
     server.cuts, server.requests = [], []
+    server.careless, server.redirect, server.drip = False, "", False
+    server.stopped = threading.Event()
     server.url = f"http://127.0.0.1:{server.server_port}/weights.pt"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server
+    server.stopped.set()
     server.shutdown()
     thread.join()
     server.server_close()
@@ -278,3 +303,151 @@ def test_bundled_weights_are_found_in_the_package(monkeypatch, tmp_path):
         catalogue.resolve("t")
     path.write_bytes(b"x")
     assert catalogue.resolve("t") == path
+
+
+@pytest.fixture
+def without_waits(monkeypatch):
+    waits = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    return waits
+
+
+@pytest.mark.parametrize("etags", [('"one"', '"two"'), ("", ""), ('W/"one"', 'W/"two"')])
+def test_old_and_new_bytes_are_never_joined(server, tmp_path, without_waits, etags):
+    """By a server that sends the rest of the new file though If-Range names the old one."""
+    server.careless, server.etag, server.cuts = True, etags[0], [4000, 0]
+    target = tmp_path / "w.pt"
+    with pytest.raises(DownloadError):
+        download(server.url, target, progress=False)
+    server.content, server.etag = bytes(reversed(CONTENT)), etags[1]
+    download(server.url, target, progress=False)
+    assert target.read_bytes() == server.content
+
+
+def test_a_server_that_always_breaks_off_is_left_after_a_few_attempts_ever_slower(
+    server, tmp_path, without_waits
+):
+    server.cuts = [1] * 5000
+    with pytest.raises(DownloadError, match="the connection broke after 1 of"):
+        download(server.url, tmp_path / "w.pt", progress=False)
+    assert len(server.requests) == 9
+    assert without_waits == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6]
+
+
+def test_a_server_that_drips_is_left(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(addresses, "WATCH_SECONDS", 0.5)
+    monkeypatch.setattr(addresses, "LEAST_BYTES", 500)
+    server.drip = True
+    began = time.monotonic()
+    with pytest.raises(DownloadError, match=r"sent less than 500 bytes in 0\.5 seconds"):
+        download(server.url, tmp_path / "w.pt", progress=False)
+    assert time.monotonic() - began < 10
+    assert len(server.requests) == 1
+
+
+def test_a_server_that_drips_its_headers_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(addresses, "WATCH_SECONDS", 0.5)
+    stopped = threading.Event()
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def drip():
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+            while not stopped.wait(0.05):
+                connection.sendall(b"x")
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    try:
+        with pytest.raises(DownloadError, match="sent less than"):
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}/w.pt"
+            download(url, tmp_path / "w.pt", progress=False)
+    finally:
+        stopped.set()
+        thread.join()
+        listener.close()
+
+
+@pytest.mark.parametrize("elsewhere", ["ftp://127.0.0.1/w.pt", "file:///etc/hosts", "data:,x"])
+def test_redirects_lead_to_web_addresses_only(server, tmp_path, elsewhere):
+    server.redirect = elsewhere
+    with pytest.raises(DownloadError, match=r"neither http nor https|not allowed"):
+        download(server.url, tmp_path / "w.pt", progress=False)
+    assert not (tmp_path / "w.pt").exists()
+
+
+def test_a_redirect_in_a_circle_ends(server, tmp_path):
+    server.redirect = server.url
+    with pytest.raises(DownloadError, match="redirect"):
+        download(server.url, tmp_path / "w.pt", progress=False)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://",
+        "http://[::1",
+        "http://host:port/w.pt",
+        "http://host:99999/w.pt",
+        "http://a b/w.pt",
+        "http://host/a\nb",
+        "http://host/\0",
+        "http://host/ä",
+        "http://" + "a" * 300 + "/w.pt",
+        "https:///w.pt",
+    ],
+)
+def test_odd_addresses_are_told(tmp_path, address):
+    with pytest.raises(DownloadError, match="expected an http or https address"):
+        catalogue.resolve(address, cache_dir=tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("path", ["/..", "/%2e%2e", "/a%00b", "/" + "x" * 400, "/.ssh", "/"])
+def test_odd_names_of_files_do_not_reach_the_disk(server, tmp_path, path):
+    address = server.url.replace("/weights.pt", path)
+    found = catalogue.resolve(address, cache_dir=tmp_path, progress=False)
+    assert (found.name, found.parent.parent) == ("weights", tmp_path)
+
+
+def test_a_download_has_a_limit(server, tmp_path):
+    with limited(download_bytes=1000), pytest.raises(DownloadError, match="1000 download bytes"):
+        download(server.url, tmp_path / "w.pt", progress=False)
+
+
+def test_a_place_that_cannot_be_written_is_named(server, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DownloadError, match=r"w\.pt: could not be written: "):
+        download(server.url, tmp_path / "file" / "w.pt", progress=False)
+
+
+def test_a_name_longer_than_any_path_is_an_unknown_name(tmp_path):
+    with pytest.raises(catalogue.HubError, match="expected a file, an address or a name"):
+        catalogue.resolve("x" * 5000, cache_dir=tmp_path)
+
+
+def test_the_bundled_files_are_those_of_the_catalogue(monkeypatch, tmp_path):
+    for name in catalogue.BUNDLED:
+        entry = catalogue.entries()[name]
+        assert len(entry.sha256) == 64
+        assert catalogue.resolve(name) == entry.bundled_path
+    damaged = bytearray(entry.bundled_path.read_bytes())
+    damaged[-1] ^= 1
+    copy = tmp_path / "t.safetensors"
+    copy.write_bytes(damaged)
+    changed = dataclasses.replace(entry, bundled_path=copy)
+    monkeypatch.setattr(catalogue, "entries", lambda: {"t": changed})
+    with pytest.raises(catalogue.HubError, match=r"are damaged; install ovseg anew.*sha256"):
+        catalogue.resolve("t")
+
+
+def test_six_digits_of_a_checksum_are_said_to_be_no_proof(tmp_path, monkeypatch, caplog):
+    for md5, message in (("5260ab", "only the first 6 digits of its md5"), (None, "no checksum")):
+        caplog.clear()
+        entry = catalogue.WeightsEntry(
+            name="some", filename="some.pt", licence="MIT", url="http://127.0.0.1:9/x", md5=md5
+        )
+        monkeypatch.setattr(catalogue, "entries", lambda entry=entry: {"some": entry})
+        with pytest.raises(DownloadError):
+            catalogue.resolve("some", cache_dir=tmp_path, progress=False)
+        assert message in caplog.text
