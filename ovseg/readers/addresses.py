@@ -18,7 +18,14 @@ from urllib.parse import urlsplit
 
 from ovseg.readers.limits import require_within
 
-__all__ = ["LEAST_BYTES", "WATCH_SECONDS", "AddressError", "Answer", "open_address"]
+__all__ = [
+    "LEAST_BYTES",
+    "TIMEOUT_SECONDS",
+    "WATCH_SECONDS",
+    "AddressError",
+    "Answer",
+    "open_address",
+]
 
 TIMEOUT_SECONDS = 30
 """Longest silence."""
@@ -197,10 +204,10 @@ class _Opener(urllib.request.AbstractHTTPHandler):
         self._watch = watch
 
     def http_open(self, request: urllib.request.Request) -> Any:
-        return self.do_open(self._plain, request)  # type: ignore[arg-type]
+        return self.do_open(self._plain, request)
 
     def https_open(self, request: urllib.request.Request) -> Any:
-        return self.do_open(self._secure, request)  # type: ignore[arg-type]
+        return self.do_open(self._secure, request)
 
     http_request = urllib.request.AbstractHTTPHandler.do_request_
     https_request = urllib.request.AbstractHTTPHandler.do_request_

@@ -19,7 +19,6 @@ from ovseg.utils.files import reason_of
 logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1 << 20
-TIMEOUT_SECONDS = 30
 RETRIES = 8
 """Attempts in a row of which none brought `CHUNK_BYTES`."""
 FIRST_WAIT_SECONDS = 0.2

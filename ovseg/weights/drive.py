@@ -8,7 +8,8 @@ from pathlib import Path
 from iopath.common.file_io import file_lock
 from tqdm import tqdm
 
-from ovseg.weights.download import TIMEOUT_SECONDS, DownloadError, verify
+from ovseg.readers.addresses import TIMEOUT_SECONDS
+from ovseg.weights.download import DownloadError, verify
 
 RETRIES = 5
 _FILE_ID = re.compile(r"https?://(?:drive|docs)\.google\.com/(?:.*/d/|.*[?&]id=)([-\w]{20,})")

@@ -13,7 +13,6 @@ from typing import Any, TextIO
 
 import numpy as np
 from numpy.lib.format import open_memmap
-from safetensors import safe_open
 
 from ovseg.projects.corrclip.bank.index import FaissIndex, index_kind
 from ovseg.projects.corrclip.bank.storage import (
@@ -36,6 +35,7 @@ from ovseg.projects.corrclip.bank.storage import (
 from ovseg.utils.environment import environment_record
 from ovseg.utils.files import atomic_path, write_json
 from ovseg.utils.part_files import remove_unfinished
+from ovseg.weights.load import read_state_dict
 
 __all__ = ["finish"]
 
@@ -156,5 +156,4 @@ def _arrays(bank: Path, shards: int, name: str) -> Iterator[np.ndarray]:
 
 
 def _array(bank: Path, shard: int, name: str) -> np.ndarray:
-    with safe_open(str(parts_of(bank).path(shard)), framework="np") as part:
-        return part.get_tensor(name)
+    return read_state_dict(parts_of(bank).path(shard))[name].numpy()
