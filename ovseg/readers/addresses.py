@@ -18,14 +18,7 @@ from urllib.parse import urlsplit
 
 from ovseg.readers.limits import require_within
 
-__all__ = [
-    "LEAST_BYTES",
-    "TIMEOUT_SECONDS",
-    "WATCH_SECONDS",
-    "AddressError",
-    "Answer",
-    "open_address",
-]
+__all__ = ["TIMEOUT_SECONDS", "AddressError", "Answer", "open_address"]
 
 TIMEOUT_SECONDS = 30
 """Longest silence."""

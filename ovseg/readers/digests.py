@@ -29,31 +29,34 @@ def content_digest(value: Any) -> str:
     Returns:
         sha256 in hexadecimal.
     """
+    return hashlib.sha256(_part(value, {})).hexdigest()
+
+
+def _part(value: Any, known: dict[int, bytes]) -> bytes:
+    """Give what stands for a value; what lies in many places is hashed once."""
+    if isinstance(value, str):
+        return b"text " + hashlib.sha256(value.encode("utf-8", "surrogatepass")).digest()
+    if value is None or isinstance(value, (bool, int)):
+        return f"{value}\0".encode()
+    if isinstance(value, float):
+        return b"float " + struct.pack("<d", value)
+    if id(value) not in known:
+        known[id(value)] = _hashed(value, known)
+    return known[id(value)]
+
+
+def _hashed(value: Any, known: dict[int, bytes]) -> bytes:
     digest = hashlib.sha256()
-    _update(digest, value)
-    return digest.hexdigest()
-
-
-def _update(digest: Any, value: Any) -> None:
     if isinstance(value, Tensor):
         values = value.detach().cpu().contiguous().reshape(-1)  # (N,)
         digest.update(f"tensor {tuple(value.shape)} {value.dtype}\0".encode())
         digest.update(values.view(torch.uint8).numpy().data if values.numel() else b"")
     elif isinstance(value, Mapping):
-        digest.update(f"mapping {len(value)}\0".encode())
+        digest.update(b"mapping")
         for key in sorted(value, key=lambda key: (type(key).__name__, key)):
-            _update(digest, key)
-            _update(digest, value[key])
+            digest.update(_part(key, known) + _part(value[key], known))
     elif isinstance(value, (list, tuple)) and not isinstance(value, Name):
-        digest.update(f"sequence {len(value)}\0".encode())
+        digest.update(b"sequence")
         for item in value:
-            _update(digest, item)
-    elif isinstance(value, str):
-        text = value.encode("utf-8", "surrogatepass")
-        digest.update(f"text {len(text)}\0".encode() + text)
-    elif value is None or isinstance(value, (bool, int)):
-        digest.update(f"{value}\0".encode())
-    elif isinstance(value, float):
-        digest.update(b"float " + struct.pack("<d", value))
-    else:
-        digest.update(b"other\0")  # a type or a device, which readers give as a name
+            digest.update(_part(item, known))
+    return digest.digest()  # of a type or a device, which readers give as a name, only that it is

@@ -74,8 +74,9 @@ class _Unbuilt:
 
 def _type(code: Any, *_: Any) -> _Type:
     if not isinstance(code, str) or not _CODE.fullmatch(code):
+        kind = code[:40] if isinstance(code, str) else type(code).__name__
         raise pickle.UnpicklingError(
-            f"expected an array of numbers or texts, got the type {str(code)[:40]!r}"
+            f"expected an array of numbers or texts, got the type {kind!r}"
         )
     return _Type({"?": "b1", "O8": "O"}.get(code, code))
 

@@ -11,6 +11,7 @@ Lengths are compared with what the file holds, the memo is a dictionary, and ste
 from __future__ import annotations
 
 import codecs
+import io
 import mmap
 import os
 import pickle
@@ -18,7 +19,7 @@ import pickletools
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from ovseg.readers.files import open_regular
 from ovseg.readers.limits import LimitError, limits, require_within
@@ -42,6 +43,9 @@ _READERS = {
     for op in pickletools.opcodes
 }
 _MARK: Any = object()
+_SIZED = (str, bytes, bytearray, list, tuple, dict, set, frozenset)
+_ALWAYS_USABLE = 1 << 24
+_MOST_IN_KEY = 16
 _SCALARS = (str, bytes, int, float, bool, type(None), Name)
 # Instructions that only push their argument.
 _DATA = frozenset(
@@ -97,7 +101,7 @@ class Machine:
 
     def __init__(
         self,
-        file: BinaryIO | mmap.mmap,
+        file: io.BytesIO | mmap.mmap,
         makers: Makers,
         *,
         persistent: Callable[[Any], Any] | None = None,
@@ -109,6 +113,9 @@ class Machine:
         self._of = of
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
+        self._used = 0
+        size = file.size() if isinstance(file, mmap.mmap) else file.getbuffer().nbytes
+        self._usable = 4 * size + _ALWAYS_USABLE
         self._places: dict[int, list[int]] = {}  # in the memo, of what may become something else
 
     def run(self) -> Any:
@@ -217,7 +224,14 @@ class Machine:
         function = self._pop()
         if not isinstance(function, Name) or not isinstance(arguments, tuple):
             raise TypeError("a call of what is no name")
+        self._charge(arguments)
         self._stack.append(self._makers[function](*arguments))
+
+    def _charge(self, arguments: tuple[Any, ...]) -> None:
+        """Count what is built from: a writer uses each text or list once, a bomb over and over."""
+        self._used += sum(len(each) for each in arguments if isinstance(each, _SIZED))
+        if self._used > self._usable:
+            raise pickle.UnpicklingError("the file builds from the same data over and over")
 
     def _build(self) -> None:
         state, target = self._pop(), self._pop()
@@ -226,6 +240,8 @@ class Machine:
             return
         if not hasattr(target, "take_state"):
             raise TypeError(f"a state for a {type(target).__name__}")
+        if isinstance(state, tuple):
+            self._charge(state)
         built = target.take_state(state)
         if built is not target:
             for place in self._places.pop(id(target), ()):
@@ -303,10 +319,13 @@ class Machine:
 
 
 def _as_key(value: Any) -> Any:
-    """Let plain keys pass; to hash tuples of tuples of tuples may take for ever."""
-    flat = isinstance(value, tuple) and all(isinstance(item, _SCALARS) for item in value)
-    if not flat and not isinstance(value, _SCALARS):
-        raise TypeError(f"a {type(value).__name__} as a key")
+    """Let plain keys pass; to hash tuples of tuples or a long number may take for ever."""
+    parts = value if isinstance(value, tuple) else (value,)
+    if len(parts) > _MOST_IN_KEY:
+        raise TypeError("a tuple of many values as a key")
+    for part in parts:
+        if not isinstance(part, _SCALARS) or (isinstance(part, int) and part.bit_length() > 64):
+            raise TypeError(f"a {type(part).__name__} as a key")
     return value
 
 
@@ -318,8 +337,8 @@ def _pairs(flat: list[Any]) -> list[tuple[Any, Any]]:
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
     # How Python 3 writes bytes in the old protocols; other codecs have no place in a weight file.
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"expected the encoding latin1, got {str(encoding)[:20]!r}")
+    if encoding != "latin1" or not isinstance(text, str):
+        raise pickle.UnpicklingError("expected a text in latin1")
     return text.encode("latin1")
 
 

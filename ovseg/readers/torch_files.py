@@ -17,7 +17,7 @@ import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -171,6 +171,7 @@ class _Archive:
         self._entries = _entries(archive, path)
         self._root = next(n for n in self._entries if n.endswith("/data.pkl"))[: -len("data.pkl")]
         self._storages: dict[str, Tensor] = {}
+        self._truths: set[str] = set()
 
     def read(self, makers: Makers) -> Any:
         """Follow the pickle."""
@@ -197,6 +198,9 @@ class _Archive:
             return torch.empty(count, dtype=dtype, device="meta")
         if key not in self._storages:
             self._storages[key] = self._content(entry)
+        if dtype == torch.bool and key not in self._truths:
+            self._truths.add(key)
+            self._storages[key].clamp_(max=1)  # other bytes are no truth values
         return as_numbers(self._storages[key], dtype, count)
 
     def _content(self, entry: zipfile.ZipInfo) -> Tensor:
@@ -251,7 +255,7 @@ def _fill(raw: Tensor, file: Any) -> None:
         raise pickle.UnpicklingError(f"{place} bytes where {len(view)} were announced")
 
 
-def _legacy(file: BinaryIO | mmap.mmap, size: int, *, of: str) -> Any:
+def _legacy(file: io.BytesIO | mmap.mmap, size: int, *, of: str) -> Any:
     """Read the old form: magic number, protocol, system, content, keys; then the storages."""
     plain: Makers = {}
     magic, protocol, system = (Machine(file, plain, of=of).run() for _ in range(3))
@@ -301,7 +305,7 @@ def _legacy(file: BinaryIO | mmap.mmap, size: int, *, of: str) -> Any:
 class _Part:
     """The next bytes of a file as a file that ends after them."""
 
-    def __init__(self, file: BinaryIO | mmap.mmap, length: int) -> None:
+    def __init__(self, file: io.BytesIO | mmap.mmap, length: int) -> None:
         self._file = file
         self._left = length
 

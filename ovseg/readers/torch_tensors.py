@@ -59,10 +59,10 @@ def parse_reference(reference: Any) -> tuple[torch.dtype, str, int]:
 
 
 def as_numbers(raw: Tensor, dtype: torch.dtype, count: int) -> Tensor:
-    """See bytes as numbers; bytes that are no truth value become true.
+    """See bytes as numbers.
 
     Args:
-        raw: (N,) uint8.
+        raw: (N,) uint8; 0 and 1 where they are truth values.
         dtype: of the numbers.
         count: how many there are at its beginning.
 
@@ -70,8 +70,6 @@ def as_numbers(raw: Tensor, dtype: torch.dtype, count: int) -> Tensor:
         (count,) on the same memory.
     """
     raw = raw[: count * dtype.itemsize]
-    if dtype == torch.bool:
-        return raw.clamp_(max=1).view(dtype)
     return raw.view(dtype)
 
 

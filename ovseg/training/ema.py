@@ -70,7 +70,7 @@ class ExponentialMovingAverage:
             parameter.copy_(values[name])
 
     def state_dict(self) -> dict[str, object]:
-        """Plain, `weights_only`-loadable state."""
+        """Plain state: numbers, texts and tensors."""
         return {"updates": self.updates, "parameters": dict(self._average)}
 
     def load_state_dict(self, state: dict[str, object]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -74,6 +75,7 @@ def sweep_partials(folder: str | Path) -> int:
     return len(stale)
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # How torch and safetensors say that a disk is full.
 _UNWRITTEN = re.compile(r"unexpected pos|PytorchStreamWriter|inline_container|I/O error|os error")
 
@@ -98,10 +100,12 @@ def naming_failure(path: str | Path) -> Iterator[None]:
             (reason_of(each) for each in (error, error.__context__) if isinstance(each, OSError)),
             str(error) if "os error" in str(error) else "the disk took less than was written",
         )
+        full = getattr(error, "errno", errno.ENOSPC) in _FULL
         left = shutil.disk_usage(target.parent).free if target.parent.is_dir() else 0
         raise OSError(
             f"{target}: could not be written: {reason}; {left / 2**20:.0f} MiB are free in "
-            f"{target.parent.resolve()}. Nothing half-written is left there: make room and go on"
+            f"{target.parent.resolve()}. Nothing half-written is left there"
+            + ("; make room and go on" if full else "")
         ) from error
 
 

@@ -29,7 +29,7 @@ class WeightsError(ValueError):
 def read_state_dict(path: str | Path, *, allow_pickle: bool = False) -> dict[str, Tensor]:
     """Read the tensors of a weight file; the format is told from the content.
 
-    Reads safetensors, `torch.save` files (with `weights_only`), TorchScript archives (their code is
+    Reads safetensors, `torch.save` files (nothing is unpickled), TorchScript archives (their code is
     not run) and, if asked to, pickles of NumPy arrays. A `{"model": ...}` or `{"state_dict": ...}`
     around the tensors and the prefix "module." of DistributedDataParallel are taken off.
 

@@ -120,6 +120,13 @@ def test_descriptions_that_make_no_array_are_refused(tmp_path, dtype, shape, con
         b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x0f).",
         b"\x80\x05\x96\x00\x00\x00\x00\x02\x00\x00\x00.",
         b"}" + b"(K\x01K\x01t" + b"2\x86" * 60 + b"K\x01s.",  # a key whose hash takes 2^60 steps
+        # The same text made into bytes over and over: 4 KB of steps for each GB.
+        b"\x80\x02"
+        + text("a" * 2**20)
+        + b"q\x010"
+        + b"]c_codecs\nencode\nq\x020"
+        + b"h\x02h\x01\x85Ra" * 4000
+        + b".",
         b"\x80\x04\x97.",
         b"\x82\x01.",
         b"]a.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,8 +53,15 @@ class DetectionCheckpointer(Checkpointer):
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info("saving checkpoint to %s", path)
         partial = os.path.join(self.save_dir, f".{name}.pth.{os.getpid()}")
-        torch.save(data, partial)
-        os.replace(partial, path)
+        try:
+            torch.save(data, partial)
+            os.replace(partial, path)
+        except (OSError, RuntimeError) as error:  # torch's own, where the disk is full
+            with contextlib.suppress(FileNotFoundError):
+                Path(partial).unlink()
+            raise OSError(
+                f"{path}: could not be written, and nothing is left of it: {error}"
+            ) from error
         self.tag_last_checkpoint(os.path.basename(path))
 
     def _load_file(self, f: str) -> dict[str, Any]:
@@ -62,13 +70,13 @@ class DetectionCheckpointer(Checkpointer):
                 f"{f} is a pickle, which can run code when it is read; if you trust it, convert "
                 "it with tools/convert_weights.py (--allow-pickle) and load the result"
             )
-        kind = weight_file_kind(Path(f))
-        if kind not in ("safetensors", "torch", "torch_legacy"):
-            raise ValueError(f"{f}: expected a checkpoint of torch.save or safetensors, got {kind}")
         try:
+            kind = weight_file_kind(Path(f))
+            if kind not in ("safetensors", "torch", "torch_legacy"):
+                raise ValueError(f"expected a file of torch.save or safetensors, got {kind}")
             loaded = read_weight_file(Path(f), kind)
+            if not isinstance(loaded, Mapping):
+                raise ValueError(f"expected a dictionary, got {type(loaded).__name__}")
         except UNREADABLE as error:
             raise ValueError(f"{f}: the checkpoint cannot be read: {error}") from error
-        if isinstance(loaded, Mapping) and "model" in loaded:
-            return dict(loaded)
-        return {"model": dict(loaded)}
+        return dict(loaded) if "model" in loaded else {"model": dict(loaded)}
