@@ -29,20 +29,21 @@ class WeightsError(ValueError):
 def read_state_dict(path: str | Path, *, allow_pickle: bool = False) -> dict[str, Tensor]:
     """Read the tensors of a weight file; the format is told from the content.
 
-    Reads safetensors, `torch.save` files (nothing is unpickled), TorchScript archives (their code is
-    not run) and, if asked to, pickles of NumPy arrays. A `{"model": ...}` or `{"state_dict": ...}`
-    around the tensors and the prefix "module." of DistributedDataParallel are taken off.
+    Reads safetensors, files of `torch.save` (nothing is unpickled), TorchScript archives (their
+    code is not run) and, if asked to, pickles of NumPy arrays. A `{"model": ...}` or
+    `{"state_dict": ...}` around the tensors and the prefix "module." of DistributedDataParallel are
+    taken off.
 
     Args:
-        path: the file.
-        allow_pickle: read plain pickles (.pkl), too; only arrays, tensors and containers are
-            accepted in them.
+           path: the file.
+           allow_pickle: read plain pickles (.pkl), too; only arrays, tensors and containers are
+               accepted in them.
 
-    Returns:
-        The tensors by name, on the CPU, in the file's dtypes.
+       Returns:
+           The tensors by name, on the CPU, in the file's dtypes.
 
-    Raises:
-        WeightsError: if there is no such file, or it is not a weight file, or not a safe one.
+       Raises:
+           WeightsError: if there is no such file, or it is not a weight file, or not a safe one.
     """
     path = Path(path)
     if not path.is_file():

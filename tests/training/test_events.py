@@ -125,3 +125,14 @@ def test_results_are_flattened_under_their_full_names():
     assert flatten_results(results) == pytest.approx(
         {"val/sem_seg/mIoU": 1.0, "val/sem_seg/IoU-sky": 2.0}
     )
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path):
+    writer = JsonLines(tmp_path / "metrics.json")
+    writer._file.close()
+    writer._file = open("/dev/full", "a", encoding="utf-8")  # noqa: SIM115
+    message = r"metrics\.json: could not be written: No space left on device; .* make room"
+    with pytest.raises(OSError, match=message):
+        writer.write(19, {"total_loss": 2.5})
+    with pytest.raises(OSError, match=message):
+        writer.close()
