@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovseg.exports import Exporter
+from ovseg.readers.pictures import IMAGE_SUFFIXES
 from ovseg.segmentation import Segmentation, check_views, result_paths
-from ovseg.utils.images import IMAGE_SUFFIXES
 from ovseg.utils.result_files import is_result
 
 if TYPE_CHECKING:

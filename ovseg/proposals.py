@@ -15,9 +15,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
-from ovseg.utils.images import read_label
+from ovseg.readers.pictures import read_label
+from ovseg.readers.segmentations import decode_segmentation
 
 __all__ = [
     "BatchProposer",
@@ -228,38 +228,6 @@ class FileProposer:
                 f"{masks.shape}"
             )
         return masks != 0
-
-
-def decode_segmentation(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
-    """Turn COCO's forms of a region into a mask.
-
-    Args:
-        segmentation: a list of polygons, or run lengths, compressed or not.
-        size: (height, width) of the picture.
-
-    Returns:
-        (H, W) bool.
-
-    Raises:
-        ValueError: none of these, or run lengths of another size.
-    """
-    try:
-        if isinstance(segmentation, dict):
-            encoded = segmentation
-            if isinstance(encoded["counts"], list):
-                encoded = coco_mask.frPyObjects(encoded, *size)
-            elif isinstance(encoded["counts"], str):
-                encoded = encoded | {"counts": encoded["counts"].encode()}
-            if list(encoded["size"]) != list(size):
-                raise ValueError(f"its size is {encoded['size']}, the picture's {list(size)}")
-        else:
-            parts = coco_mask.frPyObjects(segmentation, *size)
-            encoded = coco_mask.merge(parts)
-        return coco_mask.decode(encoded).astype(bool)
-    except Exception as error:  # pycocotools raises bare ones
-        raise ValueError(
-            f"expected polygons or run lengths of a region, got {str(segmentation)[:60]!r}: {error}"
-        ) from error
 
 
 def without_empty(masks: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ovseg.modeling.prediction import Proposal
-from ovseg.utils.images import ImageError, read_label
+from ovseg.readers.pictures import ImageError, read_label
 from ovseg.utils.pictures import ImageLike, to_rgb
 from ovseg.visualization import palette
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 from iopath.common.file_io import file_lock
-from pycocotools import mask as coco_mask
 
 from ovseg.data.catalog import DatasetFilesError
 from ovseg.data.prepare.pipeline import PreparationError, Task, prepare
+from ovseg.readers.segmentations import decode_segmentation
 from ovseg.utils.files import sha256_of, write_json
 
 __all__ = ["CocoFile", "coco_records", "draw_labels"]
@@ -179,33 +179,12 @@ def draw_labels(
 
 
 def _mask(annotation: Annotation, size: tuple[int, int]) -> np.ndarray:
-    given = annotation["segmentation"]
-    if not given:
+    if not annotation["segmentation"]:
         return np.zeros(size, bool)
-    if isinstance(given, dict) and isinstance(given.get("counts"), str):
-        encoded = [{**given, "counts": given["counts"].encode()}]
-    elif isinstance(given, dict) and isinstance(given.get("counts"), list):
-        encoded = [coco_mask.frPyObjects(given, *given["size"])]
-    elif isinstance(given, list) and all(_is_polygon(part) for part in given):
-        encoded = coco_mask.frPyObjects(given, *size)
-    else:
-        raise ValueError(
-            f"annotation {annotation['id']}: expected polygons of at least three points or run "
-            f"lengths (size, counts) as segmentation, got {str(given)[:80]}"
-        )
-    mask = coco_mask.decode(coco_mask.merge(encoded)).astype(bool)  # (H, W)
-    if mask.shape != size:
-        raise ValueError(f"annotation {annotation['id']}: expected size {size}, got {mask.shape}")
-    return mask
-
-
-def _is_polygon(part: Any) -> bool:
-    return (
-        isinstance(part, list)
-        and len(part) >= 6
-        and len(part) % 2 == 0
-        and all(isinstance(number, int | float) for number in part)
-    )
+    try:
+        return decode_segmentation(annotation["segmentation"], size)
+    except ValueError as error:
+        raise ValueError(f"annotation {annotation['id']}: {error}") from error
 
 
 def _class_indices(content: CocoFile, classes: Sequence[str], ignore_label: int) -> dict[int, int]:

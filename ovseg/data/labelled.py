@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from ovseg.d2.data import DatasetCatalog, MetadataCatalog
 from ovseg.data.dataset_yaml import resolve_dataset
+from ovseg.readers.pictures import read_image, read_label
 from ovseg.utils.files import atomic_path
-from ovseg.utils.images import read_image, read_label
 
 __all__ = ["LabelledPictures", "class_words", "find_regions"]
 

@@ -8,7 +8,6 @@ colour wherever the mask is not.
 from __future__ import annotations
 
 import csv
-import io
 import json
 import re
 import tarfile
@@ -20,12 +19,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD, image_transform
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import center_crop, resize
 
 from ovseg.data.pairs import PairDataset, PairItem, Region, Window
-from ovseg.utils.images import IMAGE_SUFFIXES, ImageError, pil_to_rgb, read_image, read_label
+from ovseg.readers.pictures import IMAGE_SUFFIXES, decode_image, decode_mask, read_image, read_label
 
 __all__ = ["KEY_COLOUR", "FolderPairDataset", "TarPairDataset", "TsvPairDataset"]
 
@@ -137,8 +136,8 @@ class TarPairDataset(PairDataset):
         """The crop of a pair, (h, w, 3) uint8 RGB, and its mask (h, w) bool."""
         name, crop, mask = self._members[index]
         where = f"{crop.tar}#{name}"
-        image = pil_to_rgb(_open_member(crop, where))
-        inside = np.asarray(_open_member(mask, where).convert("L")) > 0
+        image = decode_image(_read_member(crop), where)
+        inside = decode_mask(_read_member(mask), where)
         return image, _check_mask(inside, image, where)
 
 
@@ -298,15 +297,6 @@ def _read_member(member: _Member) -> bytes:
     with member.tar.open("rb") as file:
         file.seek(member.offset)
         return file.read(member.size)
-
-
-def _open_member(member: _Member, where: str) -> Image.Image:
-    try:
-        image = Image.open(io.BytesIO(_read_member(member)))
-        image.load()
-    except (OSError, SyntaxError, UnidentifiedImageError) as error:
-        raise ImageError(f"{where}: {error}") from error
-    return image
 
 
 def _match_folders(root: Path, names: Sequence[str]) -> dict[str, int]:

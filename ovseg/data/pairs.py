@@ -22,9 +22,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ovseg.data.sampling import SampleKey, sample_generator
+from ovseg.readers.pictures import ImageError
 from ovseg.utils.boxes import expand_box, masks_to_boxes
 from ovseg.utils.image_store import ImageStore
-from ovseg.utils.images import ImageError
 from ovseg.utils.masks import decode_rle
 
 __all__ = [

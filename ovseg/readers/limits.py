@@ -27,6 +27,7 @@ class Limits:
 
     Args:
         picture_pixels: of a picture or label map; 3 bytes each as RGB. Told by its header.
+        outline_pixels: length of the polygons of one region, which decoding takes memory for.
         document_bytes: of a JSON, YAML, CSV or text file.
         document_depth: levels of JSON and YAML within each other.
         yaml_aliases: references (`*name`) in a YAML file, which multiply what they stand for.
@@ -39,6 +40,7 @@ class Limits:
     """
 
     picture_pixels: int = 1_000_000_000
+    outline_pixels: int = 2_000_000
     document_bytes: int = 4 * 2**30
     document_depth: int = 200
     yaml_aliases: int = 100

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from ovseg.readers.pictures import ImageError, decode_image
 from ovseg.utils.files import reason_of
-from ovseg.utils.images import ImageError, decode_image
 
 __all__ = ["ImageStore"]
 

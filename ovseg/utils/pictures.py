@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ovseg.utils.images import ImageError, decode_image, pil_to_rgb, read_image
+from ovseg.readers.pictures import ImageError, decode_image, pil_to_rgb, read_image
 
 __all__ = ["ImageLike", "as_list", "picture_name", "to_rgb"]
 

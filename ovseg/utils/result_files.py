@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ovseg.readers.pictures import picture_comment
 from ovseg.utils.files import atomic_path
 from ovseg.utils.images import write_png
 
@@ -39,9 +40,8 @@ def is_result(path: str | os.PathLike[str]) -> bool:
             return isinstance(content, dict) and content.keys() >= _RECORD_KEYS
         if file.suffix not in (".png", ".jpg"):
             return False
-        with Image.open(file) as picture:
-            comment = picture.info.get("comment") or picture.info.get("Comment")
-    except (OSError, ValueError, Image.DecompressionBombError):
+        comment = picture_comment(file)
+    except (OSError, ValueError):
         return False
     return comment in (RESULT_COMMENT, RESULT_COMMENT.encode())
 

@@ -20,7 +20,7 @@ from fvcore.common.registry import Registry
 from torch import Tensor, nn
 
 from ovseg.d2.config import CfgNode
-from ovseg.utils.images import read_label
+from ovseg.readers.pictures import read_label
 from ovseg.vocab import Vocabulary, class_list
 
 from .answers import kept_positions

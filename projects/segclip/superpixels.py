@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ovseg.readers.pictures import ImageError
 from ovseg.utils.files import atomic_path, write_json
-from ovseg.utils.images import ImageError
 
 PATCH_ID_MODES = ("mean_trunc", "mode")
 QUARANTINE = "quarantine.json"

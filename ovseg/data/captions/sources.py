@@ -26,8 +26,8 @@ from ovseg.data.captions.tars import (
     captions_of_json,
     captions_of_text,
 )
+from ovseg.readers.pictures import ImageError
 from ovseg.utils.image_store import ImageStore
-from ovseg.utils.images import ImageError
 
 __all__ = ["KINDS", "ImageReader", "ImageRow", "LazyRows", "Shard", "Source", "open_source"]
 

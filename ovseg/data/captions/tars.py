@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ovseg.data.captions.rows import ImageRow, LazyRows, relative_to
-from ovseg.utils.images import IMAGE_SUFFIXES
+from ovseg.readers.pictures import IMAGE_SUFFIXES
 
 __all__ = ["IMAGE_EXTENSIONS", "TarPiece", "captions_of_json", "captions_of_text"]
 

@@ -17,7 +17,7 @@ from ovseg.data.prepare.listing import read_listing
 from ovseg.data.prepare.matlab import read_mat_labels
 from ovseg.data.prepare.pipeline import Task, list_files, require_folder
 from ovseg.data.prepare.plan import Plan
-from ovseg.utils.images import read_image
+from ovseg.readers.pictures import read_image
 from ovseg.vocab.classes import class_list
 
 __all__ = [

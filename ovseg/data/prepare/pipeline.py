@@ -27,8 +27,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from ovseg.readers.pictures import ImageError, read_image
 from ovseg.utils.files import PARTIAL_NAME, atomic_path, reason_of, write_json
-from ovseg.utils.images import ImageError, read_image
 from ovseg.utils.processes import exit_with_parent, map_unordered
 
 __all__ = [
