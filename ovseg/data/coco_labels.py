@@ -100,8 +100,15 @@ def coco_records(
 
     Raises:
         DatasetFilesError: the JSON or all its pictures are missing.
-        ValueError: the JSON is unusable, or a class is no category of it.
+        ValueError: the JSON is unusable, a class is no category of it, or the label maps would lie
+            among the pictures.
+        PreparationError: files would be written over that were not made here.
     """
+    if labels.resolve() == images.resolve():
+        raise ValueError(
+            f"dataset {name!r}: labels: expected a folder of its own for the label maps, got that "
+            f"of the pictures, {labels}; leave `labels` out, or name another folder"
+        )
     content = CocoFile.read(path)
     indices = _class_indices(content, classes, ignore_label)
     outside = ignore_label
@@ -248,7 +255,8 @@ def _draw_all(content: CocoFile, tasks: Sequence[Task], drawing: _Drawing, folde
         if found == stamp and all(task.targets[0].is_file() for task in tasks):
             return
         _logger.info("Drawing %d label maps of %s into %s", len(tasks), content.path, folder)
-        report = prepare(tasks, drawing, force=found != stamp)
+        # Folders with a stamp were drawn here, also before files were noted one by one.
+        report = prepare(tasks, drawing, force=found != stamp, ours=found is not None)
         if report.failed:
             file, reason = report.failed[0]
             raise PreparationError(

@@ -80,7 +80,7 @@ def test_a_picture_that_would_start_a_program_is_none(tmp_path, monkeypatch):
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
     )
     for read in (read_image, read_label, image_size, picture_mode, picture_comment):
-        with pytest.raises(ImageError, match="photo.jpg: not an image"):
+        with pytest.raises(ImageError, match=r"photo\.jpg: not an image"):
             read(photo)
     with pytest.raises(ImageError, match="not an image"):
         decode_image(photo.read_bytes(), "photo")

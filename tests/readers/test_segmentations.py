@@ -48,7 +48,7 @@ def test_masks_of_any_form_come_back_from_both_forms_of_run_lengths(seed):
     ],
 )
 def test_run_lengths_that_do_not_fill_the_picture_exactly_are_refused(counts):
-    with pytest.raises(ValueError, match="run lengths|a count of"):
+    with pytest.raises(ValueError, match=r"run lengths|a count of"):
         decode_run_lengths({"size": [20, 20], "counts": counts})
 
 
