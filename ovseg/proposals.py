@@ -7,8 +7,6 @@ Everything that needs regions takes a `RegionProposer`. The one that stands on a
 from __future__ import annotations
 
 import hashlib
-import json
-import zipfile
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -16,6 +14,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from ovseg.readers.arrays import read_npz
+from ovseg.readers.documents import DocumentError, parse_json, read_json
+from ovseg.readers.files import read_bytes
 from ovseg.readers.pictures import read_label
 from ovseg.readers.segmentations import decode_segmentation
 
@@ -132,20 +133,20 @@ class InstanceProposer:
     """
 
     def __init__(self, annotations: str | Path, *, per_class: bool = False) -> None:
-        content = Path(annotations).read_bytes()
+        content = read_bytes(annotations)
         self.name = f"instances@{hashlib.sha256(content).hexdigest()[:8]}"
         self.name += "/class" if per_class else ""
         self.per_class = per_class
         self._path = Path(annotations)
         try:
-            data = json.loads(content)
+            data = parse_json(content, annotations)
             self._sizes = {str(i["id"]): (i["height"], i["width"]) for i in data["images"]}
             self._ids = {str(i["file_name"]): str(i["id"]) for i in data["images"]}
             self._regions: dict[str, list[tuple[int, Any]]] = defaultdict(list)
             for found in data["annotations"]:
                 pair = (found["category_id"], found["segmentation"])
                 self._regions[str(found["image_id"])].append(pair)
-        except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        except (DocumentError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{annotations}: expected a COCO instances file (images with id, file_name, "
                 "height, width; annotations with image_id, category_id, segmentation), got "
@@ -241,17 +242,16 @@ def _stack(masks: Sequence[np.ndarray], size: tuple[int, ...]) -> np.ndarray:
 
 def _read_npz(path: Path, size: tuple[int, ...]) -> np.ndarray:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return arrays["masks"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        return read_npz(path, ["masks"])["masks"]
+    except (OSError, ValueError) as error:
         raise ProposalError(f"{path}: expected an array 'masks' (Q, H, W), got {error}") from error
 
 
 def _read_rle_list(path: Path, size: tuple[int, ...]) -> np.ndarray:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         return _stack([decode_segmentation(one, (size[0], size[1])) for one in found], size)
-    except (UnicodeDecodeError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise ProposalError(f"{path}: expected a JSON list of COCO RLE: {error}") from error
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from iopath.common.file_io import file_lock
 
 from ovseg.data.catalog import DatasetFilesError
 from ovseg.data.prepare.pipeline import PreparationError, Task, prepare
+from ovseg.readers.documents import read_json
 from ovseg.readers.segmentations import decode_segmentation
 from ovseg.utils.files import sha256_of, write_json
 
@@ -52,7 +52,7 @@ class CocoFile:
             ValueError: it is no COCO JSON with instances.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             annotations: dict[int, list[Annotation]] = defaultdict(list)
             for annotation in content["annotations"]:
                 annotations[annotation["image_id"]].append(
@@ -268,6 +268,6 @@ def _draw_all(content: CocoFile, tasks: Sequence[Task], drawing: _Drawing, folde
 
 def _read_stamp(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except (FileNotFoundError, ValueError):
         return None

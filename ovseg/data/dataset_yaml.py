@@ -25,12 +25,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ovseg.d2.data import DatasetCatalog, MetadataCatalog
 from ovseg.data.catalog import class_metadata, load_sem_seg
 from ovseg.data.coco_labels import CocoFile, coco_records
-from ovseg.utils.files import read_text
+from ovseg.readers.documents import read_yaml
 from ovseg.vocab import class_list, class_list_names
 from ovseg.vocab.class_sets import ClassSets
 
@@ -207,11 +205,9 @@ def register_yaml(path: str | PathLike[str]) -> str:
 
 def _read_values(file: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(read_text(file))
+        values = read_yaml(file)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no dataset file {file}") from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file}: expected plain YAML, got: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{file}: expected KEY: VALUE lines, got {type(values).__name__}")
     valid = (*_REQUIRED, *_OPTIONAL)

@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ovseg.readers.documents import DocumentError, read_text
+
 __all__ = [
     "PARTIAL_NAME",
     "atomic_path",
@@ -70,30 +72,6 @@ def sweep_partials(folder: str | Path) -> int:
     for path in stale:
         path.unlink(missing_ok=True)
     return len(stale)
-
-
-def read_text(path: str | os.PathLike[str]) -> str:
-    """Read a text file that a user gave, with or without a byte order mark.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Its text.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is not in UTF-8.
-    """
-    content = Path(path).read_bytes()
-    try:
-        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{path}: expected text in UTF-8, got the byte {content[error.start]:#04x} in line "
-            f"{line}; save the file as UTF-8, e.g. by iconv -f latin1 -t utf-8"
-        ) from error
 
 
 def write_json(
@@ -162,4 +140,6 @@ def _umask() -> int:
 
 def reason_of(error: Exception) -> str:
     """What an error says, for a message that names the file; the text of an OSError repeats it."""
+    if isinstance(error, DocumentError):
+        return error.reason
     return getattr(error, "strerror", None) or str(error)

@@ -20,6 +20,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ovseg.readers.arrays import read_npz
+from ovseg.readers.documents import parse_json
 from ovseg.readers.pictures import ImageError
 from ovseg.utils.files import atomic_path, write_json
 
@@ -218,15 +220,14 @@ def write_quarantine(folder: Path) -> dict[str, Any]:
     """Collect the quarantined pictures of all shards into one file; returns them with reasons."""
     found: dict[str, Any] = {}
     for path in sorted(folder.glob("*.npz")):
-        with np.load(path) as index:
-            found |= json.loads(index["quarantine"].tobytes())
+        found |= parse_json(read_npz(path, ["quarantine"])["quarantine"].tobytes(), path)
     write_json(folder / QUARANTINE, found)
     return found
 
 
 def _read_index(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    with np.load(path) as index:
-        return index["keys"], index["ends"]
+    index = read_npz(path, ["keys", "ends"])
+    return index["keys"], index["ends"]
 
 
 def _key(image_id: str) -> int:

@@ -11,9 +11,35 @@ from pathlib import Path
 
 from ovseg.readers.files import read_bytes
 
-__all__ = ["files_of_others", "note_made"]
+__all__ = ["files_of_others", "note_made", "require_apart"]
 
 _NOTES = ".made_by_ovseg"
+
+
+def require_apart(sources: Iterable[Path], targets: Iterable[Path]) -> None:
+    """Refuse to make files out of themselves, also where links lead there.
+
+    Args:
+        sources: files that are read.
+        targets: files to be made.
+
+    Raises:
+        ValueError: a target is a source.
+    """
+    real: dict[Path, Path] = {}  # there may be a hundred thousand files in a folder
+
+    def place(path: Path) -> Path:
+        if path.parent not in real:
+            real[path.parent] = path.parent.resolve()
+        return real[path.parent] / path.name
+
+    read = {place(path) for path in sources}
+    for target in targets:
+        if place(target) in read:
+            raise ValueError(
+                f"{target}: expected a folder for what is made, got one of the files that it is "
+                "made from, which would be written over; choose another folder"
+            )
 
 
 def note_made(target: Path) -> None:

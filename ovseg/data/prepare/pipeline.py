@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ovseg.data.prepare.made import files_of_others, note_made
+from ovseg.data.prepare.made import files_of_others, note_made, require_apart
 from ovseg.readers.pictures import ImageError, read_image
 from ovseg.utils.files import PARTIAL_NAME, atomic_path, reason_of, write_json
 from ovseg.utils.processes import exit_with_parent, map_unordered
@@ -228,16 +228,7 @@ def _check(tasks: Sequence[Task], workers: int) -> None:
     doubled = [str(target) for target, count in targets.items() if count > 1]
     if doubled:
         raise ValueError(f"expected each target once, got twice: {', '.join(doubled[:5])}")
-    # One look at each folder: links to it are followed, there may be a hundred thousand files.
-    real = {path.parent for task in tasks for path in (*task.sources, *task.targets)}
-    places = {folder: folder.resolve() for folder in real}
-    sources = {places[path.parent] / path.name for task in tasks for path in task.sources}
-    for target in targets:
-        if places[target.parent] / target.name in sources:
-            raise ValueError(
-                f"{target}: expected a folder for what is made, got one of the files that it is "
-                "made from, which would be written over; choose another folder"
-            )
+    require_apart((path for task in tasks for path in task.sources), targets)
     unknown = sorted({target.suffix for target in targets} - _ENCODINGS.keys())
     if unknown:
         raise ValueError(f"targets: expected endings among {[*_ENCODINGS]}, got {unknown}")
