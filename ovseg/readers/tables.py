@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ovseg.readers.files import require_regular
+from ovseg.readers.files import open_regular, require_regular
 from ovseg.readers.limits import LimitError, require_within
+from ovseg.readers.parquet_pages import page_totals
 
 __all__ = ["ParquetTable", "TableError", "read_parquet"]
 
@@ -88,6 +91,7 @@ class ParquetTable:
                 name = f"{self._path}: {chunk.path_in_schema}"
                 require_within("table_bytes", chunk.total_uncompressed_size, of=name)
                 require_within("table_rows", chunk.num_values, of=name)
+                self._check_pages(chunk, name)
         try:
             return self._file.read_row_group(index, columns=list(columns))
         except LimitError:
@@ -96,6 +100,26 @@ class ParquetTable:
             raise TableError(
                 f"{self._path}: row group {index} cannot be read: {error or type(error).__name__}"
             ) from error
+
+    def _check_pages(self, chunk: Any, name: str) -> None:
+        """Hold the pages of a column against the footer: a page may claim gigabytes of its own."""
+        start = chunk.data_page_offset
+        if chunk.dictionary_page_offset:
+            start = min(start, chunk.dictionary_page_offset)
+        size = Path(self._path).stat().st_size
+        if start < 0 or not 0 <= chunk.total_compressed_size <= size - start:
+            raise TableError(f"{name}: its pages lie outside of the file")
+        with open_regular(self._path) as file:
+            try:
+                rows, uncompressed = page_totals(file, start, chunk.total_compressed_size)
+            except (ValueError, IndexError) as error:
+                raise TableError(f"{name}: its pages are damaged: {error}") from error
+        # Writers differ in whether headers of pages count.
+        if uncompressed > chunk.total_uncompressed_size or rows > chunk.num_values:
+            raise TableError(
+                f"{name}: its pages claim {rows} values in {uncompressed} bytes, the table "
+                f"{chunk.num_values} in {chunk.total_uncompressed_size}"
+            )
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Read columns of all rows; see `read_group`."""

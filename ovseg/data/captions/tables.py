@@ -199,6 +199,10 @@ def _load(
     wanted = [caption, *([name] if name else []), *([image] if is_path else [])]
     rows = []
     for number, values in _read_rows(path, list(dict.fromkeys(wanted)), numbers):
+        if values is None:
+            # Who reads the picture at this address is told what is wrong with the table.
+            rows.append(ImageRow(f"{uri}#damaged@{number}", f"{uri}#{caption}@{number}", ()))
+            continue
         if is_path:
             place = _inside(values[image] or "", image_root)
         else:
@@ -214,15 +218,18 @@ def _load(
 
 def _read_rows(
     path: Path, columns: list[str], numbers: range
-) -> Iterator[tuple[int, dict[str, Any]]]:
+) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Give number and values of each row; None for those of a damaged part."""
     with ParquetTable(path) as table:
         first = 0
         for group, count in enumerate(table.rows_of_groups):
             start, stop = max(numbers.start, first), min(numbers.stop, first + count)
             if start < stop:
-                part = table.read_group(group, columns)
-                for offset, values in enumerate(
-                    part.slice(start - first, stop - start).to_pylist()
-                ):
-                    yield start + offset, values
+                try:
+                    part = table.read_group(group, columns).slice(start - first, stop - start)
+                    found: list[Any] = part.to_pylist()
+                except ValueError as error:
+                    logger.warning("%s", error)
+                    found = [None] * (stop - start)
+                yield from enumerate(found, start)
             first += count
