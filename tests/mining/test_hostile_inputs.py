@@ -118,8 +118,8 @@ def test_a_damaged_page_of_a_table(tmp_path, column):
     group = pq.read_metadata(path).row_group(1)
     chunk = group.column(table.column_names.index(column))
     content = bytearray(path.read_bytes())
-    middle = chunk.data_page_offset + chunk.total_compressed_size // 2
-    content[middle - 8 : middle + 8] = b"\xff" * 16
+    end = chunk.data_page_offset + chunk.total_compressed_size
+    content[end - 40 : end - 8] = b"\xff" * 32
     path.write_bytes(content)
 
     summary, entries = mined(path, tmp_path / "out")

@@ -61,9 +61,11 @@ def test_a_damaged_page_names_the_file(tmp_path):
     noise = np.random.default_rng(0).bytes(3000)
     pq.write_table(pa.table({"a": [noise]}), path, use_dictionary=False, compression="gzip")
     content = bytearray(path.read_bytes())
-    for place in (4, 30, 60, 100):
+    chunk = pq.read_metadata(path).row_group(0).column(0)
+    end = chunk.data_page_offset + chunk.total_compressed_size
+    for place in (4, 8, end - 3000, end - 8):
         damaged = bytearray(content)
-        damaged[place : place + 3] = b"\xff\xff\xff"
+        damaged[place : place + 4] = b"\xff\xff\xff\xff"
         path.write_bytes(damaged)
         with pytest.raises(TableError, match=r"a\.parquet"):
             read_parquet(path)
