@@ -115,7 +115,8 @@ class ClipTrainConfig:
                 "expected batch_size >= 1, epochs >= 0 and steps >= 0, got "
                 f"{self.batch_size}, {self.epochs} and {self.steps}"
             )
-
+        if self.seed < 0:
+            raise ValueError(f"seed: expected a number of at least 0, got {self.seed}")
         if not 0 <= self.damage <= 1:
             raise ValueError(f"damage: expected a share in [0, 1], got {self.damage}")
         if not 0 <= self.noun_exponent <= 1:

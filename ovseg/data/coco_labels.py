@@ -18,6 +18,7 @@ from ovseg.data.prepare.pipeline import PreparationError, Task, prepare
 from ovseg.readers.documents import read_json
 from ovseg.readers.segmentations import decode_segmentation
 from ovseg.utils.files import sha256_of, write_json
+from ovseg.vocab import plain_name
 
 __all__ = ["CocoFile", "coco_records", "draw_labels"]
 
@@ -58,7 +59,7 @@ class CocoFile:
                 annotations[annotation["image_id"]].append(
                     {key: annotation[key] for key in ("id", "category_id", "segmentation")}
                 )
-            categories = {c["id"]: str(c["name"]).strip() for c in content["categories"]}
+            categories = {c["id"]: plain_name(str(c["name"])) for c in content["categories"]}
             images = [
                 {key: image[key] for key in ("id", "file_name", "height", "width")}
                 for image in content["images"]

@@ -327,8 +327,9 @@ def _check_scores(path: Path, metrics: Mapping[str, Any]) -> None:
         raise ResultError(f"{path}: intervals: expected two numbers a score, got {ranges!r:.80}")
     for name, score in metrics["sem_seg"].items():
         bounds = ranges.get(name)
-        ends = bounds if isinstance(bounds, list) and len(bounds) == 2 else [bounds]
-        if not all(value is None or _is_percent(value) for value in (score, *ends)):
+        pair = [] if bounds is None else bounds
+        sound = isinstance(pair, list) and len(pair) in (0, 2) and all(map(_is_percent, pair))
+        if not sound or not (score is None or _is_percent(score)):
             raise ResultError(
                 f"{path}: {name}: expected percents from 0 to 100, got {score!r}"
                 + (f" and the interval {bounds!r}" if bounds is not None else "")

@@ -89,8 +89,8 @@ def write_json(
         value: mappings, sequences, texts and numbers; NaN, which JSON does not have, becomes null.
         indent: spaces of a level; None for one line without any.
         sort_keys: the order of the keys is that of their names.
-        ensure_ascii: other letters are written as escapes, even lone surrogates, which file names
-            may hold and UTF-8 cannot.
+        ensure_ascii: other letters are written as escapes; lone surrogates, which file names may
+            hold and UTF-8 cannot, are in any case.
 
     Raises:
         TypeError, ValueError: the value holds what JSON cannot; the file stays as it was.
@@ -104,7 +104,8 @@ def write_json(
         separators=(",", ":") if indent is None else None,
     )
     with atomic_path(path) as partial:
-        partial.write_text(f"{text}\n", encoding="utf-8")
+        # What UTF-8 cannot hold is written as \udce9 is, which JSON reads as an escape.
+        partial.write_text(f"{text}\n", encoding="utf-8", errors="backslashreplace")
 
 
 def sha256_of(path: str | Path) -> str:

@@ -70,7 +70,7 @@ def write_page(path: str | Path, package: str, template: str, /, **values: Any) 
     target = Path(path)
     text = render(package, template, **values)
     with atomic_path(target) as partial:
-        partial.write_text(text, encoding="utf-8", newline="\n")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
     return target
 
 

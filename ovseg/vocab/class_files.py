@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ovseg.readers.documents import parse_csv, parse_json, parse_yaml, read_text
+from ovseg.vocab.vocabulary import plain_name
 
 __all__ = ["read_class_file"]
 
@@ -43,6 +44,7 @@ def read_class_file(path: str | os.PathLike[str]) -> list[str]:
     else:
         lines = (line.strip() for line in text.splitlines())
         names = [line for line in lines if line and not line.startswith("#")]
+    names = [plain_name(name) for name in names]
     if not names:
         raise ValueError(f"{path}: expected class names, one per line, got none")
     return names
