@@ -44,10 +44,10 @@ def tar_members(
     size = os.fstat(stream.fileno()).st_size
     last = stream.tell()
     try:
-        with tarfile.open(fileobj=_Headers(stream), mode="r:") as tar:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=_Headers(stream), mode="r:") as tar:
             count = 0
             while (member := tar.next()) is not None:
-                tar.members = []  # a tar may have millions
+                tar.members = []  # type: ignore[attr-defined]  # a tar may have millions
                 count += 1
                 require_within("archive_members", count, of=os.fspath(name))
                 if member.size < 0 or member.offset < last or tar.offset <= member.offset:

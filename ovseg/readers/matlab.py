@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
@@ -174,7 +174,7 @@ def _matrix(path: Path, variable: str) -> np.ndarray | str:
     return np.frombuffer(data, answer["dtype"]).reshape(answer["shape"])
 
 
-def _receive(stream: BinaryIO, until: float, most: int, *, line: bool = False) -> bytes:
+def _receive(stream: IO[bytes], until: float, most: int, *, line: bool = False) -> bytes:
     """Read so many bytes, or until a line has ended; not longer than until some time."""
     parts: list[bytes] = []
     left = most

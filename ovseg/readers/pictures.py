@@ -8,7 +8,6 @@ that work in this process are asked, and the size is looked at before anything i
 from __future__ import annotations
 
 import io
-import os
 import struct
 import threading
 from collections.abc import Iterator
@@ -21,11 +20,13 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ovseg.readers.files import open_regular
 from ovseg.readers.limits import limits
+from ovseg.readers.picture_headers import has_late_chunks, webp_size
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "ImageError",
     "decode_image",
+    "decode_label",
     "decode_mask",
     "image_size",
     "picture_comment",
@@ -52,8 +53,6 @@ _ORIENTATIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SWAPS_AXES = (5, 6, 7, 8)
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_WEBP_HEADER = 30
 _EXIF_ERRORS = (
     ArithmeticError,
     AttributeError,
@@ -146,23 +145,24 @@ def read_label(
         ImageError: the file is missing or damaged, has more than one channel, or too few bits.
     """
     with _opened(path, max_pixels) as image:
-        if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
-            raise ImageError(
-                f"{path}: expected a label map with one integer channel (8 or 16 bits), got an "
-                f"image of mode {image.mode}; store the class ids, not colours"
-            )
-        if classes is not None and classes > 255 and not image.mode.startswith("I"):
-            raise ImageError(
-                f"{path}: expected 16 bits for {classes} classes, got a label map of 8 bits; make "
-                "it again from the raw data, datasets/verify.py says how"
-            )
-        _load(image)
-        labels = np.array(image, dtype=np.int32)  # (H, W)
-        if labels.size and (labels.min() < 0 or labels.max() > 65535):
-            raise ImageError(
-                f"{path}: expected labels in [0, 65535], got {labels.min()}..{labels.max()}"
-            )
-        return labels
+        return _labels(image, path, classes)
+
+
+def decode_label(data: bytes, name: str) -> np.ndarray:
+    """Turn the bytes of a label map into its values, as `read_label` does with a file.
+
+    Args:
+        data: content of a PNG or TIFF file.
+        name: what to call it in an error.
+
+    Returns:
+        (H, W) int32, values in [0, 65535].
+
+    Raises:
+        ImageError: the bytes are damaged, or of more than one channel.
+    """
+    with _opened(name, None, data) as image:
+        return _labels(image, name, None)
 
 
 def image_size(path: str | PathLike[str], *, max_pixels: int | None = None) -> tuple[int, int]:
@@ -180,7 +180,7 @@ def image_size(path: str | PathLike[str], *, max_pixels: int | None = None) -> t
     """
     with _opened(path, max_pixels) as image:
         width, height = image.size
-        if image.format == "PNG" and _has_late_chunks(image):
+        if image.format == "PNG" and image.fp is not None and has_late_chunks(image.fp):
             _load(image)  # an orientation may be among them
         return (width, height) if _orientation(image) in _SWAPS_AXES else (height, width)
 
@@ -279,7 +279,7 @@ def _identified(
 ) -> ImageFile.ImageFile:
     most = limits().picture_pixels if max_pixels is None else max_pixels
     # The decoder of WebP makes room for the whole picture when it is opened.
-    _require_size(path, _webp_size(stream), most)
+    _require_size(path, webp_size(stream), most)
     with _any_size():
         image = Image.open(stream, formats=_FORMATS)
     _require_size(path, image.size, most)
@@ -289,6 +289,26 @@ def _identified(
     return image
 
 
+def _labels(image: Image.Image, path: str | PathLike[str], classes: int | None) -> np.ndarray:
+    if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
+        raise ImageError(
+            f"{path}: expected a label map with one integer channel (8 or 16 bits), got an "
+            f"image of mode {image.mode}; store the class ids, not colours"
+        )
+    if classes is not None and classes > 255 and not image.mode.startswith("I"):
+        raise ImageError(
+            f"{path}: expected 16 bits for {classes} classes, got a label map of 8 bits; make "
+            "it again from the raw data, datasets/verify.py says how"
+        )
+    _load(image)
+    labels = np.array(image, dtype=np.int32)  # (H, W)
+    if labels.size and (labels.min() < 0 or labels.max() > 65535):
+        raise ImageError(
+            f"{path}: expected labels in [0, 65535], got {labels.min()}..{labels.max()}"
+        )
+    return labels
+
+
 def _require_size(path: str | PathLike[str], size: tuple[int, int], most: int) -> None:
     width, height = size
     if width * height > most:
@@ -296,25 +316,6 @@ def _require_size(path: str | PathLike[str], size: tuple[int, int], most: int) -
             f"{path}: {width} x {height} pixels, the limit is {most}; cut the picture into parts "
             "or raise max_pixels (or OVSEG_LIMIT_PICTURE_PIXELS)"
         )
-
-
-def _webp_size(stream: BinaryIO) -> tuple[int, int]:
-    """(width, height) that a WebP's header tells; (0, 0) for anything else.
-
-    Source: RFC 9649, sections 2.5 to 2.7.
-    """
-    head = stream.read(_WEBP_HEADER)
-    stream.seek(0)
-    if head[:4] != b"RIFF" or head[8:12] != b"WEBP" or len(head) < _WEBP_HEADER:
-        return 0, 0
-    if head[12:16] == b"VP8X":
-        width, height = head[24:27], head[27:30]
-        return int.from_bytes(width, "little") + 1, int.from_bytes(height, "little") + 1
-    if head[12:16] == b"VP8L":
-        bits = int.from_bytes(head[21:25], "little")
-        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    width, height = struct.unpack("<HH", head[26:30])
-    return width & 0x3FFF, height & 0x3FFF
 
 
 _LIFT = threading.Lock()
@@ -340,27 +341,6 @@ def _load(image: Image.Image) -> None:
     """Decode the pixels; TIFF looks at Pillow's limit once more."""
     with _any_size():
         image.load()
-
-
-def _has_late_chunks(image: ImageFile.ImageFile) -> bool:
-    """Whether a PNG has texts or EXIF behind its pixels; the file is not decoded for that."""
-    stream = image.fp
-    assert stream is not None
-    position = stream.tell()
-    try:
-        stream.seek(len(_PNG_SIGNATURE))
-        pixels = False
-        while len(head := stream.read(8)) == 8:
-            length, kind = struct.unpack(">I4s", head)
-            if kind == b"IEND":
-                break
-            if pixels and kind in (b"eXIf", b"iTXt", b"zTXt", b"tEXt"):
-                return True
-            pixels = pixels or kind == b"IDAT"
-            stream.seek(length + 4, os.SEEK_CUR)
-        return False
-    finally:
-        stream.seek(position)
 
 
 def _orientation(image: Image.Image) -> int:

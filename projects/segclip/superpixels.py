@@ -20,9 +20,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ovseg.readers.archives import read_slice
 from ovseg.readers.arrays import read_npz
 from ovseg.readers.documents import parse_json
-from ovseg.readers.pictures import ImageError
+from ovseg.readers.pictures import ImageError, decode_label
 from ovseg.utils.files import atomic_path, write_json
 
 PATCH_ID_MODES = ("mean_trunc", "mode")
@@ -163,13 +164,13 @@ class SuperpixelStore:
                 f"image {image_id}: {self.folder} has no superpixels of it (see {QUARANTINE} there)"
             )
         start, end = self._ends[place].tolist()
-        with shard_file(self.folder, int(self._shards[place])).open("rb") as file:
-            file.seek(start)
-            data = file.read(end - start)
-        found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-        if found is None or found.ndim != 2:
-            raise ImageError(f"image {image_id}: its superpixels in {self.folder} are damaged")
-        return found.astype(np.uint16)
+        try:
+            data = read_slice(shard_file(self.folder, int(self._shards[place])), start, end - start)
+            return decode_label(data, f"image {image_id}").astype(np.uint16)
+        except (OSError, ValueError) as error:
+            raise ImageError(
+                f"image {image_id}: its superpixels in {self.folder} are damaged: {error}"
+            ) from error
 
 
 def shard_file(folder: Path, number: int) -> Path:
