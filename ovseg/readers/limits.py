@@ -52,7 +52,7 @@ class Limits:
     document_depth: int = 200
     yaml_aliases: int = 100
     array_bytes: int = 8 * 2**30
-    matlab_memory: int = 8 * 2**30
+    matlab_memory: int = 4 * 2**30
     matlab_seconds: int = 60
     archive_members: int = 10_000_000
     member_bytes: int = 2**30

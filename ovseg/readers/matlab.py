@@ -26,6 +26,8 @@ from ovseg.readers.limits import limits, require_within
 __all__ = ["read_mat_labels"]
 
 _LINE = 1 << 16
+_READY = b"!"
+_START_SECONDS = 300
 _KINDS = "uif"
 
 
@@ -69,6 +71,8 @@ def serve() -> None:
 
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    answers.write(_READY)
+    answers.flush()
     for line in requests:
         path, variable = json.loads(line)
         data = b""
@@ -101,10 +105,10 @@ class _ReaderProcess:
     def ask(self, path: Path, variable: str) -> tuple[dict[str, Any], bytes]:
         """Give the answer and the matrix's bytes; OSError or TimeoutError where there is none."""
         with self._lock:
-            process = self._started()
-            assert process.stdin is not None and process.stdout is not None
-            until = time.monotonic() + limits().matlab_seconds
             try:
+                process = self._started()
+                assert process.stdin is not None and process.stdout is not None
+                until = time.monotonic() + limits().matlab_seconds
                 request = json.dumps([str(path.absolute()), variable])
                 process.stdin.write(request.encode() + b"\n")
                 process.stdin.flush()
@@ -148,6 +152,9 @@ class _ReaderProcess:
                 bufsize=0,
             )
             self._owner = os.getpid()
+            assert self._process.stdout is not None
+            # Its imports do not count as time of the file.
+            _receive(self._process.stdout, time.monotonic() + _START_SECONDS, 1)
         return self._process
 
 

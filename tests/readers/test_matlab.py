@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import struct
-import subprocess
 import zlib
 from pathlib import Path
 
@@ -109,7 +108,7 @@ def test_a_file_that_ends_its_reader_is_quarantined_and_the_others_are_read(tmp_
         name = {3: "crash", 20: "hang", 21: "eats"}.get(number, "good")
         source = write(tmp_path / f"{number:02d}_{name}.mat")
         tasks.append(Task((source,), (tmp_path / "made" / f"{number}.png",)))
-    os.environ["OVSEG_LIMIT_MATLAB_SECONDS"] = "15"
+    os.environ["OVSEG_LIMIT_MATLAB_SECONDS"] = "6"
     try:
         report = prepare(tasks, convert, workers=workers)
     finally:
@@ -122,7 +121,7 @@ def test_a_file_that_ends_its_reader_is_quarantined_and_the_others_are_read(tmp_
     ]
     reasons = [reason for _, reason in report.failed]
     assert "the process that read it ended" in reasons[0]
-    assert reasons[1] == "damaged: not read within 15 seconds"
+    assert reasons[1] == "damaged: not read within 6 seconds"
 
 
 def test_a_file_that_claims_more_than_the_limit_is_refused(tmp_path):
@@ -148,4 +147,3 @@ def test_no_changed_byte_ends_the_process(tmp_path):
             assert str(error).startswith(str(path))
             outcomes.add("refused")
     assert "refused" in outcomes
-    assert subprocess.run(["true"], check=True).returncode == 0
