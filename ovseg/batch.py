@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovseg.exports import Exporter
+from ovseg.readers.pictures import IMAGE_SUFFIXES
 from ovseg.segmentation import Segmentation, check_views, result_paths
-from ovseg.utils.images import IMAGE_SUFFIXES
 from ovseg.utils.result_files import is_result
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def segment_files(
             files = result.save(output, stem=stem, views=views, proposals=proposals)
             for exporter in exporters:
                 exporter.add(result, stem=stem, source=source.path)
-        except (OSError, ValueError, RuntimeError, MemoryError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other files go on
             _log.debug("%s failed", source.path, exc_info=True)
             yield Outcome(source.path, error=f"{type(error).__name__}: {error}")
             continue

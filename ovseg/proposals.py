@@ -7,17 +7,18 @@ Everything that needs regions takes a `RegionProposer`. The one that stands on a
 from __future__ import annotations
 
 import hashlib
-import json
-import zipfile
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
-from ovseg.utils.images import read_label
+from ovseg.readers.arrays import read_npz
+from ovseg.readers.documents import DocumentError, parse_json, read_json
+from ovseg.readers.files import read_bytes
+from ovseg.readers.pictures import read_label
+from ovseg.readers.segmentations import decode_segmentation
 
 __all__ = [
     "BatchProposer",
@@ -132,20 +133,20 @@ class InstanceProposer:
     """
 
     def __init__(self, annotations: str | Path, *, per_class: bool = False) -> None:
-        content = Path(annotations).read_bytes()
+        content = read_bytes(annotations)
         self.name = f"instances@{hashlib.sha256(content).hexdigest()[:8]}"
         self.name += "/class" if per_class else ""
         self.per_class = per_class
         self._path = Path(annotations)
         try:
-            data = json.loads(content)
+            data = parse_json(content, annotations)
             self._sizes = {str(i["id"]): (i["height"], i["width"]) for i in data["images"]}
             self._ids = {str(i["file_name"]): str(i["id"]) for i in data["images"]}
             self._regions: dict[str, list[tuple[int, Any]]] = defaultdict(list)
             for found in data["annotations"]:
                 pair = (found["category_id"], found["segmentation"])
                 self._regions[str(found["image_id"])].append(pair)
-        except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        except (DocumentError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{annotations}: expected a COCO instances file (images with id, file_name, "
                 "height, width; annotations with image_id, category_id, segmentation), got "
@@ -230,38 +231,6 @@ class FileProposer:
         return masks != 0
 
 
-def decode_segmentation(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
-    """Turn COCO's forms of a region into a mask.
-
-    Args:
-        segmentation: a list of polygons, or run lengths, compressed or not.
-        size: (height, width) of the picture.
-
-    Returns:
-        (H, W) bool.
-
-    Raises:
-        ValueError: none of these, or run lengths of another size.
-    """
-    try:
-        if isinstance(segmentation, dict):
-            encoded = segmentation
-            if isinstance(encoded["counts"], list):
-                encoded = coco_mask.frPyObjects(encoded, *size)
-            elif isinstance(encoded["counts"], str):
-                encoded = encoded | {"counts": encoded["counts"].encode()}
-            if list(encoded["size"]) != list(size):
-                raise ValueError(f"its size is {encoded['size']}, the picture's {list(size)}")
-        else:
-            parts = coco_mask.frPyObjects(segmentation, *size)
-            encoded = coco_mask.merge(parts)
-        return coco_mask.decode(encoded).astype(bool)
-    except Exception as error:  # pycocotools raises bare ones
-        raise ValueError(
-            f"expected polygons or run lengths of a region, got {str(segmentation)[:60]!r}: {error}"
-        ) from error
-
-
 def without_empty(masks: np.ndarray) -> np.ndarray:
     """Drop the masks (Q, H, W) bool that have no pixel."""
     return masks[masks.any(axis=(1, 2))] if masks.size else masks[:0]
@@ -273,17 +242,16 @@ def _stack(masks: Sequence[np.ndarray], size: tuple[int, ...]) -> np.ndarray:
 
 def _read_npz(path: Path, size: tuple[int, ...]) -> np.ndarray:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return arrays["masks"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        return read_npz(path, ["masks"])["masks"]
+    except (OSError, ValueError) as error:
         raise ProposalError(f"{path}: expected an array 'masks' (Q, H, W), got {error}") from error
 
 
 def _read_rle_list(path: Path, size: tuple[int, ...]) -> np.ndarray:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         return _stack([decode_segmentation(one, (size[0], size[1])) for one in found], size)
-    except (UnicodeDecodeError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise ProposalError(f"{path}: expected a JSON list of COCO RLE: {error}") from error
 
 

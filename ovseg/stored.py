@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Sequence
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ovseg.modeling.prediction import Proposal
-from ovseg.utils.images import ImageError, read_label
+from ovseg.readers.documents import read_json
+from ovseg.readers.pictures import ImageError, read_label
 from ovseg.utils.pictures import ImageLike, to_rgb
 from ovseg.visualization import palette
 
@@ -128,7 +128,7 @@ def _description(path: Path) -> Path:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
+        described = read_json(path)
     except ValueError as error:
         raise ValueError(f"{path}: expected the JSON file of a saved result: {error}") from error
     version = described.get("format_version") if isinstance(described, dict) else None

@@ -36,10 +36,10 @@ from ovseg.benchmark.methods import (
     score_table,
 )
 from ovseg.evaluation.results import DatasetResult, ResultError, find_results
+from ovseg.readers.pictures import read_image
 from ovseg.tinyscapes import SAMPLE_SPLIT, render_scene, sample_scenes
 from ovseg.utils.command_line import run_parsed
 from ovseg.utils.files import atomic_path, write_json
-from ovseg.utils.images import read_image
 from ovseg.utils.result_files import write_picture
 from ovseg.visualization import titled_rows
 

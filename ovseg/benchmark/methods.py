@@ -6,15 +6,14 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from ovseg.benchmark.cost import Cost, measure
 from ovseg.evaluation.results import DatasetResult
 from ovseg.predictor import Predictor
+from ovseg.readers.documents import read_yaml
 from ovseg.vocab import Vocabulary
 
 __all__ = ["Method", "PictureCost", "cost_table", "measure_picture", "read_methods", "score_table"]
@@ -75,7 +74,7 @@ def read_methods(path: str | os.PathLike[str]) -> list[Method]:
         OSError: it cannot be read.
     """
     known = [field.name for field in fields(Method)]
-    content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    content = read_yaml(path)
     methods: list[Method] = []
     for number, row in enumerate(content if isinstance(content, list) else [content]):
         wanted = isinstance(row, dict) and {"title", "config"} <= row.keys() <= set(known)

@@ -18,6 +18,7 @@ from open_clip import (
 )
 
 from ovseg.clip.mask_prompt import MaskPromptedCLIP
+from ovseg.readers.documents import DocumentError, read_json
 
 CLIP_PIXEL_MEAN: tuple[float, float, float] = tuple(255 * v for v in OPENAI_DATASET_MEAN)
 CLIP_PIXEL_STD: tuple[float, float, float] = tuple(255 * v for v in OPENAI_DATASET_STD)
@@ -101,9 +102,11 @@ def clip_config(name: str) -> dict[str, Any]:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path)
     except FileNotFoundError as error:
         raise ValueError(f"expected a CLIP model config at {path}, but there is no file") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"expected a CLIP model config in JSON at {path}: {error}") from error
+    except DocumentError as error:
+        raise ValueError(
+            f"expected a CLIP model config in JSON at {path}: {error.reason}"
+        ) from error
     return config.get("model_cfg", config)

@@ -24,7 +24,7 @@ from ovseg.d2.data import DatasetCatalog, MetadataCatalog
 from ovseg.data.dataset_yaml import resolve_dataset
 from ovseg.data.pairs import ArrayPairDataset, PairDataset, crop_region
 from ovseg.modeling import MaskPrediction
-from ovseg.utils.images import read_image, read_label
+from ovseg.readers.pictures import read_image, read_label
 from ovseg.vocab import TextBank, Vocabulary
 
 __all__ = [

@@ -12,7 +12,7 @@ import yaml
 
 from ovseg.clip.contrastive import DUPLICATES
 from ovseg.config import config_path, setting_pairs
-from ovseg.utils.files import read_text
+from ovseg.readers.documents import DocumentError, parse_yaml, read_yaml
 
 __all__ = ["MODES", "OPTIMIZERS", "PRECISIONS", "ClipTrainConfig", "load_clip_config"]
 
@@ -115,7 +115,8 @@ class ClipTrainConfig:
                 "expected batch_size >= 1, epochs >= 0 and steps >= 0, got "
                 f"{self.batch_size}, {self.epochs} and {self.steps}"
             )
-
+        if self.seed < 0:
+            raise ValueError(f"seed: expected a number of at least 0, got {self.seed}")
         if not 0 <= self.damage <= 1:
             raise ValueError(f"damage: expected a share in [0, 1], got {self.damage}")
         if not 0 <= self.noun_exponent <= 1:
@@ -160,13 +161,13 @@ def load_clip_config(
     """
     path = config_path(path_or_name)
     try:
-        values = yaml.safe_load(read_text(path)) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from error
+        values = read_yaml(path) or {}
+    except DocumentError as error:
+        raise ValueError(f"{path} is not valid YAML: {error.reason}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected NAME: VALUE lines, got a {type(values).__name__}")
     if not isinstance(overrides, Mapping):
-        overrides = {name: yaml.safe_load(text) for name, text in setting_pairs(overrides)}
+        overrides = {name: parse_yaml(str(text), name) for name, text in setting_pairs(overrides)}
     return ClipTrainConfig(**_typed({**values, **overrides}, source=str(path)))
 
 

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 
 from ovseg.mining.finish import image_root_of, is_unfinished
 from ovseg.mining.records import SCHEMA, read_records
+from ovseg.readers.pictures import ImageError
 from ovseg.utils.image_store import ImageStore
-from ovseg.utils.images import ImageError
 
 __all__ = ["open_records"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
@@ -26,6 +25,7 @@ from ovseg.clip_training.parameters import make_optimizer, warmup_cosine
 from ovseg.d2.utils import comm
 from ovseg.data.pairs import PairDataset
 from ovseg.data.sampling import BatchPlan, SampleKey
+from ovseg.readers.documents import read_json_lines
 from ovseg.training.checkpoint import RunCheckpoint, latest_checkpoint
 from ovseg.training.distributed import wrap_for_ddp
 from ovseg.training.events import Writer, make_writers
@@ -255,8 +255,7 @@ class ContrastiveTrainer:
             return {"before": None, "after": None}
         prefix = "regions/clip/"
         evaluations = []
-        for line in (self.output_dir / "metrics.json").read_text("utf-8").splitlines():
-            record = json.loads(line)
+        for record in read_json_lines(self.output_dir / "metrics.json"):
             figures = {k.removeprefix(prefix): v for k, v in record.items() if k.startswith(prefix)}
             if figures:
                 evaluations.append((record["iteration"], figures))

@@ -9,14 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import ovseg
 from ovseg.config.compatibility import warn_of_keys_without_effect
 from ovseg.config.defaults import get_default_cfg
 from ovseg.d2.config import CfgNode
 from ovseg.d2.methods import import_method, method_module
-from ovseg.utils.files import read_text
+from ovseg.readers.documents import DocumentError, parse_yaml, read_text
 
 __all__ = ["config_path", "load_cfg", "setting_pairs"]
 
@@ -81,8 +79,13 @@ def _read_full(path: Path, overrides: Sequence[tuple[Any, Any]]) -> CfgNode:
     """Read a file on top of the defaults of all keys, those of its method among them."""
     values = _read_with_bases(path, ())
     cfg = get_default_cfg()
+    _check_sections(path, values, cfg)
     model = values.get("MODEL", {})
     method = model.get("META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE)
+    if not isinstance(method, str):
+        raise ValueError(
+            f"{path}: MODEL.META_ARCHITECTURE: expected the name of a method, got {method!r}"
+        )
     _add_keys_of_method(cfg, dict(overrides).get("MODEL.META_ARCHITECTURE", method))
     for key, names in values.get("DATASETS", {}).items():
         if f"DATASETS.{key}" in _NAMES_OF_DATASETS and isinstance(names, str):
@@ -90,12 +93,31 @@ def _read_full(path: Path, overrides: Sequence[tuple[Any, Any]]) -> CfgNode:
     for section in _DETECTOR_SECTIONS:
         if section not in cfg.MODEL:
             model.pop(section, None)
-    _whole_numbers_to_floats(values, cfg)
+    _convert_numbers(values, cfg)
     try:
         cfg.merge_from_other_cfg(CfgNode(values))
     except (KeyError, ValueError) as error:
         raise type(error)(f"{path}: {error.args[0]}") from error
+    except AssertionError as error:  # of yacs, for a date and the like
+        raise ValueError(f"{path}: {error}") from error
     return cfg
+
+
+def _check_sections(path: Path, values: dict[str, Any], known: CfgNode, above: str = "") -> None:
+    """Refuse what is no section where one has to be; one without any keys is left out, in place."""
+    for key, value in list(values.items()):
+        if not isinstance(key, str):
+            raise ValueError(f"{path}: {above}{key!r}: expected a name as key; put it in quotes")
+        if not isinstance(known.get(key), CfgNode):
+            continue
+        if value is None:
+            del values[key]
+        elif isinstance(value, dict):
+            _check_sections(path, value, known[key], f"{above}{key}.")
+        else:
+            raise ValueError(
+                f"{path}: {above}{key}: expected a section of KEY: VALUE settings, got {value!r}"
+            )
 
 
 def config_path(path_or_name: str | Path) -> Path:
@@ -152,9 +174,12 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         chain = " -> ".join(file.name for file in (*seen, path))
         raise ValueError(f"the _BASE_ entries of these configs form a circle: {chain}")
     values = _read_yaml(path)
-    bases = values.pop("_BASE_", [])
+    bases = values.pop("_BASE_", None) or []
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise ValueError(f"{path}: _BASE_: expected the name of a file or several, got {bases!r}")
     merged: dict[str, Any] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
+    for base in bases:
         base_path = path.parent / Path(base).expanduser()
         if not base_path.is_file():
             raise FileNotFoundError(f"{path}: its _BASE_ {base!r} is not a file ({base_path})")
@@ -176,11 +201,11 @@ def _merge(source: dict[str, Any], target: dict[str, Any]) -> None:
 def _read_yaml(path: Path) -> dict[str, Any]:
     text = read_text(path)
     try:
-        values = yaml.safe_load(text)
-    except yaml.constructor.ConstructorError as error:
-        raise ValueError(_explain_tag(path, text, error)) from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from error
+        values = parse_yaml(text, path)
+    except DocumentError as error:
+        if error.tag_line is not None:
+            raise ValueError(_explain_tag(path, text, error.tag_line)) from error
+        raise ValueError(f"{path} is not valid YAML: {error.reason}") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -188,8 +213,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _explain_tag(path: Path, text: str, error: yaml.constructor.ConstructorError) -> str:
-    line_number = error.problem_mark.line if error.problem_mark else 0
+def _explain_tag(path: Path, text: str, line_number: int) -> str:
     line = text.splitlines()[line_number].strip()
     key = line.partition(":")[0] if ":" in line.partition("!")[0] else "KEY"
     return (
@@ -215,13 +239,20 @@ def _literal_for(line: str) -> str:
     return str([int(x * step * size) for x in range(int(scales.group(3)), int(scales.group(4)))])
 
 
-def _whole_numbers_to_floats(values: dict[str, Any], known: CfgNode) -> None:
-    """Turn 5 into 5.0 where a key is a float, as people write them; in place."""
+def _convert_numbers(values: dict[str, Any], known: CfgNode) -> None:
+    """Turn 5 into 5.0 where a key is a float, into "5" where it is a text; in place."""
     for key, value in values.items():
         if isinstance(value, dict) and isinstance(known.get(key), CfgNode):
-            _whole_numbers_to_floats(value, known[key])
-        else:
-            values[key] = _as_float(value, known.get(key))
+            _convert_numbers(value, known[key])
+        elif isinstance(value, str) or type(value) is int:
+            values[key] = _as_text(_as_float(value, known.get(key)), known.get(key))
+
+
+def _as_text(value: Any, known: Any) -> Any:
+    """Quote a number, such as the folder 2024, where the known value is a text: yacs reads it."""
+    if isinstance(known, str) and re.fullmatch(r"[\d.eE+-]+", str(value)):
+        return repr(str(value))
+    return value
 
 
 def _as_float(value: Any, known: Any) -> Any:
@@ -269,12 +300,14 @@ def _override(cfg: CfgNode, overrides: Sequence[tuple[Any, Any]]) -> None:
     if "MODEL.WEIGHTS" in dict(overrides):
         cfg.MODEL.TRAINED_WEIGHTS = ""
     for key, value in overrides:
+        key = str(key)
         if key in _NAMES_OF_DATASETS and isinstance(value, str):
             value = _names(value)
         try:
-            cfg.merge_from_list([key, _as_float(value, _value_at(cfg, str(key)))])
+            known = _value_at(cfg, key)
+            cfg.merge_from_list([key, _as_text(_as_float(value, known), known)])
         except (AssertionError, KeyError, TypeError) as error:
-            raise KeyError(f"unknown setting {key!r}{_similar(cfg, str(key))}") from error
+            raise KeyError(f"unknown setting {key!r}{_similar(cfg, key)}") from error
         except ValueError as error:
             raise ValueError(f"setting {key!r} cannot be {value!r}: {error.args[0]}") from error
 

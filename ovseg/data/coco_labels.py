@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,11 +12,13 @@ from typing import Any
 
 import numpy as np
 from iopath.common.file_io import file_lock
-from pycocotools import mask as coco_mask
 
 from ovseg.data.catalog import DatasetFilesError
 from ovseg.data.prepare.pipeline import PreparationError, Task, prepare
+from ovseg.readers.documents import read_json
+from ovseg.readers.segmentations import decode_segmentation
 from ovseg.utils.files import sha256_of, write_json
+from ovseg.vocab import plain_name
 
 __all__ = ["CocoFile", "coco_records", "draw_labels"]
 
@@ -52,13 +53,13 @@ class CocoFile:
             ValueError: it is no COCO JSON with instances.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             annotations: dict[int, list[Annotation]] = defaultdict(list)
             for annotation in content["annotations"]:
                 annotations[annotation["image_id"]].append(
                     {key: annotation[key] for key in ("id", "category_id", "segmentation")}
                 )
-            categories = {c["id"]: str(c["name"]).strip() for c in content["categories"]}
+            categories = {c["id"]: plain_name(str(c["name"])) for c in content["categories"]}
             images = [
                 {key: image[key] for key in ("id", "file_name", "height", "width")}
                 for image in content["images"]
@@ -100,8 +101,15 @@ def coco_records(
 
     Raises:
         DatasetFilesError: the JSON or all its pictures are missing.
-        ValueError: the JSON is unusable, or a class is no category of it.
+        ValueError: the JSON is unusable, a class is no category of it, or the label maps would lie
+            among the pictures.
+        PreparationError: files would be written over that were not made here.
     """
+    if labels.resolve() == images.resolve():
+        raise ValueError(
+            f"dataset {name!r}: labels: expected a folder of its own for the label maps, got that "
+            f"of the pictures, {labels}; leave `labels` out, or name another folder"
+        )
     content = CocoFile.read(path)
     indices = _class_indices(content, classes, ignore_label)
     outside = ignore_label
@@ -179,33 +187,12 @@ def draw_labels(
 
 
 def _mask(annotation: Annotation, size: tuple[int, int]) -> np.ndarray:
-    given = annotation["segmentation"]
-    if not given:
+    if not annotation["segmentation"]:
         return np.zeros(size, bool)
-    if isinstance(given, dict) and isinstance(given.get("counts"), str):
-        encoded = [{**given, "counts": given["counts"].encode()}]
-    elif isinstance(given, dict) and isinstance(given.get("counts"), list):
-        encoded = [coco_mask.frPyObjects(given, *given["size"])]
-    elif isinstance(given, list) and all(_is_polygon(part) for part in given):
-        encoded = coco_mask.frPyObjects(given, *size)
-    else:
-        raise ValueError(
-            f"annotation {annotation['id']}: expected polygons of at least three points or run "
-            f"lengths (size, counts) as segmentation, got {str(given)[:80]}"
-        )
-    mask = coco_mask.decode(coco_mask.merge(encoded)).astype(bool)  # (H, W)
-    if mask.shape != size:
-        raise ValueError(f"annotation {annotation['id']}: expected size {size}, got {mask.shape}")
-    return mask
-
-
-def _is_polygon(part: Any) -> bool:
-    return (
-        isinstance(part, list)
-        and len(part) >= 6
-        and len(part) % 2 == 0
-        and all(isinstance(number, int | float) for number in part)
-    )
+    try:
+        return decode_segmentation(annotation["segmentation"], size)
+    except ValueError as error:
+        raise ValueError(f"annotation {annotation['id']}: {error}") from error
 
 
 def _class_indices(content: CocoFile, classes: Sequence[str], ignore_label: int) -> dict[int, int]:
@@ -269,7 +256,8 @@ def _draw_all(content: CocoFile, tasks: Sequence[Task], drawing: _Drawing, folde
         if found == stamp and all(task.targets[0].is_file() for task in tasks):
             return
         _logger.info("Drawing %d label maps of %s into %s", len(tasks), content.path, folder)
-        report = prepare(tasks, drawing, force=found != stamp)
+        # Folders with a stamp were drawn here, also before files were noted one by one.
+        report = prepare(tasks, drawing, force=found != stamp, ours=found is not None)
         if report.failed:
             file, reason = report.failed[0]
             raise PreparationError(
@@ -281,6 +269,6 @@ def _draw_all(content: CocoFile, tasks: Sequence[Task], drawing: _Drawing, folde
 
 def _read_stamp(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except (FileNotFoundError, ValueError):
         return None

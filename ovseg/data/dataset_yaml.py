@@ -25,13 +25,11 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ovseg.d2.data import DatasetCatalog, MetadataCatalog
 from ovseg.data.catalog import class_metadata, load_sem_seg
 from ovseg.data.coco_labels import CocoFile, coco_records
-from ovseg.utils.files import read_text
-from ovseg.vocab import class_list, class_list_names
+from ovseg.readers.documents import read_yaml
+from ovseg.vocab import class_list, class_list_names, plain_name
 from ovseg.vocab.class_sets import ClassSets
 
 __all__ = ["DatasetYaml", "register_yaml", "resolve_dataset"]
@@ -207,11 +205,9 @@ def register_yaml(path: str | PathLike[str]) -> str:
 
 def _read_values(file: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(read_text(file))
+        values = read_yaml(file)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no dataset file {file}") from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file}: expected plain YAML, got: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{file}: expected KEY: VALUE lines, got {type(values).__name__}")
     valid = (*_REQUIRED, *_OPTIONAL)
@@ -256,7 +252,7 @@ def _classes(file: Path, value: Any, coco_json: Path | None) -> tuple[str, ...]:
                 f"{file}: classes: expected a list of names, or one of "
                 f"{', '.join(class_list_names())}; got {value!r}"
             )
-        return tuple(name.strip() for name in class_list(value).names)
+        return tuple(plain_name(name) for name in class_list(value).names)
     if not isinstance(value, list) or not value:
         raise ValueError(f"{file}: classes: expected a list of names, got {value!r}")
     for name in value:
@@ -265,7 +261,7 @@ def _classes(file: Path, value: Any, coco_json: Path | None) -> tuple[str, ...]:
                 f"{file}: classes: expected names, got {name!r}; put quotes around words that "
                 "YAML reads as something else, such as 'no', 'on' and numbers"
             )
-    names = tuple(name.strip() for name in value)
+    names = tuple(plain_name(name) for name in value)
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
         raise ValueError(f"{file}: classes: expected each name once, got twice: {doubled}")
@@ -301,6 +297,10 @@ def _groups(file: Path, value: Any, classes: Sequence[str]) -> dict[str, list[in
             f"{file}: evaluation_set: expected lists of class names, such as seen: [lawn], got "
             f"{value!r}"
         )
+    value = {
+        key: [plain_name(name) if isinstance(name, str) else name for name in names]
+        for key, names in value.items()
+    }
     unknown = sorted({str(n) for names in value.values() for n in names if n not in classes})
     if unknown:
         raise ValueError(f"{file}: evaluation_set: expected names of classes, got {unknown}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -15,8 +14,9 @@ from numpy.typing import NDArray
 
 from ovseg.d2.data import DatasetCatalog, MetadataCatalog
 from ovseg.data.dataset_yaml import resolve_dataset
+from ovseg.readers.arrays import read_npz
+from ovseg.readers.pictures import read_image, read_label
 from ovseg.utils.files import atomic_path
-from ovseg.utils.images import read_image, read_label
 
 __all__ = ["LabelledPictures", "class_words", "find_regions"]
 
@@ -156,7 +156,7 @@ def class_words(synonyms: Sequence[str]) -> tuple[str, ...]:
 def _read_index(file: Path, key: str) -> NDArray[np.int32] | None:
     """The regions that a file holds, if it was made with this key."""
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return arrays["regions"] if str(arrays["key"]) == key else None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        arrays = read_npz(file, ["regions", "key"])
+        return arrays["regions"] if str(arrays["key"]) == key else None
+    except (OSError, ValueError):
         return None

@@ -23,7 +23,7 @@ from ovseg.d2.utils import comm
 from ovseg.data.dataset_yaml import resolve_dataset
 from ovseg.data.mappers import TestMapper, build_train_mapper
 from ovseg.data.sampling import BatchPlan, SampleKey, sample_generator
-from ovseg.utils.images import ImageError, image_size
+from ovseg.readers.pictures import ImageError, image_size
 
 __all__ = ["TestLoader", "TrainLoader", "build_test_loader", "build_train_loader", "get_records"]
 

@@ -25,7 +25,7 @@ from ovseg.d2.structures import Instances
 from ovseg.data.dataset_yaml import resolve_dataset
 from ovseg.data.segment_augmentation import FREE_LABEL, SegmentAugmentation
 from ovseg.data.transforms import ColorAugSSD, Labelled, TrainTransform
-from ovseg.utils.images import ImageError, read_image, read_label
+from ovseg.readers.pictures import ImageError, read_image, read_label
 from ovseg.utils.resizing import resize_shortest_edge
 
 __all__ = [

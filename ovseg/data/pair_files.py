@@ -7,25 +7,24 @@ colour wherever the mask is not.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
-import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD, image_transform
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import center_crop, resize
 
 from ovseg.data.pairs import PairDataset, PairItem, Region, Window
-from ovseg.utils.images import IMAGE_SUFFIXES, ImageError, pil_to_rgb, read_image, read_label
+from ovseg.readers.archives import ArchiveError, is_plain_file, read_slice, tar_members
+from ovseg.readers.documents import parse_csv, parse_json, read_text
+from ovseg.readers.files import open_regular
+from ovseg.readers.pictures import IMAGE_SUFFIXES, decode_image, decode_mask, read_image, read_label
 
 __all__ = ["KEY_COLOUR", "FolderPairDataset", "TarPairDataset", "TsvPairDataset"]
 
@@ -126,7 +125,7 @@ class TarPairDataset(PairDataset):
         for tar in tars:
             for name, sample in _index_tar(tar).items():
                 texts.append(_read_member(sample["txt"]).decode().strip())
-                record = json.loads(_read_member(sample["json"])) if "json" in sample else {}
+                record = _read_record(sample.get("json"), f"{tar}#{name}")
                 nouns.append(str(record.get("noun") or texts[-1]))
                 self._members.append((name, sample["png"], sample["mask.png"]))
         super().__init__(
@@ -137,8 +136,8 @@ class TarPairDataset(PairDataset):
         """The crop of a pair, (h, w, 3) uint8 RGB, and its mask (h, w) bool."""
         name, crop, mask = self._members[index]
         where = f"{crop.tar}#{name}"
-        image = pil_to_rgb(_open_member(crop, where))
-        inside = np.asarray(_open_member(mask, where).convert("L")) > 0
+        image = decode_image(_read_member(crop), where)
+        inside = decode_mask(_read_member(mask), where)
         return image, _check_mask(inside, image, where)
 
 
@@ -240,25 +239,24 @@ def _check_mask(
 
 
 def _read_table(path: Path, separator: str | None) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        header = file.readline().rstrip("\r\n")
-        found = separator or _guess_separator(path, header)
-        columns = header.split(found)
-        for name in ("title", "filepath"):
-            if name not in columns:
-                raise ValueError(
-                    f"{path}: expected the columns title and filepath, separated by "
-                    f"{_SEPARATORS.get(found, found)}s, got {columns}; pass separator= if the "
-                    "columns are separated otherwise"
-                )
-        rows = []
-        for number, cells in enumerate(csv.reader(file, delimiter=found), start=2):
-            if len(cells) != len(columns):
-                raise ValueError(
-                    f"{path}, line {number}: expected {len(columns)} cells, got {len(cells)}; "
-                    f"quote a text that holds a {_SEPARATORS.get(found, found)}"
-                )
-            rows.append(dict(zip(columns, cells, strict=True)))
+    header, _, table = read_text(path).partition("\n")
+    found = separator or _guess_separator(path, header)
+    columns = header.split(found)
+    for name in ("title", "filepath"):
+        if name not in columns:
+            raise ValueError(
+                f"{path}: expected the columns title and filepath, separated by "
+                f"{_SEPARATORS.get(found, found)}s, got {columns}; pass separator= if the "
+                "columns are separated otherwise"
+            )
+    rows = []
+    for number, cells in enumerate(parse_csv(table, path, delimiter=found), start=2):
+        if len(cells) != len(columns):
+            raise ValueError(
+                f"{path}, line {number}: expected {len(columns)} cells, got {len(cells)}; "
+                f"quote a text that holds a {_SEPARATORS.get(found, found)}"
+            )
+        rows.append(dict(zip(columns, cells, strict=True)))
     if not rows:
         raise ValueError(f"{path}: expected at least one pair behind the header")
     return rows
@@ -278,14 +276,14 @@ def _index_tar(path: Path) -> dict[str, dict[str, _Member]]:
     """Find the files of a tar without reading them: sample -> ending -> place."""
     samples: dict[str, dict[str, _Member]] = {}
     try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                if member.isfile():
+        with open_regular(path) as stream:
+            for member, _ in tar_members(stream, path):
+                if is_plain_file(member):
                     folder, _, name = member.name.rpartition("/")
                     key, _, ending = name.partition(".")
                     place = _Member(path, member.offset_data, member.size)
                     samples.setdefault(f"{folder}/{key}", {})[ending] = place
-    except tarfile.TarError as error:
+    except ArchiveError as error:
         raise ValueError(f"{path}: expected a tar that is not compressed: {error}") from error
     for name, sample in samples.items():
         missing = [ending for ending in ("png", "mask.png", "txt") if ending not in sample]
@@ -295,18 +293,14 @@ def _index_tar(path: Path) -> dict[str, dict[str, _Member]]:
 
 
 def _read_member(member: _Member) -> bytes:
-    with member.tar.open("rb") as file:
-        file.seek(member.offset)
-        return file.read(member.size)
+    return read_slice(member.tar, member.offset, member.size)
 
 
-def _open_member(member: _Member, where: str) -> Image.Image:
-    try:
-        image = Image.open(io.BytesIO(_read_member(member)))
-        image.load()
-    except (OSError, SyntaxError, UnidentifiedImageError) as error:
-        raise ImageError(f"{where}: {error}") from error
-    return image
+def _read_record(member: _Member | None, where: str) -> Mapping[str, Any]:
+    record = {} if member is None else parse_json(_read_member(member), where)
+    if not isinstance(record, Mapping):
+        raise ValueError(f"{where}: expected an object as the pair's JSON, got {record!r:.60}")
+    return record
 
 
 def _match_folders(root: Path, names: Sequence[str]) -> dict[str, int]:

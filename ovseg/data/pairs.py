@@ -13,7 +13,6 @@ from typing import Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -22,9 +21,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ovseg.data.sampling import SampleKey, sample_generator
+from ovseg.readers.pictures import ImageError
+from ovseg.readers.tables import read_parquet
 from ovseg.utils.boxes import expand_box, masks_to_boxes
 from ovseg.utils.image_store import ImageStore
-from ovseg.utils.images import ImageError
 from ovseg.utils.masks import decode_rle
 
 __all__ = [
@@ -383,4 +383,4 @@ def _read_tables(paths: str | Path | Sequence[str | Path]) -> pa.Table:
     ]
     if not files:
         raise ValueError(f"expected record files (part-*.parquet), found none in {listed}")
-    return pa.concat_tables([pq.read_table(file, columns=None) for file in files])
+    return pa.concat_tables([read_parquet(file) for file in files])

@@ -33,6 +33,7 @@ from ovseg.evaluation.counts import ImageCounts
 from ovseg.evaluation.intervals import Bootstrap
 from ovseg.evaluation.results import Measured
 from ovseg.modeling.ovseg import OVSeg
+from ovseg.readers.pictures import ImageError, read_label
 from ovseg.tuning.sweep import (
     CLIP_ONLY,
     MASK_CLASSIFIER_ONLY,
@@ -40,7 +41,6 @@ from ovseg.tuning.sweep import (
     ensemble_settings,
     require_plain,
 )
-from ovseg.utils.images import ImageError, read_label
 from ovseg.vocab import Vocabulary
 
 __all__ = ["ALL", "Decomposition", "Row", "decompose"]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ovseg.readers.arrays import read_npz
 from ovseg.utils.files import atomic_path
 
 __all__ = [
@@ -188,13 +189,33 @@ def read_counts(path: str | Path) -> tuple[dict[str, ImageCounts], int]:
 
     Returns:
         Counts by name, in the order of the file, and K.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or its numbers are no counts.
     """
-    with np.load(path, allow_pickle=False) as data:
-        files, ends = data["files"].tolist(), data["ends"][:-1]
-        cells, pixels = np.split(data["cells"], ends), np.split(data["pixels"], ends)
-        num_classes = int(data["num_classes"])
-    images = (ImageCounts(c, p) for c, p in zip(cells, pixels, strict=True))
-    return dict(zip(files, images, strict=True)), num_classes
+    data = read_npz(path, ["files", "ends", "cells", "pixels", "num_classes"])
+    files, ends, cells, pixels = (data[name] for name in ("files", "ends", "cells", "pixels"))
+    num_classes = int(data["num_classes"]) if data["num_classes"].size == 1 else 0
+    whole = all(values.ndim == 1 and values.dtype.kind in "iu" for values in (ends, cells, pixels))
+    if (
+        not whole
+        or files.ndim != 1
+        or not len(files) == len(ends) == len(set(files.tolist()))
+        or (np.diff(ends, prepend=0) < 0).any()
+        or not len(cells) == len(pixels) == (ends[-1] if len(ends) else 0)
+        or not 0 < num_classes < 1_000_000
+        or (cells < 0).any()
+        or (cells >= (num_classes + 1) ** 2).any()
+        or (pixels < 0).any()
+    ):
+        raise ValueError(
+            f"{path}: expected the confusion counts of an evaluation, got arrays that do not fit "
+            "each other; evaluate again"
+        )
+    parts = zip(np.split(cells, ends[:-1]), np.split(pixels, ends[:-1]), strict=True)
+    images = (ImageCounts(c, p) for c, p in parts)
+    return dict(zip(files.tolist(), images, strict=True)), num_classes
 
 
 def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:

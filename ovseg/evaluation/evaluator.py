@@ -27,8 +27,8 @@ from ovseg.evaluation.intervals import Bootstrap
 from ovseg.evaluation.journal import Journal
 from ovseg.evaluation.report import class_table
 from ovseg.evaluation.results import EXAMPLES_FOLDER, Measured, write_result
+from ovseg.readers.pictures import ImageError, read_image, read_label
 from ovseg.utils.files import write_json
-from ovseg.utils.images import ImageError, read_image, read_label
 from ovseg.utils.masks import encode_rle
 from ovseg.vocab.class_sets import ClassSets
 

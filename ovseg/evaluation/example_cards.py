@@ -10,7 +10,7 @@ import numpy as np
 
 from ovseg.evaluation.confusion import unique_names
 from ovseg.evaluation.results import DatasetResult
-from ovseg.utils.images import ImageError, read_image, read_label
+from ovseg.readers.pictures import ImageError, read_image, read_label
 from ovseg.utils.pages import InlineImage, inline_image
 from ovseg.visualization import BLANK, blend, palette, pixel_counts
 

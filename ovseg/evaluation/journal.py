@@ -16,6 +16,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from ovseg.evaluation.counts import ImageCounts
+from ovseg.readers.documents import DocumentError, parse_json
 from ovseg.utils.run_record import AnotherRunError, RunRecord
 
 __all__ = ["Journal", "JournalError"]
@@ -121,8 +122,8 @@ class Journal:
 
 
 def _parse(line: str) -> dict[str, Any] | None:
-    with suppress(json.JSONDecodeError):
-        entry = json.loads(line)
+    with suppress(DocumentError):
+        entry = parse_json(line, "journal")
         if isinstance(entry, dict):
             return entry
     return None

@@ -10,7 +10,6 @@ classes" where somebody or something told it beforehand what is in the picture.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import Any
 
 from ovseg.evaluation.confusion import CONVENTIONS
 from ovseg.evaluation.results import DatasetResult, ResultError
+from ovseg.readers.documents import read_json
 from ovseg.utils.files import write_json
 from ovseg.utils.wording import markdown_text
 
@@ -216,7 +216,7 @@ def _row(cells: Iterable[str]) -> str:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise ResultError(f"{path.name}: expected a JSON file, got: {error}") from error
     _require(isinstance(content, dict), path.name, "an object", content)

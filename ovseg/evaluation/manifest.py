@@ -7,12 +7,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from ovseg.d2 import backend
 from ovseg.d2.config import CfgNode
 from ovseg.d2.data import MetadataCatalog
 from ovseg.evaluation.results import class_names_hash
+from ovseg.readers.documents import parse_yaml
 from ovseg.utils.environment import environment_record
 from ovseg.vocab import Vocabulary
 
@@ -42,7 +41,7 @@ def decisive_settings(config: CfgNode | str) -> dict[str, Any]:
         Values by dotted key, sorted.
     """
     text = config if isinstance(config, str) else config.dump()
-    flat = flatten(yaml.safe_load(text) or {})
+    flat = flatten(parse_yaml(text, "config") or {})
     return {
         key: value
         for key, value in sorted(flat.items())

@@ -249,7 +249,8 @@ def write_csv(path: str | Path, rows: Sequence[Row], kind: type[Row]) -> None:
     """
     with (
         atomic_path(Path(path)) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
+        # Names of files may hold bytes that are no UTF-8: \udce9 stands for such a one.
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
     ):
         writer = csv.writer(file)
         writer.writerow(field.name for field in fields(kind))

@@ -8,7 +8,6 @@ and, from the engine, `manifest.json` and `report.html`.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -39,6 +38,7 @@ from ovseg.evaluation.report import (
     summary_table,
     write_csv,
 )
+from ovseg.readers.documents import read_csv, read_json
 from ovseg.utils.environment import environment_record
 from ovseg.utils.files import write_json
 from ovseg.vocab.class_sets import ClassSets
@@ -225,15 +225,22 @@ class DatasetResult:
         """Read one of the tables: "per_class", "confusion_pairs" or "images"."""
         path = self.folder / f"{table}.csv"
         try:
-            with path.open(newline="", encoding="utf-8") as file:
-                return list(csv.DictReader(file))
+            header, *rows = read_csv(path) or [[]]
         except FileNotFoundError:
             return []
+        except ValueError as error:
+            raise ResultError(str(error)) from error
+        if any(len(row) != len(header) for row in rows):
+            raise ResultError(f"{path}: expected {len(header)} cells in every row")
+        return [dict(zip(header, row, strict=True)) for row in rows]
 
     def counts(self) -> tuple[dict[str, ImageCounts], int] | None:
         """Read the counts of every image and the number of classes, where they were kept."""
         path = self.folder / _COUNTS
-        return read_counts(path) if path.is_file() else None
+        try:
+            return read_counts(path) if path.is_file() else None
+        except ValueError as error:
+            raise ResultError(str(error)) from error
 
 
 def load_result(folder: str | Path) -> DatasetResult:
@@ -255,6 +262,7 @@ def load_result(folder: str | Path) -> DatasetResult:
             f"{folder / _METRICS}: expected the scores of an evaluation (sem_seg), got something "
             "else; give the folder OUTPUT_DIR/inference/<dataset>"
         )
+    _check_scores(folder / _METRICS, metrics)
     path = folder / _MANIFEST
     manifest = _read_json(path) if path.is_file() else {}
     return DatasetResult(folder, metrics, manifest if isinstance(manifest, dict) else {})
@@ -309,8 +317,35 @@ def class_names_hash(class_names: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps(list(class_names)).encode()).hexdigest()
 
 
+def _check_scores(path: Path, metrics: Mapping[str, Any]) -> None:
+    """Refuse what no evaluation gives: another kind of value, or one outside of 0 to 100."""
+    if not isinstance(metrics.get("dataset"), str):
+        raise ResultError(f"{path}: dataset: expected a name, got {metrics.get('dataset')!r}")
+    intervals = metrics.get("intervals")
+    ranges = intervals.get("scores") if isinstance(intervals, dict) else {}
+    if not isinstance(ranges, dict):
+        raise ResultError(f"{path}: intervals: expected two numbers a score, got {ranges!r:.80}")
+    for name, score in metrics["sem_seg"].items():
+        bounds = ranges.get(name)
+        pair = [] if bounds is None else bounds
+        sound = isinstance(pair, list) and len(pair) in (0, 2) and all(map(_is_percent, pair))
+        if not sound or not (score is None or _is_percent(score)):
+            raise ResultError(
+                f"{path}: {name}: expected percents from 0 to 100, got {score!r}"
+                + (f" and the interval {bounds!r}" if bounds is not None else "")
+                + "; the file was changed or damaged, evaluate again"
+            )
+
+
+def _is_percent(value: Any) -> bool:
+    # Sums of shares may pass 100 by a rounding error.
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and -1e-6 <= value <= 100.001
+    )
+
+
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except (OSError, ValueError) as error:
         raise ResultError(f"{path}: expected a JSON file, got: {error}") from error

@@ -51,7 +51,11 @@ class CvatExporter(Exporter):
             _text(label, "color", "#{:02x}{:02x}{:02x}".format(*color))
             _text(label, "type", "mask")
             ElementTree.SubElement(label, "attributes")
-        names = relative_names(self._pictures)
+        # XML knows no bytes that are no UTF-8, which names of files may hold.
+        names = [
+            name.encode("utf-8", "backslashreplace").decode()
+            for name in relative_names(self._pictures)
+        ]
         for index, (picture, name) in enumerate(zip(self._pictures, names, strict=True)):
             size = {"width": str(picture.width), "height": str(picture.height)}
             image = ElementTree.SubElement(root, "image", {"id": str(index), "name": name, **size})

@@ -12,6 +12,7 @@ from typing import Any
 from ovseg.data.captions.sources import Shard
 from ovseg.mining.summary import merge_statistics, summarise
 from ovseg.mining.worker import MANIFEST, parts_of
+from ovseg.readers.documents import read_json
 from ovseg.utils.environment import environment_record
 from ovseg.utils.files import atomic_path, write_json
 from ovseg.utils.part_files import remove_unfinished
@@ -50,7 +51,7 @@ def finish(output: Path, shards: Sequence[Shard], *, run: Mapping[str, Any]) -> 
                     file.write(json.dumps({"shard": shard.index, **entry}, sort_keys=True) + "\n")
                 yield part
 
-    manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
+    manifest = read_json(output / MANIFEST)
     made_with = ("proposal_model", "clip_model", "noun_tagger", "config_hash")
     statistics = merge_statistics(parts())
     summary = {**{name: manifest[name] for name in made_with}, **summarise(statistics)}
@@ -114,7 +115,7 @@ def _run_record(path: Path, run: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_run(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(read_json(path))
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"{path}: expected facts about a run of the miner ({error}); delete it and start the "

@@ -8,7 +8,6 @@ stand, in lower case) fit the number of pairs and of different nouns that the pa
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from ovseg.mining.inflection import is_noun, singular
 from ovseg.mining.taggers import TAGGERS, Token, make_tagger, tag_tokens, tokenize
+from ovseg.readers.documents import parse_csv, read_text
 
 __all__ = [
     "DEFAULT_STOP_WORDS",
@@ -252,10 +252,11 @@ def merge_nouns(found: Iterable[tuple[int, list[Noun]]]) -> list[tuple[int, Noun
 
 def _read_ratings(path: Path) -> dict[str, float]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path)
+    except OSError as error:
         raise ValueError(f"{path}: cannot read the table of concreteness: {error}") from error
-    header, *rows = csv.reader(lines, delimiter="\t" if "\t" in "".join(lines[:1]) else ",")
+    delimiter = "\t" if "\t" in text.partition("\n")[0] else ","
+    header, *rows = parse_csv(text, path, delimiter=delimiter) or [[]]
     word = header.index("Word") if "Word" in header else 0
     rating = header.index("Conc.M") if "Conc.M" in header else 1
     ratings = {}

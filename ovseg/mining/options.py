@@ -10,7 +10,7 @@ import torch
 from ovseg.mining.matching import MatchConfig
 from ovseg.mining.nouns import DEFAULT_STOP_WORDS, NounConfig
 from ovseg.mining.parts import MiningConfig
-from ovseg.utils.files import read_text
+from ovseg.readers.documents import read_text
 
 __all__ = ["PRECISIONS", "PROPOSALS", "ModelChoice", "settings"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from ovseg.data.captions.sources import ImageReader, Source
 from ovseg.mining.exports import export_coco, export_tsv, export_webdataset
 from ovseg.mining.records import filter_records, read_records
 from ovseg.mining.report import write_report
+from ovseg.readers.documents import read_json, read_json_lines
 
 __all__ = ["EXPORTS", "after_mining"]
 
@@ -44,9 +44,8 @@ def after_mining(
         return
     records, read = read_records(output), ImageReader(source.image_root)
     if report:
-        summary = json.loads((output / "summary.json").read_text(encoding="utf-8"))
-        lines = (output / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()
-        quarantine = [json.loads(line) for line in lines]
+        summary = read_json(output / "summary.json")
+        quarantine = list(read_json_lines(output / "quarantine.jsonl"))
         yield write_report(output, records, read, summary, quarantine=quarantine)
     chosen = filter_records(records, min_count=min_count, max_count=max_count)
     for kind in exports:

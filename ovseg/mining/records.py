@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ovseg.readers.tables import ParquetTable
 from ovseg.utils.files import atomic_path
 
 __all__ = [
@@ -188,9 +189,9 @@ def _parts(path: Path) -> list[Path]:
 
 def _read_part(path: Path) -> pa.Table:
     try:
-        with pq.ParquetFile(path) as file:
-            table = file.read(columns=SCHEMA.names)
-    except (pa.ArrowInvalid, OSError) as error:
+        with ParquetTable(path) as file:
+            table = file.read([name for name in SCHEMA.names if name in file.names])
+    except OSError as error:
         raise ValueError(f"{path}: not a readable parquet file ({error})") from error
     if "origin" not in table.column_names:
         table = table.append_column("origin", pa.array([ORIGINS[0]] * len(table), pa.string()))

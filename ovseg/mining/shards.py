@@ -162,7 +162,7 @@ def _open(
             raise ValueError(
                 f"{width} x {height} pixels, the limit is {config.max_pixels}; scale it down"
             )
-    except _IMAGE_ERRORS as error:
+    except Exception as error:  # noqa: BLE001 - whatever one picture is the cause of
         result.add_quarantined(row, "picture", error)
         return None
     nouns, problem = _nouns(row, config, parts.nouns, result)
@@ -173,7 +173,7 @@ def _open(
     if parts.labels is not None:
         try:
             labels = parts.labels(row, (height, width))
-        except _IMAGE_ERRORS as error:
+        except Exception as error:  # noqa: BLE001 - as above
             result.add_quarantined(row, "labels", error)
             return None
     elif not nouns:

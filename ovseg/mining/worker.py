@@ -67,7 +67,7 @@ class Worker:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self._reader = ImageReader(job.image_root)
+        self._reader = ImageReader(job.image_root, max_pixels=job.config.max_pixels)
         self.parts = job.make_parts()
         self.config_hash = claim(job, self.parts)
 

@@ -27,12 +27,18 @@ class Limits:
 
     Args:
         picture_pixels: of a picture or label map; 3 bytes each as RGB. Told by its header.
+        outline_pixels: length of the polygons of one region, which decoding takes memory for.
         document_bytes: of a JSON, YAML, CSV or text file.
-        document_depth: levels of JSON and YAML within each other.
+        yaml_bytes: of a YAML file, which takes longer to read than the others.
+        yaml_nodes: that a YAML file stands for, its references followed.
+        document_depth: levels of YAML within each other; of JSON, Python's own limit holds.
         yaml_aliases: references (`*name`) in a YAML file, which multiply what they stand for.
         array_bytes: of an array after decompression, as its header says.
+        matlab_memory: of the process that reads a MATLAB file, its libraries included.
+        matlab_seconds: for one MATLAB file.
         archive_members: of a tar or zip archive.
         member_bytes: of one of them, after decompression.
+        table_rows: of a row group of a parquet file, as its footer says.
         table_bytes: of a column of a parquet file after decompression, as its footer says.
         tensor_bytes: of all tensors of a weight file, as its header says.
         pickle_objects: steps of a pickle; each makes an object of some hundred bytes at most,
@@ -45,12 +51,18 @@ class Limits:
     """
 
     picture_pixels: int = 1_000_000_000
+    outline_pixels: int = 2_000_000
     document_bytes: int = 4 * 2**30
+    yaml_bytes: int = 16 * 2**20
+    yaml_nodes: int = 1_000_000
     document_depth: int = 200
     yaml_aliases: int = 100
     array_bytes: int = 8 * 2**30
+    matlab_memory: int = 4 * 2**30
+    matlab_seconds: int = 60
     archive_members: int = 10_000_000
     member_bytes: int = 2**30
+    table_rows: int = 20_000_000
     table_bytes: int = 4 * 2**30
     tensor_bytes: int = 64 * 2**30
     pickle_objects: int = 3_000_000

@@ -7,7 +7,6 @@ pictures and captions; true labels are used only by the rows that say so.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from ovseg.config import load_cfg
 from ovseg.d2.modeling import build_model
 from ovseg.data.loaders import build_test_loader
 from ovseg.modeling.ovseg import OVSeg
+from ovseg.readers.documents import read_json
 from ovseg.tinyscapes import ALL_NAMES, scene_groups
 from ovseg.tinyscapes.ablation_pairs import collect_pairs
 from ovseg.tinyscapes.accuracy import crop_accuracy, macro_accuracy
@@ -273,7 +273,7 @@ def _finished(target: Path, setting: Mapping[str, Any]) -> dict[str, Any] | None
     file = target / "result.json"
     if not file.exists():
         return None
-    result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    result: dict[str, Any] = read_json(file)
     record = RunRecord(
         setting, what="row of the ablation", remedy="remove it or choose another folder"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import multiprocessing
 import os
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 
 from ovseg.data.catalog import register_builtin
+from ovseg.readers.documents import read_json
 from ovseg.tinyscapes.ablation import ROWS, AblationSize, Row, SeedStage, run_row
 from ovseg.tinyscapes.ablation_pairs import mine_training_pictures, records_of
 from ovseg.utils.processes import exit_with_parent, run_in_dependency_order
@@ -75,7 +75,7 @@ class Ablation:
     def result(self, seed: int, row: Row) -> dict[str, Any]:
         """The result of a row that was run."""
         file = self.output / f"seed-{seed}" / row.name / "result.json"
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        found: dict[str, Any] = read_json(file)
         return found
 
 

@@ -12,7 +12,6 @@ a part file, so that an interrupted run goes on where it stopped and ends with t
 
 from __future__ import annotations
 
-import json
 import logging
 import multiprocessing
 import shutil
@@ -27,6 +26,7 @@ import numpy as np
 from iopath.common.file_io import file_lock
 from tqdm import tqdm
 
+from ovseg.readers.documents import read_json
 from ovseg.utils.files import atomic_path, write_json
 from ovseg.utils.masks import encode_rle
 from ovseg.utils.processes import exit_with_parent
@@ -132,7 +132,7 @@ def _version_file(folder: Path, split: str) -> Path:
 
 def _is_current(folder: Path, split: str, count: int | None) -> bool:
     try:
-        found = json.loads(_version_file(folder, split).read_text(encoding="utf-8"))
+        found = read_json(_version_file(folder, split))
     except (FileNotFoundError, ValueError):
         return False
     return (
@@ -159,11 +159,7 @@ def _write(folder: Path, split: str, count: int, *, workers: int, progress: bool
         bar.update(count - sum(stop - start for start, stop in todo))
         for drawn in _map_chunks(draw, todo, workers):
             bar.update(drawn)
-    records = [
-        record
-        for chunk in chunks
-        for record in json.loads(_part_file(folder, split, chunk).read_text("utf-8"))
-    ]
+    records = [record for chunk in chunks for record in read_json(_part_file(folder, split, chunk))]
     _write_annotations(folder, split, records)
     _remove_surplus(folder, split, count)
     summary = {

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import torch
 
+from ovseg.readers.documents import parse_json
 from ovseg.utils.files import atomic_path, naming_failure
 
 __all__ = ["JsonLines", "Progress", "TensorBoard", "WandB", "Writer", "make_writers"]
@@ -82,7 +83,7 @@ def _free_name(path: Path) -> Path:
 
 def _before(line: str, start: int) -> bool:
     try:
-        return int(json.loads(line)["iteration"]) < start
+        return int(parse_json(line, "metrics")["iteration"]) < start
     except (ValueError, KeyError, TypeError):
         return False
 

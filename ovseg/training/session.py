@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 
 from ovseg.config import load_cfg
 from ovseg.d2.config import CfgNode
 from ovseg.d2.methods import import_method
 from ovseg.d2.utils import comm, setup_logger
 from ovseg.data.catalog import register_builtin
+from ovseg.readers.documents import read_yaml
 from ovseg.training.distributed import share_from_main
 from ovseg.training.preflight import adopt_classes, check_folder, check_metrics, check_prompts
 from ovseg.utils.devices import pick_device
@@ -121,7 +121,8 @@ def _earlier_seed(output: Path) -> int | None:
     path = output / "config.yaml"
     if not path.is_file():
         return None
-    seed = yaml.safe_load(path.read_text(encoding="utf-8")).get("SEED")
+    values = read_yaml(path)
+    seed = values.get("SEED") if isinstance(values, dict) else None
     return seed if isinstance(seed, int) and seed >= 0 else None
 
 

@@ -17,7 +17,7 @@ from ovseg.d2.config import CfgNode
 from ovseg.evaluation.confusion import confusion_matrix, scores
 from ovseg.modeling import EnsembleSettings, MaskEncoding
 from ovseg.modeling.ovseg import OVSeg
-from ovseg.utils.images import read_label
+from ovseg.readers.pictures import read_label
 from ovseg.vocab import Vocabulary
 
 # Settings besides the ensemble weights in (0, 1].

@@ -24,6 +24,7 @@ from ovseg.data.sampling import evenly
 from ovseg.data.splits import TEST_SPLIT_FLAG, TUNABLE, Role, require_tunable
 from ovseg.evaluation.confusion import scores
 from ovseg.modeling.ovseg import OVSeg
+from ovseg.readers.pictures import ImageError, read_label
 from ovseg.tuning.cache import EncodingCache
 from ovseg.tuning.sweep import (
     CLIP_ONLY,
@@ -34,7 +35,6 @@ from ovseg.tuning.sweep import (
     require_plain,
     sweep,
 )
-from ovseg.utils.images import ImageError, read_label
 from ovseg.vocab import Vocabulary, templates_by_name
 
 __all__ = [

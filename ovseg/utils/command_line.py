@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -74,6 +75,10 @@ def guarded(work: Callable[[], Any], *, program: str, debug: bool = False) -> in
     Returns:
         The exit status, see the head of this module.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Names of files may hold bytes that no encoding has; they must not end the work.
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = work()
         sys.stdout.flush()

@@ -15,11 +15,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ovseg.readers.documents import DocumentError
+
 __all__ = [
     "PARTIAL_NAME",
     "atomic_path",
     "naming_failure",
-    "read_text",
     "reason_of",
     "sha256_of",
     "sweep_partials",
@@ -109,30 +110,6 @@ def naming_failure(path: str | Path) -> Iterator[None]:
         ) from error
 
 
-def read_text(path: str | os.PathLike[str]) -> str:
-    """Read a text file that a user gave, with or without a byte order mark.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Its text.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is not in UTF-8.
-    """
-    content = Path(path).read_bytes()
-    try:
-        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{path}: expected text in UTF-8, got the byte {content[error.start]:#04x} in line "
-            f"{line}; save the file as UTF-8, e.g. by iconv -f latin1 -t utf-8"
-        ) from error
-
-
 def write_json(
     path: str | Path,
     value: Any,
@@ -148,8 +125,8 @@ def write_json(
         value: mappings, sequences, texts and numbers; NaN, which JSON does not have, becomes null.
         indent: spaces of a level; None for one line without any.
         sort_keys: the order of the keys is that of their names.
-        ensure_ascii: other letters are written as escapes, even lone surrogates, which file names
-            may hold and UTF-8 cannot.
+        ensure_ascii: other letters are written as escapes; lone surrogates, which file names may
+            hold and UTF-8 cannot, are in any case.
 
     Raises:
         TypeError, ValueError: the value holds what JSON cannot; the file stays as it was.
@@ -163,7 +140,8 @@ def write_json(
         separators=(",", ":") if indent is None else None,
     )
     with atomic_path(path) as partial:
-        partial.write_text(f"{text}\n", encoding="utf-8")
+        # What UTF-8 cannot hold is written as \udce9 is, which JSON reads as an escape.
+        partial.write_text(f"{text}\n", encoding="utf-8", errors="backslashreplace")
 
 
 def sha256_of(path: str | Path) -> str:
@@ -199,4 +177,6 @@ def _umask() -> int:
 
 def reason_of(error: Exception) -> str:
     """What an error says, for a message that names the file; the text of an OSError repeats it."""
+    if isinstance(error, DocumentError):
+        return error.reason
     return getattr(error, "strerror", None) or str(error)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from ovseg.readers.documents import parse_json
 from ovseg.utils.files import sweep_partials
 from ovseg.utils.wording import counted
 
@@ -114,7 +115,7 @@ def _is_the_one(path: Path, file: IO[str]) -> bool:
 def _told(path: Path, file: IO[str]) -> str:
     file.seek(0)
     try:
-        owner = json.loads(file.read())
+        owner = parse_json(file.read(1 << 16), path)
         whose = "{what}, process {process} on {host}, since {since}".format(**owner)
     except (ValueError, KeyError, TypeError):
         whose = "its owner is not known"

@@ -14,15 +14,19 @@ Relative paths lie under the store's root.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ovseg.readers.archives import read_slice
+from ovseg.readers.files import read_bytes
+from ovseg.readers.pictures import ImageError, decode_image
 from ovseg.utils.files import reason_of
-from ovseg.utils.images import ImageError, decode_image
 
 __all__ = ["ImageStore"]
 
@@ -36,14 +40,17 @@ class ImageStore:
 
     Args:
         root: folder that relative paths lie in.
+        max_pixels: larger pictures are refused by their header; None for the usual limit.
     """
 
-    def __init__(self, root: str | Path = ".") -> None:
+    def __init__(self, root: str | Path = ".", *, max_pixels: int | None = None) -> None:
         self.root = Path(root)
+        self.max_pixels = max_pixels
         self._group: tuple[tuple[Path, str, int], Any] | None = None
 
-    def __reduce__(self) -> tuple[Callable[..., ImageStore], tuple[Path]]:
-        return ImageStore, (self.root,)  # the row group in memory stays here
+    def __reduce__(self) -> tuple[Callable[..., ImageStore], tuple[()]]:
+        # The row group in memory stays here.
+        return partial(ImageStore, self.root, max_pixels=self.max_pixels), ()
 
     def read(self, uri: str) -> np.ndarray:
         """Read a picture.
@@ -72,7 +79,7 @@ class ImageStore:
             ImageError: there is no picture at the address, or it is damaged.
         """
         data = self.read_bytes(uri)
-        return decode_image(data, uri), hashlib.sha256(data).hexdigest()
+        return decode_image(data, uri, max_pixels=self.max_pixels), hashlib.sha256(data).hexdigest()
 
     def read_bytes(self, uri: str) -> bytes:
         """Read a picture's bytes as they are stored.
@@ -103,46 +110,41 @@ class ImageStore:
         except IsADirectoryError as error:
             raise ImageError(f"{uri}: expected an image file, got a folder") from error
         except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-            raise ImageError(f"{uri}: {reason_of(error)}") from error
+            raise ImageError(f"{uri}: {_reason(error, self.root)}") from error
         if not data:
             raise ImageError(f"{uri}: the file is empty (0 bytes)")
         return data
 
     def _read(self, uri: str) -> bytes:
         if match := _IN_TAR.fullmatch(uri):
-            return self._read_slice(uri, match["file"], int(match["offset"]), int(match["size"]))
+            return self._read_slice(match["file"], int(match["offset"]), int(match["size"]))
         if match := _IN_PARQUET.fullmatch(uri):
             value = self._read_cell(uri, match["file"], match["column"], int(match["row"]))
             return self._bytes_of(value, uri)
         if uri.endswith((".tar", ".parquet")):
             raise ImageError(f"{uri}: expected a picture, got a container without a place in it")
-        return (self.root / uri).read_bytes()
+        return read_bytes(self.root / uri, limit="member_bytes")
 
-    def _read_slice(self, uri: str, file: str, offset: int, size: int) -> bytes:
-        with (self.root / file).open("rb") as stream:
-            stream.seek(offset)
-            data = stream.read(size)
-        if len(data) != size:
-            raise ImageError(f"{uri}: the tar ends after {len(data)} of the member's {size} bytes")
-        return data
+    def _read_slice(self, file: str, offset: int, size: int) -> bytes:
+        return read_slice(self.root / file, offset, size)
 
     def _read_cell(self, uri: str, file: str, column: str, row: int) -> Any:
-        import pyarrow.parquet as pq
+        # pyarrow takes a while to import, and most addresses are files.
+        from ovseg.readers.tables import ParquetTable
 
         path = self.root / file
-        with pq.ParquetFile(path) as table:
-            if column not in table.schema_arrow.names:
-                names = table.schema_arrow.names
+        with ParquetTable(path) as table:
+            if column not in table.names:
+                names = table.names
                 raise ImageError(f"{uri}: the table has no column {column!r}, it has {names}")
             first = 0
-            for group in range(table.num_row_groups):
-                rows = table.metadata.row_group(group).num_rows
+            for group, rows in enumerate(table.rows_of_groups):
                 if row < first + rows:
                     key = (path, column, group)
                     # Rows are read in order: the last group serves all of its rows.
                     if self._group is None or self._group[0] != key:
                         self._group = None
-                        self._group = (key, table.read_row_group(group, columns=[column])[column])
+                        self._group = (key, table.read_group(group, [column])[column])
                     return self._group[1][row - first].as_py()
                 first += rows
         raise ImageError(f"{uri}: the table has {first} rows")
@@ -152,9 +154,15 @@ class ImageStore:
             path = value.get("path")
             value = value.get("bytes")
             if value is None and path:
-                return (self.root / path).read_bytes()
+                return read_bytes(self.root / path, limit="member_bytes")
         if value is None:
             raise ImageError(f"{uri}: the table holds null instead of a picture")
         if not isinstance(value, bytes):
             raise ImageError(f"{uri}: expected bytes, got {type(value).__name__}")
         return value
+
+
+def _reason(error: Exception, root: Path) -> str:
+    """What went wrong, without the root: reasons are kept with results."""
+    reason = reason_of(error)
+    return reason if root == Path() else reason.replace(f"{root}{os.sep}", "")

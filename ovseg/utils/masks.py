@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from ovseg.readers.segmentations import decode_run_lengths
+
 __all__ = ["RunLength", "decode_rle", "encode_rle", "paint_by_area", "paint_by_score"]
 
 
@@ -44,9 +46,11 @@ def decode_rle(encoded: RunLength) -> NDArray[np.bool_]:
 
     Returns:
         (H, W) bool.
+
+    Raises:
+        ValueError: the counts do not fill the mask exactly.
     """
-    counts = encoded["counts"].encode()
-    return coco_mask.decode({"size": encoded["size"], "counts": counts}).astype(np.bool_)
+    return decode_run_lengths(encoded)
 
 
 def paint_by_area(masks: NDArray[np.bool_], *, larger_on_top: bool = True) -> NDArray[np.int32]:

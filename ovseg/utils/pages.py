@@ -70,7 +70,7 @@ def write_page(path: str | Path, package: str, template: str, /, **values: Any) 
     target = Path(path)
     text = render(package, template, **values)
     with atomic_path(target) as partial:
-        partial.write_text(text, encoding="utf-8", newline="\n")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
     return target
 
 
@@ -134,7 +134,7 @@ def inline_image(image: np.ndarray, *, max_side: int = 256, quality: int = 85) -
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise ValueError(
             f"image: expected non-empty (H, W, 3) uint8 RGB, got {image.shape} of {image.dtype}; "
-            "read files with ovseg.utils.images.read_image"
+            "read files with ovseg.readers.pictures.read_image"
         )
     picture = Image.fromarray(np.ascontiguousarray(image))
     scale = max_side / max(picture.size)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ovseg.readers.documents import read_json
 from ovseg.utils.files import sha256_of, write_json
 
 __all__ = ["PartFiles", "remove_unfinished"]
@@ -69,7 +69,7 @@ class PartFiles:
             self.error: the data are not those that were written.
         """
         data = self.path(index)
-        part = json.loads(data.with_suffix(".json").read_text(encoding="utf-8"))
+        part = read_json(data.with_suffix(".json"))
         if data.stat().st_size != part["bytes"]:
             raise self.error(
                 f"{data}: expected {part['bytes']} bytes, got {data.stat().st_size}; it was "

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from ovseg.readers.addresses import AddressError, open_address
-from ovseg.utils.images import ImageError, decode_image, pil_to_rgb, read_image
+from ovseg.readers.pictures import ImageError, decode_image, pil_to_rgb, read_image
 
 __all__ = ["ImageLike", "as_list", "picture_name", "to_rgb"]
 
@@ -61,11 +61,19 @@ def to_rgb(image: ImageLike, *, image_format: str = "RGB") -> np.ndarray:
     if isinstance(image, str | os.PathLike):
         return read_image(image)
     if hasattr(image, "read"):
-        return decode_image(image.read(), str(getattr(image, "name", "image (file)")))
+        return decode_image(_content(image), str(getattr(image, "name", "image (file)")))
     raise ValueError(
         "image: expected a path, an address, bytes, a PIL image, an array or a tensor, got "
         f"{_kind(image)}"
     )
+
+
+def _content(file: BinaryIO) -> bytes:
+    """Read an open file, which may be a pipe without end."""
+    data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"{getattr(file, 'name', 'image (file)')}: more than {MAX_BYTES} bytes")
+    return data
 
 
 def as_list(image: ImageLike | Sequence[ImageLike]) -> list[ImageLike] | None:

@@ -6,7 +6,6 @@ again into the same folder, and no file of another origin is replaced or segment
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ovseg.readers.documents import read_json
+from ovseg.readers.pictures import picture_comment
 from ovseg.utils.files import atomic_path
 from ovseg.utils.images import write_png
 
@@ -35,13 +36,12 @@ def is_result(path: str | os.PathLike[str]) -> bool:
     file = Path(path)
     try:
         if file.suffix == ".json":
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = read_json(file)
             return isinstance(content, dict) and content.keys() >= _RECORD_KEYS
         if file.suffix not in (".png", ".jpg"):
             return False
-        with Image.open(file) as picture:
-            comment = picture.info.get("comment") or picture.info.get("Comment")
-    except (OSError, ValueError, Image.DecompressionBombError):
+        comment = picture_comment(file)
+    except (OSError, ValueError):
         return False
     return comment in (RESULT_COMMENT, RESULT_COMMENT.encode())
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ovseg.readers.documents import read_json
 from ovseg.utils.files import write_json
 
 __all__ = ["AnotherRunError", "RunRecord", "changed_settings"]
@@ -52,7 +53,7 @@ class RunRecord:
         if not path.exists():
             write_json(path, self.settings, sort_keys=True)
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = read_json(path)
         except ValueError as error:
             raise self.error(
                 f"{path}: expected the settings of a {self.what}, got no JSON ({error}); "

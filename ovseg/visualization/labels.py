@@ -125,7 +125,7 @@ def check_image(image: np.ndarray, labels: np.ndarray) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(
             f"image: expected (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}; "
-            "read files with ovseg.utils.images.read_image"
+            "read files with ovseg.readers.pictures.read_image"
         )
     if image.shape[:2] != labels.shape:
         raise ValueError(

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ovseg.utils.files import read_text
+from ovseg.readers.documents import parse_csv, parse_json, parse_yaml, read_text
+from ovseg.vocab.vocabulary import plain_name
 
 __all__ = ["read_class_file"]
 
@@ -40,24 +37,17 @@ def read_class_file(path: str | os.PathLike[str]) -> list[str]:
     text = read_text(path)
     ending = Path(path).suffix.lower()
     if ending in (".json", ".yaml", ".yml"):
-        names = _listed(path, _parsed(path, text, ending))
+        parse = parse_json if ending == ".json" else parse_yaml
+        names = _listed(path, parse(text, path))
     elif ending in (".csv", ".tsv"):
         names = _column(path, text, "\t" if ending == ".tsv" else ",")
     else:
         lines = (line.strip() for line in text.splitlines())
         names = [line for line in lines if line and not line.startswith("#")]
+    names = [plain_name(name) for name in names]
     if not names:
         raise ValueError(f"{path}: expected class names, one per line, got none")
     return names
-
-
-def _parsed(path: str | os.PathLike[str], text: str, ending: str) -> Any:
-    try:
-        return json.loads(text) if ending == ".json" else yaml.safe_load(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not valid JSON: {error}") from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not plain YAML: {error}") from error
 
 
 def _listed(path: str | os.PathLike[str], content: Any) -> list[str]:
@@ -76,7 +66,7 @@ def _listed(path: str | os.PathLike[str], content: Any) -> list[str]:
 
 
 def _column(path: str | os.PathLike[str], text: str, delimiter: str) -> list[str]:
-    rows = [row for row in csv.reader(text.splitlines(), delimiter=delimiter) if any(row)]
+    rows = [row for row in parse_csv(text, path, delimiter=delimiter) if any(row)]
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
     column = next((header.index(name) for name in _COLUMNS if name in header), None)
     if column is not None:

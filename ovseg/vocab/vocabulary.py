@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import unicodedata
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
@@ -11,6 +12,8 @@ from functools import cached_property
 
 from ovseg.vocab.classes import class_list
 from ovseg.vocab.templates import check_templates, templates_by_name
+
+_logger = logging.getLogger(__name__)
 
 SYNONYM_RULES = ("list", "none")
 
@@ -78,10 +81,11 @@ class Vocabulary:
         """Make a vocabulary from class names.
 
         Args:
-            names: K class names; they are stripped. A class may be a list of strings, all of which
-                stand for it and whose first is its name: `[["sky", "heaven"], "tree"]`. A mapping
-                gives each name the strings that stand for it: `{"sky": ["sky", "heaven"]}`; the
-                name itself counts only where it is among them. Strings of a class are averaged.
+            names: K class names; they are stripped, and letters with accents have one form (NFC).
+                Names that differ in case alone get a warning. A class may be a list of strings, all
+                of which stand for it and whose first is its name: `[["sky", "heaven"], "tree"]`. A
+                mapping gives each name the strings that stand for it: `{"sky": ["sky", "heaven"]}`;
+                the name itself counts only where it is among them. Strings of a class are averaged.
             templates: the name of a template list or the templates themselves.
             synonyms: separator at which a plain name is split into strings that are averaged, such
                 as ",". None and the rules of `from_classes` insert the whole name into the
@@ -100,10 +104,12 @@ class Vocabulary:
         background_index = None
         if background is not None:
             stripped = [name for name, _ in given]
-            if background.strip() not in stripped:
-                stripped.append(background.strip())
-                given.append((background.strip(), (background.strip(),)))
-            background_index = stripped.index(background.strip())
+            background = plain_name(background)
+            if background not in stripped:
+                stripped.append(background)
+                given.append((background, (background,)))
+            background_index = stripped.index(background)
+        _warn_of_case_twins([name for name, _ in given])
         return cls(
             names=tuple(name for name, _ in given),
             prompts=tuple(strings for _, strings in given),
@@ -126,7 +132,7 @@ class Vocabulary:
         """
         if self.background is not None:
             return self
-        names, prompts = self.names, self.prompts
+        names, prompts, name = self.names, self.prompts, plain_name(name)
         if name not in names:
             names, prompts = (*names, name), (*prompts, (name,))
         return replace(self, names=names, prompts=prompts, background=names.index(name))
@@ -155,10 +161,11 @@ class Vocabulary:
             The vocabulary, in the order of the names.
         """
         separator = None if check_synonyms(synonyms) in SYNONYM_RULES else synonyms
-        prompts = tuple(_split(name.strip(), separator) for name in names)
+        stripped = tuple(plain_name(name) for name in names)
+        prompts = tuple(_split(name, separator) for name in stripped)
         if synonyms == "list" and listed is not None:
-            prompts = tuple(tuple(text.strip() for text in texts) for texts in listed)
-        stripped = tuple(name.strip() for name in names)
+            prompts = tuple(tuple(plain_name(text) for text in texts) for texts in listed)
+        _warn_of_case_twins(stripped)
         return cls(stripped, prompts, _resolve(templates), background)
 
     @classmethod
@@ -219,13 +226,13 @@ def _given(names: Names, separator: str | None) -> list[tuple[str, tuple[str, ..
         )
     if isinstance(names, Mapping):
         return [
-            (name.strip(), _strings(name, (given,) if isinstance(given, str) else given))
+            (plain_name(name), _strings(name, (given,) if isinstance(given, str) else given))
             for name, given in names.items()
         ]
     classes = []
     for given in names:
         if isinstance(given, str):
-            classes.append((given.strip(), _split(given.strip(), separator)))
+            classes.append((plain_name(given), _split(plain_name(given), separator)))
         else:
             strings = _strings(given, given)
             classes.append((strings[0], strings))
@@ -243,7 +250,25 @@ def _strings(name: object, given: Sequence[str]) -> tuple[str, ...]:
             f"expected a class name or a list of strings that stand for it, got {given!r}"
             + ("" if given is name else f" for the class {name!r}")
         )
-    return tuple(dict.fromkeys(text.strip() for text in given))
+    return tuple(dict.fromkeys(plain_name(text) for text in given))
+
+
+def plain_name(name: str) -> str:
+    """Strip a name and bring letters with accents into one form (NFC), whoever wrote them."""
+    return unicodedata.normalize("NFC", name).strip()
+
+
+def _warn_of_case_twins(names: Sequence[str]) -> None:
+    """Names that differ in case alone mean the same to CLIP: one of them gets every pixel."""
+    first: dict[str, str] = {}
+    for name in names:
+        known = first.setdefault(name.casefold(), name)
+        if known != name:
+            _logger.warning(
+                "the classes %r and %r differ in upper and lower case only, which the model does "
+                "not tell apart: one of them gets every pixel; leave one out",
+                *(known, name),
+            )
 
 
 def _split(name: str, separator: str | None) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ and the matcher.
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ from fvcore.common.registry import Registry
 from torch import Tensor, nn
 
 from ovseg.d2.config import CfgNode
-from ovseg.utils.images import read_label
+from ovseg.readers.documents import read_json
+from ovseg.readers.pictures import read_label
 from ovseg.vocab import Vocabulary, class_list
 
 from .answers import kept_positions
@@ -202,7 +202,7 @@ class CachedAnswers(ClassFilter):
                 f"MODEL.PNP_OVSS.FILTER.IDS: expected 'position' or 'coco', got {ids!r}"
             )
         try:
-            self.answers = json.loads(Path(path).read_text(encoding="utf-8"))
+            self.answers = read_json(path)
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"MODEL.PNP_OVSS.FILTER.PATH: expected a JSON file, got {path}: {error}"

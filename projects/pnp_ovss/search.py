@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ovseg.readers.documents import read_json
 from ovseg.utils.files import write_json
 
 __all__ = ["METHODS", "Found", "search"]
@@ -130,4 +131,4 @@ def _acceptance(gain: float, heat: float, rewards: Sequence[float]) -> float:
 def _read(journal: str | Path | None) -> dict[str, float]:
     if journal is None or not Path(journal).is_file():
         return {}
-    return {key: float(value) for key, value in json.loads(Path(journal).read_text()).items()}
+    return {key: float(value) for key, value in read_json(journal).items()}

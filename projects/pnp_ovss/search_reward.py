@@ -22,9 +22,9 @@ from ovseg.data.dataset_yaml import resolve_dataset
 from ovseg.data.loaders import get_records
 from ovseg.data.mappers import TestMapper
 from ovseg.data.sampling import evenly
+from ovseg.readers.pictures import read_label
 from ovseg.utils.command_line import run_parsed
 from ovseg.utils.files import write_json
-from ovseg.utils.images import read_label
 from ovseg.utils.run_record import RunRecord
 
 from .filters import AllClasses

@@ -33,8 +33,8 @@ from ovseg.projects.segclip.superpixels import (
     write_quarantine,
     write_shard,
 )
+from ovseg.readers.pictures import ImageError
 from ovseg.utils.command_line import run_parsed
-from ovseg.utils.images import ImageError
 from ovseg.utils.processes import exit_with_parent, map_unordered
 from ovseg.utils.run_record import RunRecord
 

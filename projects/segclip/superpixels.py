@@ -20,8 +20,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ovseg.readers.archives import read_slice
+from ovseg.readers.arrays import read_npz
+from ovseg.readers.documents import parse_json
+from ovseg.readers.pictures import ImageError, decode_label
 from ovseg.utils.files import atomic_path, write_json
-from ovseg.utils.images import ImageError
 
 PATCH_ID_MODES = ("mean_trunc", "mode")
 QUARANTINE = "quarantine.json"
@@ -161,13 +164,13 @@ class SuperpixelStore:
                 f"image {image_id}: {self.folder} has no superpixels of it (see {QUARANTINE} there)"
             )
         start, end = self._ends[place].tolist()
-        with shard_file(self.folder, int(self._shards[place])).open("rb") as file:
-            file.seek(start)
-            data = file.read(end - start)
-        found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-        if found is None or found.ndim != 2:
-            raise ImageError(f"image {image_id}: its superpixels in {self.folder} are damaged")
-        return found.astype(np.uint16)
+        try:
+            data = read_slice(shard_file(self.folder, int(self._shards[place])), start, end - start)
+            return decode_label(data, f"image {image_id}").astype(np.uint16)
+        except (OSError, ValueError) as error:
+            raise ImageError(
+                f"image {image_id}: its superpixels in {self.folder} are damaged: {error}"
+            ) from error
 
 
 def shard_file(folder: Path, number: int) -> Path:
@@ -218,15 +221,14 @@ def write_quarantine(folder: Path) -> dict[str, Any]:
     """Collect the quarantined pictures of all shards into one file; returns them with reasons."""
     found: dict[str, Any] = {}
     for path in sorted(folder.glob("*.npz")):
-        with np.load(path) as index:
-            found |= json.loads(index["quarantine"].tobytes())
+        found |= parse_json(read_npz(path, ["quarantine"])["quarantine"].tobytes(), path)
     write_json(folder / QUARANTINE, found)
     return found
 
 
 def _read_index(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    with np.load(path) as index:
-        return index["keys"], index["ends"]
+    index = read_npz(path, ["keys", "ends"])
+    return index["keys"], index["ends"]
 
 
 def _key(image_id: str) -> int:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from ovseg.data.catalog import DatasetFilesError
 from ovseg.data.coco_labels import draw_labels
 from ovseg.data.dataset_yaml import DatasetYaml, register_yaml, resolve_dataset
 from ovseg.data.loaders import build_test_loader, build_train_loader, get_records
+from ovseg.data.prepare.pipeline import PreparationError
 from ovseg.utils.images import read_label, write_png
 from ovseg.utils.masks import encode_rle
 
@@ -283,3 +285,44 @@ def test_a_file_in_another_encoding_is_named(tmp_path):
     path.write_bytes(textwrap.dedent(GARDEN).replace("lawn", "Wüste").encode("latin-1"))
     with pytest.raises(ValueError, match=r"set\.yaml: expected text in UTF-8, got the byte 0xfc"):
         register_yaml(path)
+
+
+@pytest.mark.parametrize("labels", [".", "link", "sub/.."])
+def test_label_maps_are_never_drawn_over_the_pictures(tmp_path, labels):
+    content = write_coco(tmp_path)
+    for image in content["images"]:  # as PNG, so that the names are the same
+        file = tmp_path / image["file_name"]
+        image["file_name"] = str(Path(image["file_name"]).with_suffix(".png"))
+        file.rename(tmp_path / image["file_name"])
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.png")}
+    name = register_yaml(write(tmp_path, COCO + f"    labels: {labels}\n"))
+    with pytest.raises(ValueError, match=r"labels: expected a folder of its own"):
+        DatasetCatalog.get(name)
+    assert len(before) == 2
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.png")} == before
+
+
+def test_label_maps_of_somebody_else_are_not_drawn_over(tmp_path):
+    write_coco(tmp_path)
+    mine = tmp_path / "mine" / "0.png"
+    write_png(mine, np.full((6, 8), 3, np.uint8))
+    before = mine.read_bytes()
+    name = register_yaml(write(tmp_path, COCO + "    labels: mine\n"))
+    with pytest.raises(PreparationError, match=r"0\.png: 1 file would be written over"):
+        DatasetCatalog.get(name)
+    assert mine.read_bytes() == before
+    assert [path.name for path in mine.parent.glob("*.png")] == ["0.png"]
+
+
+@pytest.mark.parametrize("number", ["NaN", "1e8", "Infinity"])
+def test_a_coordinate_that_is_no_place_names_its_annotation(tmp_path, number):
+    content = write_coco(tmp_path)
+    text = json.dumps(content).replace('"segmentation": [[', f'"segmentation": [[{number}, ', 1)
+    text = text.replace(f"[[{number}, ", f"[[{number}, 1, ", 1)
+    (tmp_path / "instances.json").write_text(text)
+    name = register_yaml(write(tmp_path, COCO))
+    with pytest.raises(PreparationError, match=r"annotation \d+: expected polygons in or around"):
+        DatasetCatalog.get(name)

@@ -259,3 +259,27 @@ def test_a_threshold_and_a_benchmarks_name_among_the_class_names(
     with pytest.raises(SystemExit, match="2"):
         demo.main([*arguments, "--class-names", "sky", "--threshold", "40"])
     assert "--threshold: expected a score from 0 to 1, got 40" in capsys.readouterr().err
+
+
+def test_a_batch_with_hostile_pictures_and_odd_names_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    odd = os.fsdecode(b"caf\xe9.png")
+    for name in (odd, "plain.png"):
+        Image.new("RGB", (40, 30), (90, 160, 70)).save(folder / name)
+    (folder / "photo.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n")
+    os.mkfifo(folder / "pipe.png")
+    arguments = ["--input", str(folder), "--class-names", "sky", "tree", "--export", "cvat"]
+    run = subprocess.run(
+        [sys.executable, str(DEMO), *arguments, "--output", str(tmp_path / "out"), *TINY],
+        capture_output=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8:strict"},
+        check=False,
+    )
+    assert run.returncode == 1
+    assert b"Traceback" not in run.stdout + run.stderr
+    assert b"regular file" in run.stdout + run.stderr
+    assert b"not an image" in run.stdout + run.stderr
+    described = json.loads((tmp_path / "out" / os.fsdecode(b"caf\xe9.json")).read_text("utf-8"))
+    assert described["width"] == json.loads((tmp_path / "out/plain.json").read_text())["width"]

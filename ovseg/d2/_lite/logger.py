@@ -71,7 +71,7 @@ def setup_logger(
             path = path.with_name(f"{path.name}.rank{distributed_rank}")
         if (name, str(path.absolute())) not in _handled:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = logging.FileHandler(path)
+            file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
             file.setFormatter(plain)
             logger.addHandler(file)
             _handled[name, str(path.absolute())] = file

@@ -9,7 +9,6 @@ raises `ImageError`, so that a reader can quarantine it with a reason.
 from __future__ import annotations
 
 import glob
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from os import PathLike
@@ -26,8 +25,11 @@ from ovseg.data.captions.tars import (
     captions_of_json,
     captions_of_text,
 )
+from ovseg.readers.documents import read_json
+from ovseg.readers.files import read_bytes
+from ovseg.readers.limits import LimitError
+from ovseg.readers.pictures import ImageError
 from ovseg.utils.image_store import ImageStore
-from ovseg.utils.images import ImageError
 
 __all__ = ["KINDS", "ImageReader", "ImageRow", "LazyRows", "Shard", "Source", "open_source"]
 
@@ -49,10 +51,11 @@ class ImageReader:
 
     Args:
         image_root: folder that relative addresses lie in, as the source's `image_root`.
+        max_pixels: larger pictures are refused before they are decoded; None for the usual limit.
     """
 
-    def __init__(self, image_root: StrPath = ".") -> None:
-        self._store = ImageStore(Path(image_root))
+    def __init__(self, image_root: StrPath = ".", *, max_pixels: int | None = None) -> None:
+        self._store = ImageStore(Path(image_root), max_pixels=max_pixels)
 
     def __call__(self, row: ImageRow) -> np.ndarray:
         """Read a row's picture.
@@ -188,7 +191,7 @@ def _default_image_root(kind: str, paths: Sequence[Path]) -> Path:
 def _read_coco(path: Path, image_root: Path) -> RowList:
     """Read COCO captions; a caption of an image that is not listed makes a row without one."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         images, annotations = content["images"], content["annotations"]
         captions: dict[Any, list[str | None]] = {image["id"]: [] for image in images}
         for annotation in annotations:
@@ -245,10 +248,10 @@ def _load_folder(root: Path, entries: list[tuple[str, dict[str, str]]]) -> list[
         captions: tuple[str | None, ...] = ()
         try:
             if "txt" in files:
-                captions = captions_of_text((root / files["txt"]).read_bytes())
+                captions = captions_of_text(read_bytes(root / files["txt"]))
             elif "json" in files:
-                captions = captions_of_json((root / files["json"]).read_bytes())
-        except OSError:
+                captions = captions_of_json(read_bytes(root / files["json"]))
+        except (OSError, LimitError):
             captions = (None,)
         rows.append(ImageRow(stem, uri, captions))
     return rows

@@ -12,13 +12,15 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ovseg.data.captions.rows import ImageRow, LazyRows, RowList, relative_to
+from ovseg.readers.files import open_regular
+from ovseg.readers.tables import ParquetTable
 
 __all__ = ["CAPTION_COLUMNS", "IMAGE_COLUMNS", "ParquetPiece", "read_table"]
 
@@ -55,7 +57,10 @@ def read_table(path: Path, image_root: Path) -> RowList:
     Raises:
         ValueError: the header lacks a column for pictures or one for captions.
     """
-    with path.open(encoding="utf-8-sig", errors="replace") as stream, _long_fields():
+    with (
+        TextIOWrapper(open_regular(path), encoding="utf-8-sig", errors="replace") as stream,
+        _long_fields(),
+    ):
         header_line = stream.readline()
         separator = "\t" if "\t" in header_line else ","
         header = [name.strip() for name in next(csv.reader([header_line], delimiter=separator), [])]
@@ -159,9 +164,9 @@ class ParquetPiece:
         self._path = path
         self._root = image_root
         try:
-            schema = pq.read_schema(path)
-            self._count = pq.read_metadata(path).num_rows
-        except (pa.ArrowInvalid, OSError) as error:
+            with ParquetTable(path) as table:
+                schema, self._count = table.schema, len(table)
+        except OSError as error:
             raise ValueError(f"{path}: not a readable parquet file ({error})") from error
         image = _choose(path, schema.names, IMAGE_COLUMNS, "pictures")
         caption = _choose(path, schema.names, CAPTION_COLUMNS, "captions")
@@ -194,6 +199,10 @@ def _load(
     wanted = [caption, *([name] if name else []), *([image] if is_path else [])]
     rows = []
     for number, values in _read_rows(path, list(dict.fromkeys(wanted)), numbers):
+        if values is None:
+            # Who reads the picture at this address is told what is wrong with the table.
+            rows.append(ImageRow(f"{uri}#damaged@{number}", f"{uri}#{caption}@{number}", ()))
+            continue
         if is_path:
             place = _inside(values[image] or "", image_root)
         else:
@@ -209,16 +218,18 @@ def _load(
 
 def _read_rows(
     path: Path, columns: list[str], numbers: range
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    with pq.ParquetFile(path) as table:
+) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Give number and values of each row; None for those of a damaged part."""
+    with ParquetTable(path) as table:
         first = 0
-        for group in range(table.num_row_groups):
-            count = table.metadata.row_group(group).num_rows
+        for group, count in enumerate(table.rows_of_groups):
             start, stop = max(numbers.start, first), min(numbers.stop, first + count)
             if start < stop:
-                part = table.read_row_group(group, columns=columns)
-                for offset, values in enumerate(
-                    part.slice(start - first, stop - start).to_pylist()
-                ):
-                    yield start + offset, values
+                try:
+                    part = table.read_group(group, columns).slice(start - first, stop - start)
+                    found: list[Any] = part.to_pylist()
+                except ValueError as error:
+                    logger.warning("%s", error)
+                    found = [None] * (stop - start)
+                yield from enumerate(found, start)
             first += count

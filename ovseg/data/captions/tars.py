@@ -7,7 +7,6 @@ the damage and one row more, whose picture cannot be read, so that the loss is c
 
 from __future__ import annotations
 
-import json
 import tarfile
 from array import array
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ovseg.data.captions.rows import ImageRow, LazyRows, relative_to
-from ovseg.utils.images import IMAGE_SUFFIXES
+from ovseg.readers.archives import ArchiveError, is_plain_file, tar_members
+from ovseg.readers.documents import DocumentError, parse_json
+from ovseg.readers.files import open_regular
+from ovseg.readers.pictures import IMAGE_SUFFIXES
 
 __all__ = ["IMAGE_EXTENSIONS", "TarPiece", "captions_of_json", "captions_of_text"]
 
@@ -56,31 +58,18 @@ class TarPiece:
     def _scan(self) -> None:
         end = 0
         key = None
-        with self._path.open("rb") as stream:
+        with open_regular(self._path) as stream:
             try:
-                for member in _members(stream):
-                    end = _end_of(member)
-                    if member.isreg() and (sample := _split_name(member.name)[0]) != key:
+                for member, end in tar_members(stream, self._uri):  # noqa: B007
+                    if is_plain_file(member) and (sample := _split_name(member.name)[0]) != key:
                         key = sample
                         self._starts.append(member.offset)
-            except (tarfile.TarError, OSError):
+            except ArchiveError:
                 self._damaged = True
             self._starts.append(end)
             stream.seek(end)
             # An archive ends with blocks of zeros; one that does not was cut off.
             self._damaged = self._damaged or stream.read(_BLOCK_SIZE) != bytes(_BLOCK_SIZE)
-
-
-def _members(stream: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    with tarfile.open(fileobj=stream, mode="r:") as tar:
-        while (member := tar.next()) is not None:
-            tar.members = []  # type: ignore[attr-defined]  # a tar may have millions
-            yield member
-
-
-def _end_of(member: tarfile.TarInfo) -> int:
-    size = member.size if member.isreg() else 0
-    return member.offset_data + -(-size // _BLOCK_SIZE) * _BLOCK_SIZE
 
 
 def _split_name(name: str) -> tuple[str, str]:
@@ -93,8 +82,8 @@ def _split_name(name: str) -> tuple[str, str]:
 def _load(path: Path, uri: str, first: int, last: int, damaged: bool) -> list[ImageRow]:
     """Read the samples between two places of a tar."""
     rows = []
-    with path.open("rb") as stream:
-        for key, members in _samples(stream, first, last) if last > first else ():
+    with open_regular(path) as stream:
+        for key, members in _samples(stream, uri, first, last) if last > first else ():
             rows.append(_row(stream, uri, key, members))
     if damaged:
         rows.append(ImageRow(f"{uri}#damaged", uri, ()))
@@ -102,22 +91,22 @@ def _load(path: Path, uri: str, first: int, last: int, damaged: bool) -> list[Im
 
 
 def _samples(
-    stream: BinaryIO, first: int, last: int
+    stream: BinaryIO, uri: str, first: int, last: int
 ) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
     stream.seek(first)
     current: str | None = None
     members: dict[str, tarfile.TarInfo] = {}
-    for member in _members(stream):
+    for member, end in tar_members(stream, uri):
         if member.offset >= last:
             break
-        if member.isreg():
+        if is_plain_file(member):
             key, ending = _split_name(member.name)
             if key != current and current is not None:
                 yield current, members
                 members = {}
             current = key
             members.setdefault(ending, member)
-        if _end_of(member) >= last:  # what follows may be the damage
+        if end >= last:  # what follows may be the damage
             break
     if current is not None:
         yield current, members
@@ -155,8 +144,8 @@ def captions_of_text(data: bytes) -> tuple[str | None, ...]:
 def captions_of_json(data: bytes) -> tuple[str | None, ...]:
     """Take the captions of a sample's description; what cannot be read gives one null caption."""
     try:
-        description: Any = json.loads(data)
-    except (ValueError, RecursionError):
+        description: Any = parse_json(data, "caption")
+    except DocumentError:
         return (None,)
     if not isinstance(description, dict):
         return (None,)

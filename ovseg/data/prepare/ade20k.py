@@ -14,14 +14,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from ovseg.data.prepare.labels import convert_label_file, relabel
 from ovseg.data.prepare.pipeline import PreparationError, Task, list_files, require_folder
 from ovseg.data.prepare.plan import Plan
 from ovseg.readers.pickled_arrays import read_plain_pickle
+from ovseg.readers.pictures import picture_mode, read_image
 from ovseg.utils.files import reason_of
-from ovseg.utils.images import read_image
 from ovseg.vocab.classes import class_list
 
 __all__ = [
@@ -215,9 +214,8 @@ def _strings(index: Any, key: str, path: Path) -> list[str]:
 def _convert_full(task: Task, *, objects: int) -> list[np.ndarray]:
     annotation, picture = task.sources
     colours = read_image(annotation)  # (H, W, 3)
-    with Image.open(annotation) as header:
-        if header.mode != "RGB":
-            raise ValueError(f"{annotation}: expected 8-bit RGB, got mode {header.mode}")
+    if (mode := picture_mode(annotation)) != "RGB":
+        raise ValueError(f"{annotation}: expected 8-bit RGB, got mode {mode}")
     labels = ade20k_full_labels(ade20k_full_ids(colours), objects=objects)  # (H, W)
     image = read_image(picture)  # (H, W, 3)
     if image.shape[:2] != labels.shape:

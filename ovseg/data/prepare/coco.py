@@ -14,10 +14,10 @@ import numpy as np
 
 from ovseg.data.prepare.labels import convert_label_file, relabel
 from ovseg.data.prepare.listing import read_listing
-from ovseg.data.prepare.matlab import read_mat_labels
 from ovseg.data.prepare.pipeline import Task, list_files, require_folder
 from ovseg.data.prepare.plan import Plan
-from ovseg.utils.images import read_image
+from ovseg.readers.matlab import read_mat_labels
+from ovseg.readers.pictures import read_image
 from ovseg.vocab.classes import class_list
 
 __all__ = [

@@ -5,7 +5,6 @@ Chen et al., "Microsoft COCO Captions" (2015): five captions or so for each pict
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ovseg.data.prepare.pipeline import PreparationError, require_folder
+from ovseg.readers.documents import read_json
 from ovseg.utils.files import reason_of
 
 __all__ = ["CaptionCheck", "check_coco_captions"]
@@ -81,7 +81,7 @@ def check_coco_captions(root: Path, split: str) -> CaptionCheck:
 
 def _read(file: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
     except (OSError, ValueError) as error:
         raise PreparationError(f"cannot read {file}: {reason_of(error)}\n{_REMEDY}") from error
     return _objects(content, "images", file), _objects(content, "annotations", file)

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ovseg.utils.images import read_image, read_label, write_png
+from ovseg.readers.pictures import read_image, read_label
+from ovseg.utils.images import write_png
 from ovseg.visualization import BLANK, blend, legend_strip, palette, tiles
 
 __all__ = ["contact_sheet", "spread", "write_contact_sheet"]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import numpy as np
 
 from ovseg.data.prepare.pipeline import Task
-from ovseg.utils.images import read_label
+from ovseg.readers.pictures import read_label
 
 __all__ = ["convert_label_file", "relabel"]
 

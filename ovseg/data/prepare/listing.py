@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 
 from ovseg.data.prepare.pipeline import PreparationError
+from ovseg.readers.documents import read_text
 
 __all__ = ["read_listing"]
 
@@ -26,7 +27,7 @@ def read_listing(path: str | Path, remedy: str) -> list[str]:
     """
     if not Path(path).is_file():
         raise PreparationError(f"expected the list {path}, which is not there\n{remedy}")
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    lines = read_text(path).splitlines()
     names = [PurePosixPath(line.split()[0]).stem for line in lines if line.strip()]
     if not names:
         raise PreparationError(f"expected names in {path}, which is empty\n{remedy}")

@@ -15,9 +15,10 @@ import numpy as np
 
 from ovseg.data.prepare.labels import relabel
 from ovseg.data.prepare.listing import read_listing
-from ovseg.data.prepare.matlab import read_mat_labels
 from ovseg.data.prepare.pipeline import PreparationError, Task, require_folder
 from ovseg.data.prepare.plan import Plan
+from ovseg.readers.documents import read_text
+from ovseg.readers.matlab import read_mat_labels
 from ovseg.vocab import class_list
 
 __all__ = ["SPLITS", "ContextLabels", "plan", "read_names"]
@@ -136,7 +137,7 @@ def read_names(path: Path, classes: str) -> list[str]:
     """
     if not path.is_file():
         raise PreparationError(f"expected the list {path}, which is not there\n{_REMEDY}")
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_text(path).splitlines()
     pairs = [line.split(":", 1) for line in lines if ":" in line]
     found = {number.strip(): name.strip() for number, name in pairs}
     expected = list(class_list(classes).names)

@@ -13,7 +13,7 @@ import logging
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
@@ -27,9 +27,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from ovseg.data.prepare.made import files_of_others, note_made, require_apart
+from ovseg.readers.pictures import ImageError, read_image
 from ovseg.utils.files import PARTIAL_NAME, atomic_path, reason_of, write_json
-from ovseg.utils.images import ImageError, read_image
 from ovseg.utils.processes import exit_with_parent, map_unordered
+from ovseg.utils.wording import counted
 
 __all__ = [
     "PreparationError",
@@ -122,8 +124,12 @@ def prepare(
     workers: int = 1,
     progress: bool = False,
     force: bool = False,
+    ours: bool = False,
 ) -> PreparationReport:
     """Make the targets of all tasks that are not there yet.
+
+    Which files were made is noted in their folders (`.made_by_ovseg`). A file that is there and
+    was not made here is kept where it is readable, and never written over or removed.
 
     Args:
         tasks: no two of them with a common target.
@@ -131,23 +137,33 @@ def prepare(
         workers: processes; 1 converts in this one.
         progress: show a bar with the time left.
         force: make targets again that are there and readable.
+        ours: all targets that are there are known to have been made here.
 
     Returns:
         The figures; a quarantined task does not stop the others.
 
     Raises:
         PreparationError: a target cannot be written (read-only, disk full), another run writes to
-            the same folder, or a worker died. Every file written is whole.
-        ValueError: two tasks share a target, an ending is unknown, or there is no worker.
+            the same folder, or a worker died. Every file written is whole. With `force`, a target
+            is there that was not made here.
+        ValueError: two tasks share a target, a target is a source, an ending is unknown, or there
+            is no worker.
     """
     _check(tasks, workers)
     folders = sorted({target.parent for task in tasks for target in task.targets})
-    one = partial(_do, convert=convert, force=force)
     outcomes: list[tuple[str, str, str]] = []
     with ExitStack() as stack:
         for folder in folders:
             stack.enter_context(_only_run(folder))
         _sweep(tasks)
+        targets = [target for task in tasks for target in task.targets]
+        foreign = frozenset() if ours else files_of_others(targets)
+        if force and foreign:
+            raise PreparationError(
+                f"{min(foreign)}: {counted(len(foreign), 'file')} would be written over that this "
+                "did not make; choose another folder, or move them away"
+            )
+        one = partial(_do, convert=convert, force=force, foreign=foreign)
         bar = stack.enter_context(
             tqdm(total=len(tasks), unit="file", desc=_describe(folders), disable=not progress)
         )
@@ -212,6 +228,7 @@ def _check(tasks: Sequence[Task], workers: int) -> None:
     doubled = [str(target) for target, count in targets.items() if count > 1]
     if doubled:
         raise ValueError(f"expected each target once, got twice: {', '.join(doubled[:5])}")
+    require_apart((path for task in tasks for path in task.sources), targets)
     unknown = sorted({target.suffix for target in targets} - _ENCODINGS.keys())
     if unknown:
         raise ValueError(f"targets: expected endings among {[*_ENCODINGS]}, got {unknown}")
@@ -224,22 +241,26 @@ def _describe(folders: Sequence[Path]) -> str:
 # -- one task -----------------------------------------------------------------------------------
 
 
-def _do(tasks: Sequence[Task], *, convert: Convert, force: bool) -> list[tuple[str, str, str]]:
+def _do(
+    tasks: Sequence[Task], *, convert: Convert, force: bool, foreign: Set[Path]
+) -> list[tuple[str, str, str]]:
     """Do some tasks; gives kind of outcome, name and reason of each."""
-    return [_do_one(task, convert, force) for task in tasks]
+    return [_do_one(task, convert, force, foreign) for task in tasks]
 
 
-def _do_one(task: Task, convert: Convert, force: bool) -> tuple[str, str, str]:
+def _do_one(task: Task, convert: Convert, force: bool, foreign: Set[Path]) -> tuple[str, str, str]:
     name = str(task.sources[0])
     if not force and all(_is_readable(target) for target in task.targets):
         return "kept", name, ""
+    if others := [target for target in task.targets if target in foreign]:
+        return "failed", name, f"{others[0]} is there and was not made by this; move it away"
     try:
         arrays = convert(task)
         encoded = None
         if arrays is not None:
             pairs = zip(task.targets, arrays, strict=True)
             encoded = [(target, _encode(target, array)) for target, array in pairs]
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError) as error:
         _remove(task.targets)
         reason = str(error).removeprefix(f"{name}: ")  # the name is told beside it
         return "failed", name, reason or type(error).__name__
@@ -249,6 +270,7 @@ def _do_one(task: Task, convert: Convert, force: bool) -> tuple[str, str, str]:
     for target, content in encoded:
         with _writing(target), atomic_path(target) as partial_file:
             partial_file.write_bytes(content)
+            note_made(target)
     return "written", name, ""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from ovseg.d2.data import DatasetCatalog, MetadataCatalog
 from ovseg.data.benchmarks import BENCHMARKS, SemSegFolders
 from ovseg.data.catalog import dataset_root
 from ovseg.data.dataset_yaml import DatasetYaml
+from ovseg.readers.documents import read_json
 
 __all__ = ["Subject", "find_subject", "prepared_names"]
 
@@ -140,7 +140,7 @@ def _from_yaml(path: str) -> Subject:
 def _images_in(file: Path) -> int | None:
     """Number of pictures that were made; None where that is not known."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = read_json(file)
     except (FileNotFoundError, ValueError):
         return None
     count = found.get("images") if isinstance(found, dict) else None

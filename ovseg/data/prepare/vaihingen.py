@@ -14,7 +14,7 @@ import numpy as np
 
 from ovseg.data.prepare.pipeline import PreparationError, Task, require_folder
 from ovseg.data.prepare.plan import Plan
-from ovseg.utils.images import image_size, read_image
+from ovseg.readers.pictures import image_size, read_image
 from ovseg.vocab import class_list
 
 __all__ = ["AREAS", "SPLITS", "convert", "plan", "squares", "vaihingen_labels"]

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from ovseg.d2.data import MetadataCatalog
@@ -22,7 +21,7 @@ from ovseg.data.prepare.listing import read_listing
 from ovseg.data.prepare.pascal_context import read_names
 from ovseg.data.prepare.pipeline import PreparationError
 from ovseg.data.prepare.subjects import Subject, find_subject
-from ovseg.utils.images import ImageError, read_image, read_label
+from ovseg.readers.pictures import ImageError, picture_mode, read_image, read_label
 from ovseg.utils.processes import exit_with_parent
 from ovseg.utils.wording import counted
 
@@ -323,8 +322,7 @@ def _check_pair(job: tuple[str, Path, Path], *, classes: int, ignore_label: int)
         labels = read_label(label_file)
     except ImageError as error:
         return _File(name, faults=(*faults, ("label", str(error))))
-    with Image.open(label_file) as header:
-        mode = header.mode
+    mode = picture_mode(label_file)
     if size is not None and size != labels.shape:
         faults.append(("size", f"{size} and {labels.shape}"))
     if ignore_label > 255 and not mode.startswith("I"):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ovseg.modeling.segmentor import Encoding, Inputs, Segmentor
-from ovseg.utils.images import read_image
+from ovseg.readers.pictures import read_image
 from ovseg.vocab import Vocabulary
 
 __all__ = ["View", "ViewEncoding", "original_image", "output_size_of"]

@@ -18,7 +18,6 @@ pictures, the settings and the models alone.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +25,8 @@ from typing import Any
 
 import numpy as np
 
+from ovseg.readers import documents
+from ovseg.readers.arrays import map_npy
 from ovseg.utils.part_files import PartFiles
 from ovseg.utils.run_record import AnotherRunError
 
@@ -83,7 +84,7 @@ def read_json(path: Path) -> dict[str, Any]:
         BankError: it is missing or damaged.
     """
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(documents.read_json(path))
     except (OSError, ValueError, TypeError) as error:
         raise BankError(f"{path}: expected a file of a memory bank: {error}") from error
 
@@ -141,7 +142,7 @@ def open_rows(path: Path, count: int | None = None) -> np.ndarray:
         BankError: it is missing, damaged or of another length.
     """
     try:
-        rows = np.load(path, mmap_mode="r", allow_pickle=False)
+        rows = map_npy(path)
     except (OSError, ValueError) as error:
         raise BankError(f"{path}: expected an array of a memory bank: {error}") from error
     if rows.ndim != 2 or (count is not None and len(rows) != count):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -13,6 +12,7 @@ from ovseg.projects.corrclip.regions.source import (
     RegionError,
     check_region_map,
 )
+from ovseg.readers.arrays import read_npz
 from ovseg.utils.files import atomic_path, reason_of
 
 __all__ = ["FileRegions", "read_region_map", "region_path", "write_region_map"]
@@ -91,13 +91,8 @@ def read_region_map(path: Path) -> np.ndarray:
         RegionError: the file is damaged or holds no such array.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if KEY not in arrays.files:
-                raise RegionError(f"{path}: expected an array {KEY!r}, got {arrays.files}")
-            return arrays[KEY]
-    except RegionError:
-        raise
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        return read_npz(path, [KEY])[KEY]
+    except (OSError, ValueError) as error:
         raise RegionError(f"{path}: expected an .npz file of arrays: {reason_of(error)}") from error
 
 

@@ -15,7 +15,7 @@ from ovseg.projects.corrclip.regions.source import (
     RegionError,
     check_region_map,
 )
-from ovseg.utils.images import ImageError, read_label
+from ovseg.readers.pictures import ImageError, read_label
 
 __all__ = ["GridRegions", "LabelRegions", "SlicRegions"]
 

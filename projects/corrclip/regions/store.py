@@ -31,6 +31,7 @@ from ovseg.mining.progress import watch
 from ovseg.projects.corrclip.regions.files import read_region_map, region_path, write_region_map
 from ovseg.projects.corrclip.regions.source import RegionError, RegionSource
 from ovseg.projects.corrclip.sources import Pictures, cut, sha256_of_rows
+from ovseg.readers.documents import read_json
 from ovseg.utils.files import atomic_path, write_json
 from ovseg.utils.run_record import AnotherRunError, RunRecord
 from ovseg.utils.shard_runs import ShardRun
@@ -110,7 +111,7 @@ def store_regions(
     counts: Counter[str] = Counter()
     with atomic_path(folder / RUN / "quarantine.jsonl") as temporary, temporary.open("w") as file:
         for path in marks.values():
-            part = json.loads(path.read_text(encoding="utf-8"))
+            part = read_json(path)
             counts.update(part["counts"])
             file.writelines(f"{json.dumps(one, sort_keys=True)}\n" for one in part["set_aside"])
     summary = {name: counts[name] for name in ("images_in", "regions", "images_quarantined")}

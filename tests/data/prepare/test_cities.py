@@ -37,7 +37,7 @@ def test_cityscapes_is_prepared_beside_its_own_files_and_evaluated(tmp_path, eva
     folder = tmp_path / "cityscapes" / "gtFine" / "val" / "munster"
     found = read_label(folder / f"{CITIES[1]}_gtFine_labelTrainIds.png")
     assert (found == stripes(SIZES[1], [0, 11, 18, 255, 255, 255])).all()
-    assert len(list(folder.iterdir())) == 5
+    assert len(list(folder.glob("[!.]*"))) == 5
     metrics = evaluate_tiny(tmp_path, "cityscapes_fine_sem_seg_val")
     assert 0 <= metrics["cityscapes_fine_sem_seg_val"]["mIoU"] <= 100
     results = tmp_path / "output" / "inference" / "cityscapes_fine_sem_seg_val" / "metrics.json"
@@ -52,6 +52,10 @@ def test_labels_that_the_benchmarks_scripts_made_are_kept(tmp_path):
     before = theirs.read_bytes()
     assert prepare("cityscapes", tmp_path, "--split", "val") == 0
     assert theirs.read_bytes() == before
+    # Nor are they written over on demand: who wants others moves them away.
+    assert prepare("cityscapes", tmp_path, "--split", "val", "--force") == 1
+    assert theirs.read_bytes() == before
+    theirs.unlink()
     assert prepare("cityscapes", tmp_path, "--split", "val", "--force") == 0
     assert read_label(theirs)[0, 0] == 0
 
@@ -60,7 +64,7 @@ def test_loveda_is_prepared_and_evaluated(tmp_path, evaluate_tiny):
     write_loveda(tmp_path)
     assert prepare("loveda", tmp_path, "--split", "val") == 0
     made = tmp_path / "LoveDA" / "annotations_detectron2" / "val"
-    assert [path.name for path in made.iterdir()] == ["2522.png"]  # the other has no data
+    assert [path.name for path in made.glob("[!.]*")] == ["2522.png"]  # the other has no data
     found = read_label(made / "2522.png")
     assert (found == stripes(SIZES[0], [255, 0, 6, 3, 1])).all()
     metrics = evaluate_tiny(tmp_path, "loveda_sem_seg_val")
@@ -96,7 +100,7 @@ def test_vaihingen_is_cut_and_evaluated(tmp_path, evaluate_tiny):
     names = [f"area2_{box}.png" for box in
              ("0_0_512_512", "0_88_512_600", "18_0_530_512", "18_88_530_600")]  # fmt: skip
     for folder in ("images_detectron2", "annotations_detectron2"):
-        assert sorted(path.name for path in (base / folder / "val").iterdir()) == names
+        assert sorted(path.name for path in (base / folder / "val").glob("[!.]*")) == names
     labels = read_label(base / "annotations_detectron2" / "val" / names[3])
     assert labels.shape == (512, 512)
     # From column 18 on all is the last colour, black; column 15 to 17 is clutter.
@@ -120,7 +124,7 @@ def test_damaged_tiles_leave_no_square(tmp_path, caplog):
     Image.new("RGB", (20, 20)).save(truth / "top_mosaic_09cm_area2_noBoundary.tif")
     assert prepare("vaihingen", tmp_path, "--split", "val") == 1
     assert "expected labels of the picture's size (600, 530), got (20, 20)" in caplog.text
-    assert list((base / "images_detectron2" / "val").iterdir()) == []
+    assert list((base / "images_detectron2" / "val").glob("[!.]*")) == []
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_coco_stuff_is_prepared_and_evaluated(coco, evaluate_tiny) -> None:
     assert prepare("coco_stuff", coco, "--split", "val2017") == 0
     made = coco / "coco" / "stuffthingmaps_detectron2" / "val2017"
     # The map without any labelled pixel is left out.
-    assert sorted(path.stem for path in made.iterdir()) == [STEMS[i] for i in (0, 1, 3)]
+    assert sorted(path.stem for path in made.glob("[!.]*")) == [STEMS[i] for i in (0, 1, 3)]
     with Image.open(made / f"{STEMS[1]}.png") as image:
         assert image.mode == "L"
     labels = read_label(made / f"{STEMS[1]}.png")
@@ -119,7 +119,7 @@ def test_coco_stuff_is_prepared_and_evaluated(coco, evaluate_tiny) -> None:
 def test_coco_object_is_prepared_and_evaluated(tmp_path, coco, evaluate_tiny) -> None:
     assert prepare("coco_object", coco) == 0
     made = coco / "coco" / "object_detectron2" / "val2017"
-    assert len(list(made.iterdir())) == 4
+    assert len(list(made.glob("[!.]*"))) == 4
     assert (read_label(made / f"{STEMS[2]}.png") == 0).all()
     labels = read_label(made / f"{STEMS[3]}.png")
     assert (labels == raw_map(3, [thing for _, _, thing in VALUES])).all()
@@ -138,8 +138,8 @@ def test_coco_stuff_10k_is_prepared_and_evaluated(coco_10k, evaluate_tiny) -> No
     base = coco_10k / "coco" / "coco_stuff_10k"
     stems = [f"COCO_train2014_{STEMS[i]}" for i in (1, 3)]
     for folder in ("annotations_detectron2", "images_detectron2"):
-        assert sorted(path.stem for path in (base / folder / "test").iterdir()) == stems
-        assert len(list((base / folder / "train").iterdir())) == 1
+        assert sorted(path.stem for path in (base / folder / "test").glob("[!.]*")) == stems
+        assert len(list((base / folder / "train").glob("[!.]*"))) == 1
     labels = read_label(base / "annotations_detectron2" / "test" / f"{stems[0]}.png")
     assert (labels == raw_map(1, [stuff for _, stuff, _ in VALUES])).all()
     pictures = [base / f / f"{stems[0]}.jpg" for f in ("images", "images_detectron2/test")]
@@ -167,13 +167,13 @@ def test_bad_maps_are_set_aside_and_the_exit_status_says_so(coco, caplog) -> Non
     assert prepare(*arguments) == 1
     assert "got 200 in 16 pixels" in caplog.text and "2 files could not be used" in caplog.text
     made = coco / "coco" / "stuffthingmaps_detectron2"
-    assert [path.stem for path in (made / "val2017").iterdir()] == [STEMS[3]]
+    assert [path.stem for path in (made / "val2017").glob("[!.]*")] == [STEMS[3]]
     reasons = json.loads((made / "prepare_val2017.json").read_text())["set_aside"]
     assert [Path(entry["file"]).stem for entry in reasons] == list(STEMS[:2])
     (raw / f"{STEMS[1]}.png").write_bytes(whole)
     (raw / f"{STEMS[0]}.png").unlink()
     assert prepare(*arguments) == 0
-    assert len(list((made / "val2017").iterdir())) == 2
+    assert len(list((made / "val2017").glob("[!.]*"))) == 2
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_bad_files_of_the_10k_edition_are_set_aside(coco_10k, caplog, damage, re
     assert prepare("coco_stuff_10k", coco_10k, "--split", "test") == 1
     assert reason in caplog.text
     for folder in ("annotations_detectron2", "images_detectron2"):
-        assert len(list((base / folder / "test").iterdir())) == 1
+        assert len(list((base / folder / "test").glob("[!.]*"))) == 1
 
 
 def captions_tree(root: Path) -> tuple[Path, dict]:

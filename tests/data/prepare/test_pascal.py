@@ -41,8 +41,8 @@ def test_voc_is_prepared_and_evaluated(tmp_path, evaluate_tiny):
     assert prepare("voc", tmp_path, "--split", "val") == 0
     made = tmp_path / VOC2012 / "annotations_detectron2"
     # The picture of nothing but background is no part of VOC-20.
-    assert sorted(path.stem for path in (made / "val").iterdir()) == list(VOC[:2])
-    assert sorted(path.stem for path in (made / "voc21_val").iterdir()) == list(VOC)
+    assert sorted(path.stem for path in (made / "val").glob("[!.]*")) == list(VOC[:2])
+    assert sorted(path.stem for path in (made / "voc21_val").glob("[!.]*")) == list(VOC)
     found = read_label(made / "val" / f"{VOC[0]}.png")
     assert (found == stripes(SIZES[0], [255, 0, 19, 255, 14])).all()
     found = read_label(made / "voc21_val" / f"{VOC[0]}.png")
@@ -90,7 +90,7 @@ def test_a_coloured_mask_is_set_aside(tmp_path, caplog):
     assert "store the class ids, not colours" in reasons[0]
     assert "1 file could not be used" in caplog.text
     made = tmp_path / VOC2012 / "annotations_detectron2" / "val"
-    assert [path.stem for path in made.iterdir()] == [VOC[1]]
+    assert [path.stem for path in made.glob("[!.]*")] == [VOC[1]]
 
 
 def test_context_is_prepared_and_evaluated(tmp_path, evaluate_tiny):
@@ -162,7 +162,7 @@ def test_bad_label_maps_of_context_are_set_aside(tmp_path, caplog, damage, reaso
     assert reason in caplog.text
     for folder in ("pc59_val", "pc60_val", "pc459_val"):
         made = tmp_path / VOC2010 / "annotations_detectron2" / folder
-        assert [path.stem for path in made.iterdir()] == [CONTEXT[0]]
+        assert [path.stem for path in made.glob("[!.]*")] == [CONTEXT[0]]
 
 
 def test_numbers_of_context_count_from_one():

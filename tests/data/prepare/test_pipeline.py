@@ -48,7 +48,9 @@ def tasks(tmp_path) -> list[Task]:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    """The files of a folder but the notes on what was made there."""
+    found = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    return [name for name in found if name != ".made_by_ovseg"]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -229,3 +231,32 @@ def test_relabelling_names_what_it_does_not_know() -> None:
     assert wide.tolist() == [[400, 0, 65535]] and wide.dtype == np.uint16
     with pytest.raises(ValueError, match=r"labels in 3, 5-6, got 9 in 1 pixels"):
         relabel(raw, {3: 1, 5: 0, 6: 2})
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("linked", [False, True])
+def test_no_file_is_written_over_by_what_is_made_of_it(tmp_path, tasks, force, linked) -> None:
+    raw = tmp_path / "raw"
+    (tmp_path / "link").symlink_to(raw)
+    folder = tmp_path / "link" if linked else raw
+    before = {path.name: path.read_bytes() for path in raw.iterdir()}
+    # Task 0 would write over the source of task 1, which is read afterwards.
+    own = [Task(tasks[n].sources, (folder / f"{(n + 1) % 4}.png",)) for n in range(4)]
+    with pytest.raises(ValueError, match=r"expected a folder for what is made.*choose another"):
+        prepare(own, plus_one, force=force)
+    assert {path.name: path.read_bytes() for path in raw.iterdir()} == before
+
+
+def test_files_that_were_not_made_here_are_neither_replaced_nor_removed(tmp_path, tasks) -> None:
+    made = tmp_path / "made"
+    for number in (0, 2):  # 2 has no labels: what is there would be removed
+        write_png(made / f"{number}.png", np.full((2, 2), 99, np.uint8))
+    (made / "1.png").write_bytes(b"notes of mine")
+    before = {path.name: path.read_bytes() for path in made.iterdir()}
+    with pytest.raises(PreparationError, match=r"made/0\.png: 3 files would be written over"):
+        prepare(tasks, plus_one, force=True)
+    report = prepare(tasks, plus_one)
+    assert (report.written, report.kept) == (1, 2)
+    assert report.failed[0][1].endswith("1.png is there and was not made by this; move it away")
+    assert {name: (made / name).read_bytes() for name in before} == before
+    assert names(made) == ["0.png", "1.png", "2.png", "3.png"]
