@@ -35,15 +35,15 @@ def read_state_dict(path: str | Path, *, allow_pickle: bool = False) -> dict[str
     taken off.
 
     Args:
-           path: the file.
-           allow_pickle: read plain pickles (.pkl), too; only arrays, tensors and containers are
-               accepted in them.
+        path: the file.
+        allow_pickle: read plain pickles (.pkl), too; only arrays, tensors and containers are
+            accepted in them.
 
-       Returns:
-           The tensors by name, on the CPU, in the file's dtypes.
+    Returns:
+        The tensors by name, on the CPU, in the file's dtypes.
 
-       Raises:
-           WeightsError: if there is no such file, or it is not a weight file, or not a safe one.
+    Raises:
+        WeightsError: if there is no such file, or it is not a weight file, or not a safe one.
     """
     path = Path(path)
     if not path.is_file():
