@@ -103,9 +103,11 @@ class ParquetTable:
 
     def _check_pages(self, chunk: Any, name: str) -> None:
         """Hold the pages of a column against the footer: a page may claim gigabytes of its own."""
-        start = chunk.data_page_offset
-        if chunk.dictionary_page_offset:
-            start = min(start, chunk.dictionary_page_offset)
+        # 0 is no place of a page: a column without rows may have none.
+        places = [
+            place for place in (chunk.data_page_offset, chunk.dictionary_page_offset) if place
+        ]
+        start = min(places, default=0)
         size = Path(self._path).stat().st_size
         if start < 0 or not 0 <= chunk.total_compressed_size <= size - start:
             raise TableError(f"{name}: its pages lie outside of the file")

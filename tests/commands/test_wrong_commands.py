@@ -80,7 +80,7 @@ WRONG = [
             "MODEL.WEIGHTS",
             "other.safetensors",
         ),
-        "other.safetensors",
+        "expected a full checkpoint",
     ),
     (("eval", *TINY, "DATASETS.TEST", "other_kind.yaml"), "other_kind.yaml"),
     (("eval", *TINY, "MODEL.CLIP_ADAPTER.TEXT_TEMPLATES", "vold"), "TEXT_TEMPLATES: expected"),

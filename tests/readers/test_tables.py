@@ -95,3 +95,11 @@ def test_what_is_no_table_is_told(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(TableError, match=r"a\.parquet: not a readable parquet file"):
         read_parquet(path)
+
+
+def test_a_table_without_rows_is_read(tmp_path):
+    empty = pa.table({"text": pa.array([], pa.string()), "number": pa.array([], pa.int64())})
+    pq.write_table(empty, tmp_path / "empty.parquet", compression="zstd")
+    assert read_parquet(tmp_path / "empty.parquet").schema.names == ["text", "number"]
+    pq.write_table(empty, tmp_path / "plain.parquet", use_dictionary=False)
+    assert read_parquet(tmp_path / "plain.parquet").num_rows == 0
