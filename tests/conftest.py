@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ovseg.d2._lite import logger as lite_logger
+from ovseg.d2.data import DatasetCatalog, MetadataCatalog
 from ovseg.d2.utils import setup_logger
 from tests.helpers import has_real_detectron2
 
@@ -50,6 +51,16 @@ def _no_handlers_left() -> Iterator[None]:
             handler.close()
     forget = getattr(setup_logger, "cache_clear", None) or lite_logger._handled.clear
     forget()
+
+
+@pytest.fixture
+def restored_catalogues() -> Iterator[None]:
+    """Leaves the catalogues as they were, so that tests do not see each other's datasets."""
+    before = dict(DatasetCatalog.data), dict(MetadataCatalog.data)
+    yield
+    for catalogue, data in zip((DatasetCatalog, MetadataCatalog), before, strict=True):
+        catalogue.data.clear()
+        catalogue.data.update(data)
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,8 @@ from ovseg.batch import (
     segment_files,
     split_names,
 )
+from ovseg.readers.pictures import read_image
 from ovseg.segmentation import Segmentation
-from ovseg.utils.images import read_image
 from ovseg.vocab import Vocabulary
 
 

@@ -1,4 +1,4 @@
-"""Command line, setup and multi-process launch."""
+"""Setup and multi-process launch."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from ovseg.d2 import backend
 
 if TYPE_CHECKING or backend() == "lite":
-    from ovseg.d2._lite.engine import default_argument_parser, default_setup
+    from ovseg.d2._lite.engine import default_setup
     from ovseg.d2._lite.launch import launch
 else:
-    from detectron2.engine import default_argument_parser, default_setup, launch
+    from detectron2.engine import default_setup, launch
 
-__all__ = ["default_argument_parser", "default_setup", "launch"]
+__all__ = ["default_setup", "launch"]

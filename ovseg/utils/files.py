@@ -18,7 +18,6 @@ from typing import Any
 from ovseg.readers.documents import DocumentError
 
 __all__ = [
-    "PARTIAL_NAME",
     "atomic_path",
     "naming_failure",
     "reason_of",
@@ -27,8 +26,8 @@ __all__ = [
     "write_json",
 ]
 
-PARTIAL_NAME = re.compile(r"\.(?P<stem>.+)\.[a-z0-9_]{8}\.part(\.\w+)?")
-"""What `atomic_path` calls a file until it is whole; `stem` is that of the target."""
+_PARTIAL_NAME = re.compile(r"\..+\.[a-z0-9_]{8}\.part(\.\w+)?")
+# What `atomic_path` calls a file until it is whole.
 
 
 @contextmanager
@@ -70,7 +69,7 @@ def sweep_partials(folder: str | Path) -> int:
     Returns:
         How many files were removed.
     """
-    stale = [path for path in Path(folder).glob(".*.part*") if PARTIAL_NAME.fullmatch(path.name)]
+    stale = [path for path in Path(folder).glob(".*.part*") if _PARTIAL_NAME.fullmatch(path.name)]
     for path in stale:
         path.unlink(missing_ok=True)
     return len(stale)

@@ -1,7 +1,4 @@
-"""Writing of pictures and label maps; what reads them is `ovseg.readers.pictures`.
-
-The readers can be imported from here as before.
-"""
+"""Writing of pictures and label maps; what reads them is `ovseg.readers.pictures`."""
 
 from __future__ import annotations
 
@@ -11,27 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from ovseg.readers.pictures import (
-    IMAGE_SUFFIXES,
-    ImageError,
-    decode_image,
-    image_size,
-    pil_to_rgb,
-    read_image,
-    read_label,
-)
 from ovseg.utils.files import atomic_path
 
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "ImageError",
-    "decode_image",
-    "image_size",
-    "pil_to_rgb",
-    "read_image",
-    "read_label",
-    "write_png",
-]
+__all__ = ["write_png"]
 
 
 def write_png(path: str | PathLike[str], array: np.ndarray, *, comment: str | None = None) -> None:

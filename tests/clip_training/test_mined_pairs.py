@@ -12,7 +12,7 @@ from ovseg.data.pairs import RecordPairDataset
 from ovseg.mining.executors import run_mining
 from ovseg.mining.parts import MiningConfig
 from ovseg.mining.records import read_records, write_records
-from ovseg.utils.images import read_image
+from ovseg.readers.pictures import read_image
 from tests.mining.toy_mining import make_parts, write_world
 
 CONFIG = MiningConfig(shard_size=5)

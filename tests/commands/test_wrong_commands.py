@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 from ovseg.commands.run import main
-from ovseg.d2.data import DatasetCatalog, MetadataCatalog
 from ovseg.tinyscapes.garden import write_garden
 from tests.evaluation.results_folder import write_folder
+
+pytestmark = pytest.mark.usefixtures("restored_catalogues")
 
 NO_GPU = ("--num-gpus", "0")
 TINY = ("--config-file", "ovseg_tiny", *NO_GPU)
@@ -175,15 +176,6 @@ def folder(tmp_path_factory):
     (damaged / "metrics.json").write_text(json.dumps({"sem_seg": 3}))
     (damaged / "manifest.json").write_text("{")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def restored_catalogues():
-    before = dict(DatasetCatalog.data), dict(MetadataCatalog.data)
-    yield
-    for catalogue, data in zip((DatasetCatalog, MetadataCatalog), before, strict=True):
-        catalogue.data.clear()
-        catalogue.data.update(data)
 
 
 def words_of(command) -> list[str]:

@@ -32,7 +32,7 @@ CLOSED_LIST = {
     "checkpoint": {"DetectionCheckpointer"},
     "config": {"CfgNode", "configurable", "get_cfg"},
     "data": {"DatasetCatalog", "MetadataCatalog"},
-    "engine": {"default_argument_parser", "default_setup", "launch"},
+    "engine": {"default_setup", "launch"},
     "evaluation": {
         "DatasetEvaluator",
         "DatasetEvaluators",

@@ -13,10 +13,11 @@ import torch
 import yaml
 from torch import nn
 
+from ovseg.d2.arguments import default_argument_parser
 from ovseg.d2.checkpoint import DetectionCheckpointer
 from ovseg.d2.config import CfgNode, get_cfg
 from ovseg.d2.data import DatasetCatalog, MetadataCatalog
-from ovseg.d2.engine import default_argument_parser, default_setup, launch
+from ovseg.d2.engine import default_setup, launch
 from ovseg.d2.evaluation import (
     DatasetEvaluator,
     DatasetEvaluators,

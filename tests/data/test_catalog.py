@@ -16,16 +16,7 @@ from ovseg.data.catalog import (
 from ovseg.tinyscapes import ALL_NAMES, SEEN_NAMES
 from tests.helpers import run_python
 
-
-@pytest.fixture(autouse=True)
-def restored_catalogues():
-    """Leave the catalogues as they were, so that tests do not see each other's roots."""
-    datasets, metadata = dict(DatasetCatalog.data), dict(MetadataCatalog.data)
-    yield
-    DatasetCatalog.data.clear()
-    DatasetCatalog.data.update(datasets)
-    MetadataCatalog.data.clear()
-    MetadataCatalog.data.update(metadata)
+pytestmark = pytest.mark.usefixtures("restored_catalogues")
 
 
 @pytest.fixture

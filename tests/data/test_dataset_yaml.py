@@ -14,8 +14,11 @@ from ovseg.data.coco_labels import draw_labels
 from ovseg.data.dataset_yaml import DatasetYaml, register_yaml, resolve_dataset
 from ovseg.data.loaders import build_test_loader, build_train_loader, get_records
 from ovseg.data.prepare.pipeline import PreparationError
-from ovseg.utils.images import read_label, write_png
+from ovseg.readers.pictures import read_label
+from ovseg.utils.images import write_png
 from ovseg.utils.masks import encode_rle
+
+pytestmark = pytest.mark.usefixtures("restored_catalogues")
 
 GARDEN = """
     name: garden
@@ -26,15 +29,6 @@ GARDEN = """
     evaluation_set:
       green: [lawn, flower bed]
 """
-
-
-@pytest.fixture(autouse=True)
-def restored_catalogues():
-    before = dict(DatasetCatalog.data), dict(MetadataCatalog.data)
-    yield
-    for catalogue, data in zip((DatasetCatalog, MetadataCatalog), before, strict=True):
-        catalogue.data.clear()
-        catalogue.data.update(data)
 
 
 def write(folder, text: str = GARDEN, name: str = "set.yaml"):

@@ -14,7 +14,7 @@ from ovseg.data.mappers import (
     semantic_instances,
 )
 from ovseg.data.transforms import TrainTransform
-from ovseg.utils.images import ImageError
+from ovseg.readers.pictures import ImageError
 
 
 def test_one_mask_per_class_in_ascending_order_without_the_ignored() -> None:

@@ -26,7 +26,8 @@ from ovseg.data.pairs import (
 )
 from ovseg.data.sampling import SampleKey
 from ovseg.modeling.region_classifier import RegionClassifier
-from ovseg.utils.images import ImageError, write_png
+from ovseg.readers.pictures import ImageError
+from ovseg.utils.images import write_png
 from ovseg.utils.masks import encode_rle
 from tests.clip.tiny import make_clip
 

@@ -17,9 +17,10 @@ from ovseg.decomposition.decompose import decompose
 from ovseg.decomposition.report import text_table, write_decomposition
 from ovseg.evaluation.evaluate import evaluate
 from ovseg.modeling import MaskEncoding
+from ovseg.readers.pictures import read_label
 from ovseg.tinyscapes import write_split
 from ovseg.training.weights import load_for_evaluation
-from ovseg.utils.images import read_label, write_png
+from ovseg.utils.images import write_png
 from ovseg.utils.resizing import resize
 
 NAME = "decomposed_pictures"

@@ -12,10 +12,11 @@ import pytest
 
 from ovseg.commands.flags import compare, demo, prepare, train, verify
 from ovseg.config import load_cfg
-from ovseg.d2.data import DatasetCatalog, MetadataCatalog
 from ovseg.data.dataset_yaml import DatasetYaml
 from ovseg.tinyscapes.garden import write_garden
 from tests.helpers import ROOT
+
+pytestmark = pytest.mark.usefixtures("restored_catalogues")
 
 PAGE = (ROOT / "docs" / "your_data.md").read_text(encoding="utf-8")
 
@@ -34,15 +35,6 @@ PARSERS = {
     "tools/compare_results.py": compare.make_parser("compare_results.py"),
     "tools/train_net.py": train.make_parser("train_net.py"),
 }
-
-
-@pytest.fixture(autouse=True)
-def restored_catalogues():
-    before = dict(DatasetCatalog.data), dict(MetadataCatalog.data)
-    yield
-    for catalogue, data in zip((DatasetCatalog, MetadataCatalog), before, strict=True):
-        catalogue.data.clear()
-        catalogue.data.update(data)
 
 
 def test_the_page_shows_the_file_that_the_stand_in_has(tmp_path):

@@ -18,8 +18,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 import ovseg
+from ovseg.readers.pictures import read_image
 from ovseg.tinyscapes import SAMPLE_SPLIT, mentioned_classes, render_scene, sample_scenes
-from ovseg.utils.images import read_image
 
 ROOT = Path(ovseg.__file__).resolve().parents[1]
 DEMO = ROOT / "demo" / "demo.py"

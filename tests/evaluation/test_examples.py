@@ -11,7 +11,7 @@ from ovseg.evaluation.examples import (
     example_path,
     remove_other_examples,
 )
-from ovseg.utils.images import read_label
+from ovseg.readers.pictures import read_label
 
 
 def labels(value: int) -> np.ndarray:

@@ -14,8 +14,8 @@ from ovseg.data.loaders import build_test_loader, get_records
 from ovseg.data.mappers import TrainMapper
 from ovseg.data.transforms import TrainTransform
 from ovseg.evaluation import SemSegEvaluator
+from ovseg.readers.pictures import read_label
 from ovseg.tinyscapes import SEEN_NAMES, write_split
-from ovseg.utils.images import read_label
 
 
 @pytest.fixture

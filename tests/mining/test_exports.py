@@ -16,7 +16,8 @@ from ovseg.data.pair_files import KEY_COLOUR, TarPairDataset, TsvPairDataset, co
 from ovseg.mining.crops import cut
 from ovseg.mining.exports import export_coco, export_tsv, export_webdataset
 from ovseg.mining.records import records_table
-from ovseg.utils.images import read_image, write_png
+from ovseg.readers.pictures import read_image
+from ovseg.utils.images import write_png
 from tests.helpers import run_python
 from tests.mining.mined import Pictures, make_image, make_mask, make_record, make_records
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ovseg.readers.pictures import read_image
 from ovseg.tinyscapes import mentioned_classes, render_scene, sample_scenes, write_samples
-from ovseg.utils.images import read_image
 
 
 def test_the_lot_is_that_of_the_seed() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ovseg.utils.images import read_image
+from ovseg.readers.pictures import read_image
 from tests.helpers import ROOT, run_python
 
 

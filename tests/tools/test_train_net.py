@@ -8,13 +8,14 @@ import pytest
 from ovseg.commands.flags.train import make_parser
 from ovseg.commands.train import run
 from ovseg.config import load_cfg
-from ovseg.d2.data import DatasetCatalog, MetadataCatalog
 from ovseg.d2.modeling import build_model
 from ovseg.tinyscapes import write_split
 from ovseg.tinyscapes.garden import GARDEN, write_garden
 from ovseg.vocab import Vocabulary, are_trained
 from ovseg.weights.record import load_named
 from tests.helpers import ROOT, run_python
+
+pytestmark = pytest.mark.usefixtures("restored_catalogues")
 
 SCRIPT = ROOT / "tools" / "train_net.py"
 SMALL = (
@@ -98,15 +99,6 @@ def test_evaluation_without_weights_says_what_to_give(tmp_path, train_net):
     words = ("--config-file", "ovseg_tiny", "--eval-only", *SMALL, "MODEL.WEIGHTS", "")
     with pytest.raises(ValueError, match=r"MODEL.WEIGHTS: expected the weights to evaluate"):
         train_net(*words, "OUTPUT_DIR", str(tmp_path))
-
-
-@pytest.fixture(autouse=True)
-def restored_catalogues():
-    before = dict(DatasetCatalog.data), dict(MetadataCatalog.data)
-    yield
-    for catalogue, data in zip((DatasetCatalog, MetadataCatalog), before, strict=True):
-        catalogue.data.clear()
-        catalogue.data.update(data)
 
 
 @pytest.fixture(scope="module")

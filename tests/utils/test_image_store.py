@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from ovseg.readers.pictures import ImageError, decode_image
 from ovseg.utils.image_store import ImageStore
-from ovseg.utils.images import ImageError, decode_image
 
 
 def picture(shade: int) -> bytes:

@@ -8,14 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ovseg.utils.images import (
-    ImageError,
-    image_size,
-    pil_to_rgb,
-    read_image,
-    read_label,
-    write_png,
-)
+from ovseg.readers.pictures import ImageError, image_size, pil_to_rgb, read_image, read_label
+from ovseg.utils.images import write_png
 
 
 def gradient(height: int = 6, width: int = 9) -> np.ndarray:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ovseg.utils.images import ImageError
+from ovseg.readers.pictures import ImageError
 from ovseg.utils.pictures import as_list, picture_name, to_rgb
 
 

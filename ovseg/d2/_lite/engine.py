@@ -13,9 +13,8 @@ import torch
 from ovseg.d2._lite import comm
 from ovseg.d2._lite.config import CfgNode
 from ovseg.d2._lite.logger import setup_logger
-from ovseg.d2.arguments import default_argument_parser
 
-__all__ = ["default_argument_parser", "default_setup"]
+__all__ = ["default_setup"]
 
 
 def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:

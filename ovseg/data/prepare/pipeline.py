@@ -7,11 +7,9 @@ that are there whole or not at all, bad files quarantined with their reason.
 
 from __future__ import annotations
 
-import fcntl
 import io
 import logging
 import multiprocessing
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ProcessPoolExecutor
@@ -29,7 +27,8 @@ from tqdm import tqdm
 
 from ovseg.data.prepare.made import files_of_others, note_made, require_apart
 from ovseg.readers.pictures import ImageError, read_image
-from ovseg.utils.files import PARTIAL_NAME, atomic_path, reason_of, write_json
+from ovseg.utils.files import atomic_path, reason_of, write_json
+from ovseg.utils.folder_lock import BusyFolderError, only_run
 from ovseg.utils.processes import exit_with_parent, map_unordered
 from ovseg.utils.wording import counted
 
@@ -155,7 +154,6 @@ def prepare(
     with ExitStack() as stack:
         for folder in folders:
             stack.enter_context(_only_run(folder))
-        _sweep(tasks)
         targets = [target for task in tasks for target in task.targets]
         foreign = frozenset() if ours else files_of_others(targets)
         if force and foreign:
@@ -328,40 +326,14 @@ def _writing(target: Path) -> Iterator[None]:
 
 @contextmanager
 def _only_run(folder: Path) -> Iterator[None]:
-    """Hold a folder for this run; the lock ends with the process and leaves no file."""
-    with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    """Hold a folder for this run."""
     with ExitStack() as stack:
-        handle = stack.enter_context(_opened_folder(folder))
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise PreparationError(
-                f"another run is writing to {folder}; wait until it is done"
-            ) from error
-        except OSError:
-            _logger.warning("%s cannot be locked; start no second run for it meanwhile", folder)
+            with _writing(folder):
+                stack.enter_context(only_run(folder, what="a preparation", patience=0))
+        except BusyFolderError as error:
+            raise PreparationError(str(error)) from error
         yield
-
-
-@contextmanager
-def _opened_folder(folder: Path) -> Iterator[int]:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        yield handle
-    finally:
-        os.close(handle)
-
-
-def _sweep(tasks: Sequence[Task]) -> None:
-    """Remove the temporary files of a run that was killed while it wrote."""
-    stems = {(target.parent, target.stem) for task in tasks for target in task.targets}
-    for folder in sorted({parent for parent, _ in stems}):
-        for path in folder.glob(".*"):
-            found = PARTIAL_NAME.fullmatch(path.name)
-            if found and (folder, found["stem"]) in stems:
-                with _writing(path):
-                    path.unlink(missing_ok=True)
 
 
 def _run(

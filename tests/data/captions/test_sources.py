@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ovseg.data.captions.sources import ImageReader, ImageRow, open_source
-from ovseg.utils.images import ImageError
+from ovseg.readers.pictures import ImageError
 from tests.data.captions.source_files import picture, shade, write, write_tar
 
 

@@ -7,7 +7,7 @@ import tarfile
 import pytest
 
 from ovseg.data.captions.sources import open_source
-from ovseg.utils.images import ImageError
+from ovseg.readers.pictures import ImageError
 from tests.data.captions.source_files import picture, shade, write, write_tar
 
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 from ovseg.data.prepare.ade20k import ade20k_full_ids, ade20k_full_labels, ade20k_labels, read_index
 from ovseg.data.prepare.pipeline import PreparationError
-from ovseg.utils.images import read_image, read_label, write_png
+from ovseg.readers.pictures import read_image, read_label
+from ovseg.utils.images import write_png
 from ovseg.utils.masks import decode_rle
 from tests.data.prepare.raw_trees import is_sound, prepare, write_picture
 

@@ -9,7 +9,8 @@ from PIL import Image
 from ovseg.data.prepare.cityscapes import cityscapes_labels
 from ovseg.data.prepare.loveda import loveda_labels
 from ovseg.data.prepare.vaihingen import AREAS, squares, vaihingen_labels
-from ovseg.utils.images import read_image, read_label, write_png
+from ovseg.readers.pictures import read_image, read_label
+from ovseg.utils.images import write_png
 from tests.data.prepare.raw_trees import (
     CITIES,
     SIZES,

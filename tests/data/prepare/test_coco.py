@@ -9,7 +9,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from ovseg.data.prepare.coco import coco_object_labels, coco_stuff_10k_labels, coco_stuff_labels
-from ovseg.utils.images import read_label, write_png
+from ovseg.readers.pictures import read_label
+from ovseg.utils.images import write_png
 from ovseg.utils.masks import decode_rle
 from tests.data.prepare.raw_trees import is_sound, prepare, script, write_picture
 

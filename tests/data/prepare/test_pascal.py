@@ -8,7 +8,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from ovseg.data.prepare.pascal_voc import voc20_labels, voc21_labels
-from ovseg.utils.images import read_label
+from ovseg.readers.pictures import read_label
 from ovseg.vocab import class_list
 from tests.data.prepare.raw_trees import (
     CONTEXT,

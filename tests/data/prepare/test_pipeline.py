@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import tempfile
@@ -18,7 +17,9 @@ from ovseg.data.prepare.pipeline import (
     list_files,
     prepare,
 )
-from ovseg.utils.images import read_image, read_label, write_png
+from ovseg.readers.pictures import read_image, read_label
+from ovseg.utils.folder_lock import only_run
+from ovseg.utils.images import write_png
 from tests.helpers import run_python
 
 CONVERTED = "convert was called for "
@@ -155,21 +156,18 @@ def test_a_killed_run_leaves_no_half_label_and_goes_on(tmp_path, tasks) -> None:
     done = run_python("-c", KILLED, str(tmp_path / "raw"), str(made))
     assert done.returncode == -9
     visible = [name for name in names(made) if not name.startswith(".")]
-    assert visible == ["0.png"] and len(names(made)) == 2
+    assert visible == ["0.png"] and len(names(made)) == 3 and ".lock" in names(made)
     (made / ".keep").touch()
     assert prepare(tasks, plus_one) == PreparationReport(written=2, kept=1, skipped=1)
     assert names(made) == [".keep", "0.png", "1.png", "3.png"]
 
 
 def test_a_second_run_for_the_same_folder_is_refused(tmp_path, tasks) -> None:
-    (tmp_path / "made").mkdir()
-    handle = os.open(tmp_path / "made", os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        with pytest.raises(PreparationError, match="another run is writing to"):
+    told = r"in use \(another run, process \d+ on .*wait until that run is done"
+    with only_run(tmp_path / "made", what="another run"):
+        with pytest.raises(PreparationError, match=told):
             prepare(tasks, plus_one)
-    finally:
-        os.close(handle)
+        assert names(tmp_path / "made") == [".lock"]
     assert prepare(tasks, plus_one).written == 3
 
 

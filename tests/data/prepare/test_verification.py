@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ovseg.d2.data import DatasetCatalog, MetadataCatalog
+from ovseg.d2.data import MetadataCatalog
 from ovseg.data.prepare.contact_sheet import contact_sheet, spread
 from ovseg.data.prepare.subjects import prepared_names
 from ovseg.data.prepare.verification import verify
+from ovseg.readers.pictures import read_image
 from ovseg.tinyscapes import write_split
-from ovseg.utils.images import read_image, write_png
+from ovseg.utils.images import write_png
 from ovseg.vocab import class_list
 from tests.data.prepare.raw_trees import (
     CITIES,
@@ -27,17 +28,10 @@ from tests.data.prepare.raw_trees import (
     write_voc,
 )
 
+pytestmark = pytest.mark.usefixtures("restored_catalogues")
+
 PC59, PC459 = "pascal_context_59_sem_seg_val", "pascal_context_459_sem_seg_val"
 VOC2010 = "VOCdevkit/VOC2010"
-
-
-@pytest.fixture(autouse=True)
-def restored_catalogues():
-    before = dict(DatasetCatalog.data), dict(MetadataCatalog.data)
-    yield
-    for catalogue, data in zip((DatasetCatalog, MetadataCatalog), before, strict=True):
-        catalogue.data.clear()
-        catalogue.data.update(data)
 
 
 @pytest.fixture

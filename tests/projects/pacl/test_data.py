@@ -8,7 +8,7 @@ from PIL import Image
 from ovseg.config import load_cfg
 from ovseg.data.mappers import build_train_mapper
 from ovseg.projects.pacl.data import PACLMapper, text_number
-from ovseg.utils.images import ImageError
+from ovseg.readers.pictures import ImageError
 from ovseg.vocab import templates_by_name
 
 CAPTIONS = ("A red bus beside a tree.", "two dogs run")

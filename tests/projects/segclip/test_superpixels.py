@@ -20,7 +20,7 @@ from ovseg.projects.segclip.superpixels import (
     superpixels_of_patches,
     write_shard,
 )
-from ovseg.utils.images import ImageError
+from ovseg.readers.pictures import ImageError
 from ovseg.utils.run_record import AnotherRunError
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
