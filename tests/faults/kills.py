@@ -97,7 +97,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Kill and compare; the status is 1 where a result differs."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.kills", description=__doc__)
     names = [scenario.name for scenario in SCENARIOS]
-    parser.add_argument("--kills", type=int, default=30, help="of each scenario")
+    parser.add_argument("--kills", type=int, default=22, help="of each scenario")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=names, default=names)
     args = parser.parse_args(words)

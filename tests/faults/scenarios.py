@@ -13,10 +13,12 @@ from PIL import Image
 
 from ovseg.tinyscapes import render_scene, write_split
 from ovseg.weights.load import read_state_dict
+from tests.faults.runs import serve
 
 __all__ = ["SCENARIOS", "Scenario"]
 
 OVSEG = (sys.executable, "-m", "ovseg")
+RUNS = (sys.executable, "-m", "tests.faults.runs")
 # The bundled model's shape with less of everything: a step takes a fraction of a second.
 SMALL = (
     *("MODEL.WEIGHTS", "random", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.LOG_PERIOD", "1"),
@@ -112,6 +114,19 @@ def of_scores(folder: Path) -> str:
     return json.dumps([found["sem_seg"], found["images"], tables], sort_keys=True)
 
 
+def of_rows(folder: Path) -> str:
+    """All results of an ablation but the time that they took."""
+    rows = {}
+    for file in sorted(folder.glob("seed-0/*/result.json")):
+        rows[file.parent.name] = {**json.loads(file.read_text()), "seconds": None}
+    return json.dumps(rows, sort_keys=True)
+
+
+def start_server(folder: Path) -> None:
+    """Serve a file as long as this process lives, and write down where."""
+    (folder / "address").write_text(serve())
+
+
 SCENARIOS = (
     Scenario(
         "preparation",
@@ -174,5 +189,19 @@ SCENARIOS = (
         ),
         digest=of_scores,
         resume=("--resume",),
+    ),
+    Scenario(
+        "ablation",
+        prepare=lambda folder: None,
+        command=lambda _, output: (*RUNS, "ablation", str(output)),
+        digest=of_rows,
+    ),
+    Scenario(
+        "download",
+        prepare=start_server,
+        command=lambda folder, output: (
+            *(*RUNS, "download", (folder / "address").read_text(), str(output)),
+        ),
+        digest=of_files(["*"]),
     ),
 )
