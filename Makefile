@@ -7,6 +7,7 @@
 # make check   lint, format, types, layering, and the site without a warning
 # make docs    the site, in output/site
 # make faults  kill runs of every kind, 150 times in all, and compare what they leave
+# make audit   ask the advisory database about what is installed (needs the network)
 # make tiny    rebuild the bundled weights from nothing; with QUICK=1 in a fraction of the time
 # make ablation  the paper's ablations in miniature, three seeds
 
@@ -23,11 +24,12 @@ CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.ovseg-installed
 
+AUDIT_VENV ?= .venv-audit
 DETECTRON2 ?=
 DETECTRON2_VENV ?= .venv-detectron2
 DETECTRON2_INSTALLED := $(DETECTRON2_VENV)/.detectron2-installed
 
-.PHONY: setup demo test test-detectron2 check docs faults tiny ablation
+.PHONY: setup demo test test-detectron2 check docs faults audit tiny ablation
 
 setup: $(INSTALLED)
 
@@ -74,6 +76,13 @@ docs: setup
 
 faults: setup
 	$(BIN)/python -m tests.faults.kills $(ARGS)
+
+# In an environment of its own: it brings thirty packages that are none of ours.
+audit: setup
+	test -x $(AUDIT_VENV)/bin/pip-audit || \
+	  { $(PYTHON) -m venv $(AUDIT_VENV) && $(AUDIT_VENV)/bin/python -m pip install --quiet pip-audit; }
+	$(AUDIT_VENV)/bin/pip-audit --skip-editable --path \
+	  "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" $(ARGS)
 
 tiny: setup
 	$(BIN)/python tools/build_tiny.py $(if $(QUICK),--quick) $(ARGS)

@@ -31,6 +31,7 @@ root_doc = "docs/index"
 include_patterns = [
     "README.md",
     "CHANGELOG.md",
+    "SECURITY.md",
     "docs/*.md",
     "docs/api/*.md",
     "demo/README.md",
