@@ -72,9 +72,12 @@ def build(output: Path, *, workers: int = 2, threads: int = 2, opts: Sequence[st
         initialise=lambda: load_for_training(model, cfg.MODEL.WEIGHTS),
     )
     target = output / f"{NAME}.safetensors"
-    state = for_evaluation(read_state_dict(run / FINAL_NAME))
+    tokens = not cfg.MODEL.SEGCLIP.TOKENS_OF_CLIP
+    state = for_evaluation(read_state_dict(run / FINAL_NAME), tokens=tokens)
     half = {n: t.half() if t.is_floating_point() else t for n, t in state.items()}
-    write_safetensors(target, half, {"seed": str(cfg.SEED), "license": "Apache-2.0"})
+    facts = {"seed": str(cfg.SEED), "license": "Apache-2.0"}
+    clip = sha256_of(Path(cfg.MODEL.CLIP_ADAPTER.CLIP_WEIGHTS))
+    write_safetensors(target, half, {**facts, "clip": clip})
     return target
 
 

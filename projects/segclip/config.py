@@ -21,6 +21,9 @@ def add_config(cfg: CfgNode) -> None:
     # does with torch 1.8.
     method.COMPAT_BATCH_MIX = False
     method.IMAGE_SIZE = 0  # side of the crops in training; 0: that of CLIP
+    # Weights hold no embedding of CLIP's tokens, which is not trained: an evaluation takes it from
+    # MODEL.CLIP_ADAPTER.CLIP_WEIGHTS.
+    method.TOKENS_OF_CLIP = False
     method.CONTEXT_LENGTH = 32  # tokens of a caption, both ends included
     method.STORED_SHORT_SIDE = 224  # larger pictures are shrunk to it before anything else; 0: not
     method.CROP_SCALE = [0.5, 1.0]  # share of the picture that a crop covers
@@ -67,13 +70,15 @@ def settle_config(cfg: CfgNode, *, evaluating: bool) -> None:
 
     Args:
         cfg: full configuration, not frozen; MODEL.CLIP_ADAPTER.CLIP_WEIGHTS is set.
-        evaluating: whether a checkpoint will be loaded, which holds CLIP's weights.
+        evaluating: whether a checkpoint will be loaded, which holds CLIP's weights, but for what
+            MODEL.SEGCLIP.TOKENS_OF_CLIP says.
 
     Raises:
         ValueError: gradient accumulation, or the superpixel loss without superpixels.
     """
     adapter = cfg.MODEL.CLIP_ADAPTER
-    adapter.CLIP_WEIGHTS = "" if evaluating else find_clip_weights(adapter)
+    complete = evaluating and not cfg.MODEL.SEGCLIP.TOKENS_OF_CLIP
+    adapter.CLIP_WEIGHTS = "" if complete else find_clip_weights(adapter)
     if evaluating:
         return
     if cfg.SOLVER.ACCUMULATION_STEPS != 1:

@@ -102,6 +102,7 @@ class SegCLIP(SegmentationModel):
         background_threshold: a group whose best class stays below it is background, where the
             vocabulary has one.
         words: what is asked for in place of names of datasets.
+        has_tokens: `clip` comes with the embedding of its tokens, which is not trained.
         **base: see `SegmentationModel`.
     """
 
@@ -118,6 +119,7 @@ class SegCLIP(SegmentationModel):
         top_classes: int = 5,
         background_threshold: float = 0.95,
         words: Mapping[str, str] | None = None,
+        has_tokens: bool = False,
         **base: Any,
     ) -> None:
         super().__init__(**base)
@@ -134,6 +136,7 @@ class SegCLIP(SegmentationModel):
         self.top_classes = top_classes
         self.background_threshold = background_threshold
         self.words = dict(words or {})
+        self.has_tokens = has_tokens
         self.contrastive = ContrastiveLoss()
         self.texts = TextBank(lambda texts: encode_texts(self.clip, texts), average="raw")
         freeze(self, reconstruct=training.mae_weight > 0)
@@ -179,6 +182,7 @@ class SegCLIP(SegmentationModel):
             "top_classes": method.TEST.TOPK,
             "background_threshold": method.TEST.BG_THRESH,
             "words": read_words(method.TEST.WORDS),
+            "has_tokens": method.TOKENS_OF_CLIP,
             "pixel_mean": CLIP_PIXEL_MEAN,
             "pixel_std": CLIP_PIXEL_STD,
         }
@@ -221,7 +225,13 @@ class SegCLIP(SegmentationModel):
             to_train: training starts from it; a CLIP is taken, too.
             allow_pickle: see `SegmentationModel.load_weights`.
         """
-        load_checkpoint(self, state_or_path, to_train=to_train, allow_pickle=allow_pickle)
+        load_checkpoint(
+            self,
+            state_or_path,
+            to_train=to_train,
+            has_tokens=self.has_tokens,
+            allow_pickle=allow_pickle,
+        )
         self.texts.clear()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SegCLIP:

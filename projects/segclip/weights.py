@@ -19,6 +19,8 @@ from ovseg.weights.load import WeightsError, as_state_dict, load_strict
 
 # Read in training only: an evaluation does not miss it.
 TRAINING_ONLY = tuple(f"{prefix}*" for prefix in RECONSTRUCTION)
+# Two thirds of a miniature's weights, and never trained.
+TOKENS = "clip.token_embedding.weight"
 _CLIP_BLOCK = re.compile(r"visual\.transformer\.resblocks\.(\d+)\.")
 _OUR_BLOCK = re.compile(r"visual\.transformer\.layers([02])\.(\d+)\.")
 
@@ -28,6 +30,7 @@ def load_checkpoint(
     state_or_path: Mapping[str, Tensor] | str | Path,
     *,
     to_train: bool = False,
+    has_tokens: bool = False,
     allow_pickle: bool = False,
 ) -> None:
     """Loads a SegCLIP, strictly.
@@ -37,6 +40,8 @@ def load_checkpoint(
         state_or_path: a state dict or a file, see `as_state_dict`.
         to_train: training starts from it: all 415 tensors must be there, or a CLIP, whose parts
             are taken. For an evaluation what only training reads may be missing.
+        has_tokens: the model holds the embedding of CLIP's tokens already, so that it may be
+            missing for an evaluation.
         allow_pickle: see `as_state_dict`.
 
     Raises:
@@ -44,7 +49,8 @@ def load_checkpoint(
     """
     state = as_state_dict(state_or_path, allow_pickle=allow_pickle)
     if not _holds_clip(state):
-        load_strict(model, state, recomputable=() if to_train else TRAINING_ONLY)
+        spare = (*TRAINING_ONLY, TOKENS) if has_tokens else TRAINING_ONLY
+        load_strict(model, state, recomputable=() if to_train else spare)
         return
     if not to_train:
         raise WeightsError(
@@ -109,9 +115,18 @@ def to_clip(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     return taken, others
 
 
-def for_evaluation(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Leaves out of a SegCLIP's state what only training reads."""
-    return {name: tensor for name, tensor in state.items() if not name.startswith(RECONSTRUCTION)}
+def for_evaluation(state: Mapping[str, Tensor], *, tokens: bool = True) -> dict[str, Tensor]:
+    """Leaves out of a SegCLIP's state what only training reads.
+
+    Args:
+        state: of a `SegCLIP`.
+        tokens: keep the embedding of CLIP's tokens, which MODEL.SEGCLIP.TOKENS_OF_CLIP makes spare.
+
+    Returns:
+        The rest of the tensors.
+    """
+    spare = RECONSTRUCTION if tokens else (*RECONSTRUCTION, TOKENS)
+    return {name: tensor for name, tensor in state.items() if not name.startswith(spare)}
 
 
 def _holds_clip(state: Mapping[str, Tensor]) -> bool:

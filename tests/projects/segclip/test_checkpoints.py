@@ -86,6 +86,21 @@ def test_an_evaluation_does_not_miss_the_reconstruction_but_training_does():
         model.load_weights(slim, to_train=True)
 
 
+def test_the_embedding_of_tokens_may_be_left_to_the_clip_of_the_config():
+    with_clip = build_model(load_cfg("segclip_tiny", ["MODEL.DEVICE", "cpu"]))
+    state = with_clip.state_dict()
+    slim = for_evaluation(state, tokens=False)
+    assert "clip.token_embedding.weight" in state and "clip.token_embedding.weight" not in slim
+    tokens = load_clip("ovseg-tiny", "ovseg_tiny").token_embedding.weight
+    with_clip.load_weights(slim)
+    assert torch.equal(with_clip.clip.token_embedding.weight, tokens)
+    whole = build_model(
+        load_cfg("segclip_tiny", ["MODEL.DEVICE", "cpu", "MODEL.SEGCLIP.TOKENS_OF_CLIP", "False"])
+    )
+    with pytest.raises(WeightsError, match=r"missing.*\n.*token_embedding"):
+        whole.load_weights(slim)
+
+
 def test_training_starts_from_a_clip_and_an_evaluation_refuses_one(tmp_path):
     clip = load_clip("ovseg-tiny", "ovseg_tiny")
     write_safetensors(tmp_path / "clip.safetensors", clip.state_dict())
