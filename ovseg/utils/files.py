@@ -44,6 +44,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     Yields:
         The path to write to.
+
+    Raises:
+        OSError: it cannot be written; a full disk names the file, too.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -57,6 +60,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         # mkstemp makes files private; the result gets what any new file gets.
         partial.chmod(0o666 & ~_umask())
         partial.replace(target)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # of a write, and not of opening
+            error.filename = os.fspath(target)
+        raise
     finally:
         with suppress(FileNotFoundError):
             partial.unlink()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -120,3 +121,11 @@ def test_a_folder_without_rights_is_told_with_what_to_do(below):
 def test_a_folder_that_is_made_for_the_check_is_left_empty(tmp_path):
     require_writable(tmp_path / "new" / "one")
     assert list(tmp_path.rglob("*")) == [tmp_path / "new", tmp_path / "new" / "one"]
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    told = pytest.raises(OSError, match=r"No space left on device: .*a\.json'")
+    with told, atomic_path(tmp_path / "a.json"):
+        raise full
+    assert list(tmp_path.iterdir()) == []
