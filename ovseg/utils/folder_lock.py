@@ -59,7 +59,7 @@ def only_run(
     path = Path(folder) / LOCK_NAME
     file = None
     if wanted:
-        require_writable(folder)
+        require_writable(path.parent)
         file = _acquire(path, _PATIENCE_SECONDS if patience is None else patience)
     if file is None:
         yield

@@ -48,7 +48,8 @@ def mask_to_polygons(mask: NDArray[np.bool_], *, tolerance: float = 0.0) -> list
     for index in (index for index, parent in enumerate(parents) if parent < 0):
         polygon = _without_runs(_cut_in(rings[index], holes[index]))
         if tolerance:
-            polygon = cv2.approxPolyDP(polygon[:, None], tolerance, True)[:, 0]
+            coarse = cv2.approxPolyDP(polygon[:, None], tolerance, True)[:, 0]
+            polygon = coarse.astype(np.int32)
         polygons.append(_at_least_three(polygon))
     return polygons
 
@@ -80,7 +81,7 @@ def _cut_in(outline: NDArray[np.int32], holes: list[NDArray[np.int32]]) -> NDArr
             paths.pop()
             continue
         points.append(point)
-        paths += map(iter, attached.pop(point, []))
+        paths += [iter(path) for path in attached.pop(point, [])]
     return np.array(points, np.int32)
 
 

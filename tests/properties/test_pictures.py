@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -52,6 +52,7 @@ def test_16_bits_are_scaled_to_8_within_half_a_step(picture):
     mode=st.sampled_from(["L", "RGB"]),
     orientation=st.integers(0, 9),
 )
+@example(size=(1, 2), kind="TIFF", mode="L", orientation=5)
 def test_the_size_in_the_header_is_that_of_the_decoded_picture(
     tmp_path, size, kind, mode, orientation
 ):
