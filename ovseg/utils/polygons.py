@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -74,7 +75,7 @@ def _cut_in(outline: NDArray[np.int32], holes: list[NDArray[np.int32]]) -> NDArr
         attached[column, row].append([*around, around[0], (column, row)])
         joined.update(around)
     points: list[_Pixel] = []
-    paths = [iter(map(tuple, outline.tolist()))]
+    paths: list[Iterator[_Pixel]] = [iter(map(tuple, outline.tolist()))]
     while paths:
         point = next(paths[-1], None)
         if point is None:
