@@ -6,7 +6,9 @@
 #              environment of its own, $(DETECTRON2_VENV) (docs/detectron2.md)
 # make check   lint, format, types, layering, and the site without a warning
 # make docs    the site, in output/site
-# make faults  kill runs of every kind, 150 times in all, and compare what they leave
+# make faults  fill the disk, lose processes, and kill runs of every kind, 150 times in all; compare
+#              what they leave
+# make soak    2,000 pictures through one model; memory, handles and threads stay flat
 # make audit   ask the advisory database about what is installed (needs the network)
 # make tiny    rebuild the bundled weights from nothing; with QUICK=1 in a fraction of the time
 # make ablation  the paper's ablations in miniature, three seeds
@@ -29,7 +31,7 @@ DETECTRON2 ?=
 DETECTRON2_VENV ?= .venv-detectron2
 DETECTRON2_INSTALLED := $(DETECTRON2_VENV)/.detectron2-installed
 
-.PHONY: setup demo test test-detectron2 check docs faults audit tiny ablation
+.PHONY: setup demo test test-detectron2 check docs faults soak audit tiny ablation
 
 setup: $(INSTALLED)
 
@@ -75,6 +77,7 @@ docs: setup
 	$(BUILD_DOCS)
 
 faults: setup
+	$(BIN)/python -m pytest -q tests/faults -m slow -k 'full or lost'
 	$(BIN)/python -m tests.faults.kills $(ARGS)
 
 # In an environment of its own: it brings thirty packages that are none of ours.
@@ -83,6 +86,9 @@ audit: setup
 	  { $(PYTHON) -m venv $(AUDIT_VENV) && $(AUDIT_VENV)/bin/python -m pip install --quiet pip-audit; }
 	$(AUDIT_VENV)/bin/pip-audit --skip-editable --path \
 	  "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" $(ARGS)
+
+soak: setup
+	$(BIN)/python -m tests.faults.soak $(ARGS)
 
 tiny: setup
 	$(BIN)/python tools/build_tiny.py $(if $(QUICK),--quick) $(ARGS)

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -34,6 +35,8 @@ from ovseg.weights.find import RANDOM, find_weights, named_weights, trained_weig
 from ovseg.weights.record import config_for, load_named
 
 logger = logging.getLogger(__name__)
+
+_DRAWING = threading.Lock()  # random weights: torch's generator is everybody's
 
 
 def load(
@@ -81,7 +84,7 @@ def load(
     wanted = str(wanted)
     # Before the model is built, which takes a while: they may have to be fetched, or not be there.
     path = None if wanted in ("", RANDOM) else find_weights(wanted)
-    with torch.random.fork_rng(devices=[]):
+    with _DRAWING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # "random" weights, too, are the same every time
         model = build_model(cfg)
     if not isinstance(model, SegmentationModel):

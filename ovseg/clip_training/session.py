@@ -22,6 +22,7 @@ from ovseg.data.pair_files import FolderPairDataset, TarPairDataset, TsvPairData
 from ovseg.data.pairs import PairDataset
 from ovseg.mining.records import filter_records
 from ovseg.utils.environment import write_environment
+from ovseg.utils.folder_lock import only_run
 from ovseg.utils.threads import bound_threads
 from ovseg.vocab import Vocabulary, class_list
 from ovseg.weights.clip import MASK_EMBEDDING, load_clip_state
@@ -38,8 +39,8 @@ LABEL_INDEX = "label_regions.npz"
 def set_up(args: argparse.Namespace) -> torch.device:
     """Prepare logging and the record of the environment; returns the device to run on."""
     if comm.is_main_process():
-        args.output.mkdir(parents=True, exist_ok=True)
-        write_environment(args.output)
+        with only_run(args.output, what="the start of a run"):
+            write_environment(args.output)
     comm.synchronize()
     setup_logger(str(args.output), distributed_rank=comm.get_rank(), name="ovseg")
     register_builtin()

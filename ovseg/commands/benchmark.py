@@ -20,13 +20,15 @@ from ovseg.predictor import Predictor
 from ovseg.training.weights import load_for_evaluation
 from ovseg.utils.command_line import usage
 from ovseg.utils.environment import environment_record
-from ovseg.utils.files import write_json
+from ovseg.utils.files import require_writable, write_json
 from ovseg.vocab import Vocabulary
 
 
 def main(args: argparse.Namespace) -> dict[str, object]:
     """Measure, print, and return the figures."""
     with usage():
+        if args.output is not None:
+            require_writable(args.output.parent)
         cfg = load_cfg(args.config_file, args.opts)
         model = build_ovseg(cfg)
         load_for_evaluation(model, args.weights)

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Sequence
 
 from ovseg.clip.adapted import replace_clip
-from ovseg.utils.command_line import UsageError
+from ovseg.utils.command_line import UsageError, usage
+from ovseg.utils.files import require_writable
 from ovseg.weights import catalogue
 from ovseg.weights.backbones import Conversion, convert_resnet, convert_swin
 from ovseg.weights.clip import load_clip_state
@@ -19,6 +20,8 @@ def main(args: argparse.Namespace) -> None:
         raise UsageError("--into goes with the kind clip")
     if args.output.exists() and not args.overwrite:
         raise UsageError(f"{args.output} exists; choose another name or pass --overwrite")
+    with usage():
+        require_writable(args.output.parent)
     {"clip": convert_clip, "ovseg": convert_ovseg}.get(args.kind, convert_backbone)(args)
     print(f"wrote {args.output}")
 

@@ -16,6 +16,7 @@ from ovseg.decomposition.report import text_table, write_decomposition
 from ovseg.evaluation.manifest import make_manifest
 from ovseg.training.weights import load_for_evaluation
 from ovseg.utils.command_line import usage
+from ovseg.utils.files import require_writable
 from ovseg.weights.find import named_weights, trained_weights
 from ovseg.weights.record import config_for
 
@@ -29,9 +30,10 @@ def main(args: argparse.Namespace) -> dict[str, Decomposition]:
         datasets = [resolve_dataset(name) for name in cfg.DATASETS.TEST]
         if not datasets:
             raise ValueError("DATASETS.TEST: expected the names of datasets, got none")
+        folder = args.output or Path(cfg.OUTPUT_DIR) / "decomposition"
+        require_writable(folder)
         model = build_ovseg(cfg)
         loaded = load_for_evaluation(model, trained_weights(cfg))
-    folder = args.output or Path(cfg.OUTPUT_DIR) / "decomposition"
     results = {}
     for name in datasets:
         found = results[name] = decompose(cfg, model, name, images=args.limit, progress=True)

@@ -12,6 +12,7 @@ from ovseg.batch import find_images, segment_files, split_names
 from ovseg.exports import check_formats, make_exporter
 from ovseg.segmentation import check_views
 from ovseg.utils.command_line import FAILED, usage
+from ovseg.utils.files import require_writable
 from ovseg.vocab import class_list_names
 from ovseg.vocab.class_files import read_class_file
 
@@ -27,7 +28,7 @@ def main(args: argparse.Namespace) -> int:
         sources = find_images(args.input or [sample_folder()])
         if all(source.error for source in sources):
             raise ValueError("; ".join(f"{one.path}: {one.error}" for one in sources))
-        Path(args.output).mkdir(parents=True, exist_ok=True)
+        require_writable(args.output)
         predictor = ovseg.load(
             args.weights, config=args.config_file, device=args.device, opts=args.opts
         )

@@ -19,6 +19,7 @@ from ovseg.tuning.report import text_tables, write_tuning
 from ovseg.tuning.sweep import CLIP_ONLY, MASK_CLASSIFIER_ONLY, Setting
 from ovseg.tuning.tune import Grid, Tuning, template_vocabularies, tune
 from ovseg.utils.command_line import usage
+from ovseg.utils.files import require_writable
 from ovseg.weights.find import named_weights, trained_weights
 from ovseg.weights.record import config_for
 
@@ -37,9 +38,11 @@ def main(args: argparse.Namespace) -> Tuning:
         register_builtin()
         dataset = resolve_dataset(args.dataset)
         require_tunable(dataset, known_as_test=args.known_as_test)
+        folder = Path(cfg.OUTPUT_DIR) / "tuning"
+        output = args.output or folder / dataset
+        require_writable(output)
         model = build_ovseg(cfg)
         loaded = load_for_evaluation(model, trained_weights(cfg))
-    folder = Path(cfg.OUTPUT_DIR) / "tuning"
     tuning = tune(
         cfg,
         model,
@@ -61,7 +64,7 @@ def main(args: argparse.Namespace) -> Tuning:
         run={"command": list(sys.argv)},
         remarks=[tuning.origin],
     )
-    page = write_tuning(args.output or folder / dataset, tuning, manifest)
+    page = write_tuning(output, tuning, manifest)
     print(f"\n{text_tables(tuning)}\n\n{page}")
     return tuning
 

@@ -11,6 +11,7 @@ from ovseg.data.catalog import dataset_root, register_builtin
 from ovseg.data.prepare.subjects import prepared_names
 from ovseg.data.prepare.verification import verify
 from ovseg.utils.command_line import FAILED
+from ovseg.utils.files import require_writable
 
 
 def main(args: argparse.Namespace) -> int:
@@ -24,6 +25,7 @@ def main(args: argparse.Namespace) -> int:
             f"no label maps of a known dataset in {root}; datasets/README.md says how to make "
             "them, --root where they are"
         )
+    require_writable(args.sheets)
     faults = 0
     for name in names:
         try:

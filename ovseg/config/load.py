@@ -249,10 +249,16 @@ def _convert_numbers(values: dict[str, Any], known: CfgNode) -> None:
 
 
 def _as_text(value: Any, known: Any) -> Any:
-    """Quote a number, such as the folder 2024, where the known value is a text: yacs reads it."""
-    if isinstance(known, str) and re.fullmatch(r"[\d.eE+-]+", str(value)):
-        return repr(str(value))
-    return value
+    """Quote what yacs takes for a number, such as the folder 2024_11, where a text is known."""
+    if not isinstance(known, str) or isinstance(value, bool):
+        return value
+    try:
+        literal = ast.literal_eval(str(value))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        literal = None
+    is_number = isinstance(literal, (int, float, complex)) and not isinstance(literal, bool)
+    is_number = is_number or bool(re.fullmatch(r"[\d.eE+-]+", str(value)))
+    return repr(str(value)) if is_number else value
 
 
 def _as_float(value: Any, known: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from os import PathLike
@@ -23,6 +24,7 @@ from ovseg.vocab.class_sets import ClassSets
 
 __all__ = [
     "BENCHMARKS",
+    "REGISTERING",
     "ROOT_VARIABLE",
     "DatasetFilesError",
     "SemSegFolders",
@@ -39,6 +41,8 @@ ROOT_VARIABLE = "DETECTRON2_DATASETS"
 """Environment variable with the folder that holds all datasets; without it, `datasets`."""
 
 _MARK = "registered_by_ovseg"
+REGISTERING = threading.RLock()
+"""Held while datasets of ours are looked for in the catalogues and entered."""
 _PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
 _logger = logging.getLogger(__name__)
 
@@ -72,7 +76,8 @@ def register_builtin(root: str | PathLike[str] | None = None) -> None:
         root: folder that holds all datasets; None takes it from the environment.
     """
     base = dataset_root(root)
-    replaced = [folders.name for folders in BENCHMARKS if _register_benchmark(folders, base)]
+    with REGISTERING:
+        replaced = [folders.name for folders in BENCHMARKS if _register_benchmark(folders, base)]
     if replaced:
         _logger.info(
             "ovseg's own registration now stands for %s, which were registered elsewhere",

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from ovseg.d2.data import DatasetCatalog, MetadataCatalog
-from ovseg.data.catalog import class_metadata, load_sem_seg
+from ovseg.data.catalog import REGISTERING, class_metadata, load_sem_seg
 from ovseg.data.coco_labels import CocoFile, coco_records
 from ovseg.readers.documents import read_yaml
 from ovseg.vocab import class_list, class_list_names, plain_name
@@ -175,7 +175,11 @@ def register_yaml(path: str | PathLike[str]) -> str:
         FileNotFoundError: there is no such file.
         ValueError: it cannot be used, or its name is taken by another dataset.
     """
-    dataset = DatasetYaml.read(path)
+    with REGISTERING:
+        return _register(DatasetYaml.read(path), path)
+
+
+def _register(dataset: DatasetYaml, path: str | PathLike[str]) -> str:
     mark = f"{Path(path).resolve()} {hashlib.sha256(repr(dataset).encode()).hexdigest()}"
     if dataset.name in DatasetCatalog.list():
         found = MetadataCatalog.get(dataset.name).get(_MARK)

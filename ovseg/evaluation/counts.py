@@ -213,7 +213,8 @@ def read_counts(path: str | Path) -> tuple[dict[str, ImageCounts], int]:
             f"{path}: expected the confusion counts of an evaluation, got arrays that do not fit "
             "each other; evaluate again"
         )
-    parts = zip(np.split(cells, ends[:-1]), np.split(pixels, ends[:-1]), strict=True)
+    # What follows the last end is nothing, and all there is where there are no images.
+    parts = zip(np.split(cells, ends)[:-1], np.split(pixels, ends)[:-1], strict=True)
     images = (ImageCounts(c, p) for c, p in parts)
     return dict(zip(files.tolist(), images, strict=True)), num_classes
 

@@ -29,6 +29,7 @@ from ovseg.evaluation.page import write_report
 from ovseg.evaluation.protocol import check_protocol, report_protocol
 from ovseg.evaluation.results import load_result
 from ovseg.utils.files import write_json
+from ovseg.utils.folder_lock import only_run
 from ovseg.vocab import Vocabulary
 
 __all__ = ["Results", "evaluate"]
@@ -74,7 +75,8 @@ def evaluate(
             (`ovseg.modeling.build_views`).
         weights: what the model runs with (name, file, sha256), kept in the manifest.
         goes_on: whether what a killed evaluation found is kept and used; in the middle of training,
-            where the next one is of other weights, it is of no use.
+            where the next one is of other weights, it is of no use, and the training holds
+            `OUTPUT_DIR` already.
         make_loader: makes the loader of one dataset from config and name; `done`, names of files
             to leave out, comes only where an evaluation is continued.
         make_evaluator: makes the evaluator of one dataset, writing to a folder; None takes ours.
@@ -86,6 +88,7 @@ def evaluate(
     Raises:
         ValueError: if no test set is named.
         JournalError: the folder holds the beginning of another evaluation.
+        BusyFolderError: another run is writing to `OUTPUT_DIR`.
     """
     if not cfg.DATASETS.TEST:
         raise ValueError(
@@ -97,40 +100,44 @@ def evaluate(
         check_protocol(cfg, name)
     results: OrderedDict[str, Results] = OrderedDict()
     journals = []
-    for name in names:
-        folder = Path(cfg.OUTPUT_DIR) / "inference" / name
-        vocabulary = _vocabulary(model, name)
-        began = time.perf_counter()
-        if make_evaluator is not None:
-            restored: dict[str, ImageCounts] = {}
-            loader, evaluator = make_loader(cfg, name), make_evaluator(cfg, name, folder)
-        else:
-            kept = weights if goes_on else None
-            journal = _journal(cfg, name, folder / "journal", kept, vocabulary)
-            restored = _restore(journal, name)
-            # Without the keyword, a loader need not know about evaluations that go on.
-            done = {"done": frozenset(restored)} if restored else {}
-            loader = make_loader(cfg, name, **done)
-            evaluator = SemSegEvaluator(name, output_dir=folder, journal=journal, restored=restored)
-            journals.append(journal)
-        results[name] = inference_on_dataset(model, loader, evaluator)
+    wanted = goes_on and comm.is_main_process()
+    with only_run(cfg.OUTPUT_DIR, what="an evaluation", wanted=wanted):
+        for name in names:
+            folder = Path(cfg.OUTPUT_DIR) / "inference" / name
+            vocabulary = _vocabulary(model, name)
+            began = time.perf_counter()
+            if make_evaluator is not None:
+                restored: dict[str, ImageCounts] = {}
+                loader, evaluator = make_loader(cfg, name), make_evaluator(cfg, name, folder)
+            else:
+                kept = weights if goes_on else None
+                journal = _journal(cfg, name, folder / "journal", kept, vocabulary)
+                restored = _restore(journal, name)
+                # Without the keyword, a loader need not know about evaluations that go on.
+                done = {"done": frozenset(restored)} if restored else {}
+                loader = make_loader(cfg, name, **done)
+                evaluator = SemSegEvaluator(
+                    name, output_dir=folder, journal=journal, restored=restored
+                )
+                journals.append(journal)
+            results[name] = inference_on_dataset(model, loader, evaluator)
+            if comm.is_main_process():
+                logger.info("Results on %s:", name)
+                print_csv_format(results[name])
+                report_protocol(cfg, results[name].get("sem_seg", {}))
+                run = {
+                    "processes": comm.get_world_size(),
+                    "seconds": round(time.perf_counter() - began, 2),
+                    "images_of_interrupted_runs": len(restored),
+                }
+                _leave_manifest(cfg, name, folder, weights, vocabulary, _protocol(model), run)
         if comm.is_main_process():
-            logger.info("Results on %s:", name)
-            print_csv_format(results[name])
-            report_protocol(cfg, results[name].get("sem_seg", {}))
-            run = {
-                "processes": comm.get_world_size(),
-                "seconds": round(time.perf_counter() - began, 2),
-                "images_of_interrupted_runs": len(restored),
-            }
-            _leave_manifest(cfg, name, folder, weights, vocabulary, _protocol(model), run)
-    if comm.is_main_process():
-        _leave_reports(cfg)
-        for journal in journals:
-            if journal is not None:
-                journal.remove()
-        if cfg.TEST.EXPECTED_RESULTS:
-            _verify(cfg, results)
+            _leave_reports(cfg)
+            for journal in journals:
+                if journal is not None:
+                    journal.remove()
+            if cfg.TEST.EXPECTED_RESULTS:
+                _verify(cfg, results)
     return results
 
 

@@ -42,6 +42,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".ti
 # Pillow knows more, and some of those start a program (EPS: Ghostscript) or fetch other files.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _ORIENTATION_TAG = 0x0112
+_TIFF_WIDTH, _TIFF_LENGTH = 256, 257
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
 _ORIENTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -180,6 +181,9 @@ def image_size(path: str | PathLike[str], *, max_pixels: int | None = None) -> t
     """
     with _opened(path, max_pixels) as image:
         width, height = image.size
+        if image.format == "TIFF":  # which Pillow has turned already, depending on its version
+            tags = image.tag_v2  # type: ignore[attr-defined]
+            width, height = tags[_TIFF_WIDTH], tags[_TIFF_LENGTH]
         if image.format == "PNG" and image.fp is not None and has_late_chunks(image.fp):
             _load(image)  # an orientation may be among them
         return (width, height) if _orientation(image) in _SWAPS_AXES else (height, width)

@@ -19,6 +19,7 @@ from ovseg.data.catalog import register_builtin
 from ovseg.readers.documents import read_json
 from ovseg.tinyscapes.ablation import ROWS, AblationSize, Row, SeedStage, run_row
 from ovseg.tinyscapes.ablation_pairs import mine_training_pictures, records_of
+from ovseg.utils.folder_lock import only_run
 from ovseg.utils.processes import exit_with_parent, run_in_dependency_order
 
 __all__ = ["Ablation", "Job", "plan", "run_ablation"]
@@ -123,6 +124,7 @@ def run_ablation(
 
     Raises:
         AnotherRunError: if a folder holds results of another base or another size.
+        BusyFolderError: another run is writing to the ablation's folder.
     """
     jobs = plan(seeds, rows)
     threads = max(1, (os.cpu_count() or 1) // workers)
@@ -130,13 +132,16 @@ def run_ablation(
     pool = ProcessPoolExecutor(
         workers, mp_context=context, initializer=_start_worker, initargs=(threads,)
     )
-    began = time.perf_counter()
-    try:
-        for done, (job, _) in enumerate(run_in_dependency_order(pool, ablation.run, jobs), start=1):
-            minutes = (time.perf_counter() - began) / 60
-            logger.info("%d of %d jobs, %.1f min: %s", done, len(jobs), minutes, job)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    with only_run(ablation.output, what="an ablation"):
+        began = time.perf_counter()
+        try:
+            for done, (job, _) in enumerate(
+                run_in_dependency_order(pool, ablation.run, jobs), start=1
+            ):
+                minutes = (time.perf_counter() - began) / 60
+                logger.info("%d of %d jobs, %.1f min: %s", done, len(jobs), minutes, job)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
     return {seed: {row.name: ablation.result(seed, row) for row in rows} for seed in seeds}
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ovseg.utils.files import require_writable
+
 from .scenes import render_scene
 from .world import CLASS_ID, IGNORE_LABEL
 from .writer import JPEG_QUALITY, write_image
@@ -41,6 +43,7 @@ def write_garden(folder: str | Path, *, train: int = 160, val: int = 40) -> Path
         The folder.
     """
     folder = Path(folder)
+    require_writable(folder)
     for part, count in (("train", train), ("val", val)):
         scenes = itertools.islice(_scenes(_SPLITS[part]), count)
         for number, (image, labels) in enumerate(scenes):

@@ -27,7 +27,7 @@ from iopath.common.file_io import file_lock
 from tqdm import tqdm
 
 from ovseg.readers.documents import read_json
-from ovseg.utils.files import atomic_path, write_json
+from ovseg.utils.files import atomic_path, require_writable, write_json
 from ovseg.utils.masks import encode_rle
 from ovseg.utils.processes import exit_with_parent
 
@@ -66,10 +66,11 @@ def write_split(
 
     Raises:
         ValueError: unknown split or a count below 1.
+        OSError: the folder cannot be written to.
     """
     count = _checked_count(split, count)
     folder = Path(root) / "tinyscapes"
-    folder.mkdir(parents=True, exist_ok=True)
+    require_writable(folder)
     with file_lock(str(folder / f".{split}")):
         _write(folder, split, count, workers=workers, progress=progress)
     return folder
@@ -92,12 +93,13 @@ def ensure_split(
 
     Raises:
         ValueError: unknown split or a count below 1.
+        OSError: the folder cannot be written to.
     """
     wanted = _checked_count(split, count)
     folder = Path(root) / "tinyscapes"
     if _is_current(folder, split, count):
         return folder
-    folder.mkdir(parents=True, exist_ok=True)
+    require_writable(folder)
     with file_lock(str(folder / f".{split}")):
         if not _is_current(folder, split, count):  # another process may have written meanwhile
             _log.info("Drawing tinyscapes %s: %d pictures into %s", split, wanted, folder)

@@ -52,6 +52,7 @@ def run_distributed(main: Callable[[argparse.Namespace], object], args: argparse
     Raises:
         SystemExit: with status 130, as shells have it, after Ctrl-C; with the status of a process
             of several that failed, which has said why in one line.
+        RuntimeError: a process was killed.
     """
     try:
         _run_processes(functools.partial(_end_tidily, main), args)
@@ -62,7 +63,11 @@ def run_distributed(main: Callable[[argparse.Namespace], object], args: argparse
     except ProcessExitedException as error:
         if error.exit_code in (FAILED, MISUSED, INTERRUPTED):
             sys.exit(error.exit_code)  # it has said why
-        raise
+        raise RuntimeError(
+            f"process {error.error_index} of the run ended, which expected none to ({error}); it "
+            "was probably killed for memory: take fewer processes or smaller batches, and start "
+            "the same command with --resume"
+        ) from error
 
 
 def _end_tidily(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:

@@ -22,6 +22,7 @@ from ovseg.training.preflight import adopt_classes, check_folder, check_metrics,
 from ovseg.utils.devices import pick_device
 from ovseg.utils.environment import environment_record, write_environment
 from ovseg.utils.files import atomic_path
+from ovseg.utils.folder_lock import only_run
 from ovseg.utils.threads import bound_threads
 from ovseg.weights.find import named_weights
 from ovseg.weights.record import config_for
@@ -48,6 +49,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     Raises:
         ValueError: if no config file is named, and none belongs to the weights to evaluate; if the
             folder holds another training, or settings contradict each other.
+        BusyFolderError: another run is writing to the folder.
+        OSError: it cannot be written to.
     """
     opts = args.opts or []
     evaluated = named_weights(opts) if args.eval_only else None
@@ -62,17 +65,18 @@ def setup(args: argparse.Namespace) -> CfgNode:
     check_metrics(cfg)
     check_prompts(cfg)
     output = Path(cfg.OUTPUT_DIR)
-    if comm.is_main_process():
-        output.mkdir(parents=True, exist_ok=True)
-    comm.synchronize()
-    for name in ("ovseg", "fvcore", "detectron2"):
-        setup_logger(str(output), distributed_rank=comm.get_rank(), name=name)
-    cfg = _settle(cfg, args)
-    _apply_backend_flags(cfg, evaluating=args.eval_only)
-    # The same on every process, so that they build the same model; steps are seeded by rank later.
-    seed_all(cfg.SEED)
-    if comm.is_main_process():
-        _leave_record(cfg, args, output / "inference" if args.eval_only else output)
+    # Held while the record is written, and again by the run itself: nobody's record is replaced.
+    with only_run(output, what="the start of a run", wanted=comm.is_main_process()):
+        comm.synchronize()
+        for name in ("ovseg", "fvcore", "detectron2"):
+            setup_logger(str(output), distributed_rank=comm.get_rank(), name=name)
+        cfg = _settle(cfg, args)
+        _apply_backend_flags(cfg, evaluating=args.eval_only)
+        # The same on every process, so that they build the same model; steps are seeded by rank
+        # later.
+        seed_all(cfg.SEED)
+        if comm.is_main_process():
+            _leave_record(cfg, args, output / "inference" if args.eval_only else output)
     return cfg
 
 

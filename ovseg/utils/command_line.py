@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,19 @@ FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
 # What says by its text what went wrong. Of anything else the kind is told as well.
 _EXPLAINED = (OSError, ValueError, KeyError, ImportError, RuntimeError)
+# What torch says of a process that is gone -> what that means and what to do.
+_GONE = (
+    (
+        re.compile("DataLoader worker"),
+        "expected the processes that read the data to work to the end, got one that was probably "
+        "killed for memory; take fewer (DATALOADER.NUM_WORKERS) or smaller batches",
+    ),
+    (
+        re.compile("gloo.*Connection|NCCL", re.DOTALL),
+        "expected the processes of the run to stay, got none on the other side; what the one that "
+        "ended had to say stands above, and without a word it was probably killed for memory",
+    ),
+)
 
 
 class UsageError(ValueError):
@@ -101,6 +115,9 @@ def _text_of(error: BaseException) -> str:
     # The text of a KeyError is quoted by str().
     text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
     text = " ".join(text.split())
+    for said, advice in _GONE:
+        if isinstance(error, RuntimeError) and said.search(text):
+            return f"{text.rstrip('. ')}: {advice}"
     stray_key = isinstance(error, KeyError) and " " not in text
     if isinstance(error, _EXPLAINED) and text and not stray_key:
         return text

@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from ovseg.readers.documents import DocumentError
+from ovseg.readers.files import open_regular
 
 __all__ = [
     "atomic_path",
     "naming_failure",
     "reason_of",
+    "require_writable",
     "sha256_of",
     "sweep_partials",
     "write_json",
@@ -42,6 +44,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     Yields:
         The path to write to.
+
+    Raises:
+        OSError: it cannot be written; a full disk names the file, too.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -55,9 +60,35 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         # mkstemp makes files private; the result gets what any new file gets.
         partial.chmod(0o666 & ~_umask())
         partial.replace(target)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # of a write, and not of opening
+            error.filename = os.fspath(target)
+        raise
     finally:
         with suppress(FileNotFoundError):
             partial.unlink()
+
+
+def require_writable(folder: str | Path) -> None:
+    """Check that files can be made in a folder, before the work that they are of begins.
+
+    Args:
+        folder: made if missing.
+
+    Raises:
+        OSError: it cannot be made or written to; the text says what to do.
+    """
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        reason = "a file" if isinstance(error, FileExistsError) else reason_of(error)
+        raise OSError(
+            f"{path}: expected a folder that can be written to, got: {reason}; make it writable, "
+            "or choose another"
+        ) from error
 
 
 def sweep_partials(folder: str | Path) -> int:
@@ -151,9 +182,12 @@ def sha256_of(path: str | Path) -> str:
 
     Returns:
         Its sha256 in hexadecimal.
+
+    Raises:
+        OSError: it is no regular file, or cannot be read.
     """
     digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(1 << 22):
             digest.update(chunk)
     return digest.hexdigest()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from ovseg.readers.documents import parse_json
-from ovseg.utils.files import sweep_partials
+from ovseg.utils.files import require_writable, sweep_partials
 from ovseg.utils.wording import counted
 
 __all__ = ["LOCK_NAME", "BusyFolderError", "only_run"]
@@ -38,27 +38,29 @@ def only_run(
     *,
     what: str,
     wanted: bool = True,
-    patience: float = _PATIENCE_SECONDS,
+    patience: float | None = None,
 ) -> Iterator[None]:
     """Hold a folder for this run. The lock ends with the process, however it ends.
 
-    What a run that was killed has left half-written there is removed.
-
-    Where the file system has no locks, a warning
-    stands in for it.
+    What a run that was killed has left half-written there is removed. Where the file system has no
+    locks, a warning stands in for it.
 
     Args:
         folder: of the results; made if missing.
         what: the kind of run in a few words, for the other run's message: "training".
         wanted: False in the processes of a run that leave it to another one of them.
-        patience: seconds to wait for another run to end.
+        patience: seconds to wait for another run to end; by default those that the workers of a
+            killed one take.
 
     Raises:
         BusyFolderError: another run holds it.
+        OSError: it cannot be written to.
     """
     path = Path(folder) / LOCK_NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = _acquire(path, patience) if wanted else None
+    file = None
+    if wanted:
+        require_writable(path.parent)
+        file = _acquire(path, _PATIENCE_SECONDS if patience is None else patience)
     if file is None:
         yield
         return

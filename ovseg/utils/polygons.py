@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 __all__ = ["mask_to_polygons"]
+
+_Pixel = tuple[int, int]  # column, row
 
 
 def mask_to_polygons(mask: NDArray[np.bool_], *, tolerance: float = 0.0) -> list[NDArray[np.int32]]:
@@ -35,44 +37,61 @@ def mask_to_polygons(mask: NDArray[np.bool_], *, tolerance: float = 0.0) -> list
         raise ValueError(f"mask must be (H, W) bool, got {mask.dtype} of shape {mask.shape}")
     if tolerance < 0:
         raise ValueError(f"tolerance: expected a number of pixels, 0 for none, got {tolerance}")
-    contours, tree = cv2.findContours(
-        mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE
-    )
+    contours, tree = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     if tree is None:
         return []
-    if tolerance:
-        contours = [cv2.approxPolyDP(contour, tolerance, True) for contour in contours]
     rings = [contour[:, 0].astype(np.int32) for contour in contours]  # each (N, 2)
     parents = tree[0, :, 3].tolist()
     holes = defaultdict(list)
     for ring, parent in zip(rings, parents, strict=True):
         holes[parent].append(ring)
-    outlines = (index for index, parent in enumerate(parents) if parent < 0)
-    return [_at_least_three(_cut_in(rings[index], holes[index])) for index in outlines]
+    polygons = []
+    for index in (index for index, parent in enumerate(parents) if parent < 0):
+        polygon = _without_runs(_cut_in(rings[index], holes[index]))
+        if tolerance:
+            coarse = cv2.approxPolyDP(polygon[:, None], tolerance, True)[:, 0]
+            polygon = coarse.astype(np.int32)
+        polygons.append(_at_least_three(polygon))
+    return polygons
 
 
 def _cut_in(outline: NDArray[np.int32], holes: list[NDArray[np.int32]]) -> NDArray[np.int32]:
-    """Join the holes to the outline, the nearest first, each where it is nearest."""
+    """Join the holes to the outline, each by a cut to its left; all pixels of a ring are given.
+
+    From a hole's leftmost pixel a row leads through the part to the outline or to a hole that
+    begins further left, which is joined already. A slanted cut to whatever is nearest would lose
+    pixels beside it where Pillow fills it, and could cross a gap.
+    """
     if not holes:
         return outline
-    points = np.concatenate((outline, *holes))
-    owner = np.repeat(np.arange(len(holes) + 1), [len(outline), *map(len, holes)])  # 0: outline
-    order = list(range(len(outline)))  # of points, along the polygon
-    left = np.flatnonzero(owner > 0)  # points of holes that are not joined yet
-    distance, joint = cKDTree(outline).query(points[left])
-    while len(left):
-        nearest = int(distance.argmin())
-        start, anchor = int(left[nearest]), int(joint[nearest])
-        ring = np.flatnonzero(owner == owner[start])
-        around = [*range(start, int(ring[-1]) + 1), *range(int(ring[0]), start + 1)]
-        place = order.index(anchor)
-        order[place + 1 : place + 1] = [*around, anchor]
-        rest = owner[left] != owner[start]
-        left, distance, joint = left[rest], distance[rest], joint[rest]
-        own_distance, own_joint = cKDTree(points[ring]).query(points[left])
-        nearer = own_distance < distance
-        distance[nearer], joint[nearer] = own_distance[nearer], ring[own_joint[nearer]]
-    return points[order]
+    joined: set[_Pixel] = set(map(tuple, outline.tolist()))
+    attached: dict[_Pixel, list[list[_Pixel]]] = defaultdict(list)
+    for ring in sorted(holes, key=lambda ring: int(ring[:, 0].min())):
+        around = list(map(tuple, np.roll(ring, -int(ring[:, 0].argmin()), axis=0).tolist()))
+        column, row = around[0]
+        while (column, row) not in joined:
+            column -= 1
+            assert column >= 0  # the outline is further left than any hole
+        attached[column, row].append([*around, around[0], (column, row)])
+        joined.update(around)
+    points: list[_Pixel] = []
+    paths: list[Iterator[_Pixel]] = [iter(map(tuple, outline.tolist()))]
+    while paths:
+        point = next(paths[-1], None)
+        if point is None:
+            paths.pop()
+            continue
+        points.append(point)
+        paths += [iter(path) for path in attached.pop(point, [])]
+    return np.array(points, np.int32)
+
+
+def _without_runs(polygon: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Leave out pixels at which a polygon goes straight on, or stays."""
+    polygon = polygon[(polygon != np.roll(polygon, 1, axis=0)).any(axis=1) | (len(polygon) == 1)]
+    came = np.sign(polygon - np.roll(polygon, 1, axis=0))
+    goes = np.sign(np.roll(polygon, -1, axis=0) - polygon)
+    return polygon[(came != goes).any(axis=1) | (len(polygon) == 1)]
 
 
 def _at_least_three(polygon: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -42,7 +42,7 @@ def read_class_file(path: str | os.PathLike[str]) -> list[str]:
     elif ending in (".csv", ".tsv"):
         names = _column(path, text, "\t" if ending == ".tsv" else ",")
     else:
-        lines = (line.strip() for line in text.splitlines())
+        lines = (line.strip() for line in text.split("\n"))  # splitlines() knows eight more ends
         names = [line for line in lines if line and not line.startswith("#")]
     names = [plain_name(name) for name in names]
     if not names:

@@ -61,6 +61,7 @@ class TextBank:
         """
         keys = [(prompts, vocabulary.templates) for prompts in vocabulary.prompts]
         self._rows.update(zip(keys, rows, strict=True))
+        self._drop_oldest()
 
     @torch.no_grad()
     def features(self, vocabulary: Vocabulary) -> Tensor:
@@ -96,13 +97,19 @@ class TextBank:
         return features, torch.tensor([index for index, _ in pairs], device=features.device)
 
     def _lookup(self, keys: Sequence[_Key]) -> Tensor:
-        missing = [key for key in dict.fromkeys(keys) if key not in self._rows]
+        # Rows that this call needs are held here: other threads may drop them meanwhile.
+        rows = {key: self._rows.get(key) for key in keys}
+        missing = [key for key, row in rows.items() if row is None]
         if missing:
-            self._rows.update(zip(missing, self._encode_rows(missing), strict=True))
-        features = torch.stack([self._rows[key] for key in keys])  # (len(keys), D)
-        while len(self._rows) > self._max_rows:
-            del self._rows[next(iter(self._rows))]
-        return features
+            made = dict(zip(missing, self._encode_rows(missing), strict=True))
+            rows.update(made)
+            self._rows.update(made)
+            self._drop_oldest()
+        return torch.stack([row for key in keys if (row := rows[key]) is not None])  # (N, D)
+
+    def _drop_oldest(self) -> None:
+        for key in list(self._rows)[: max(0, len(self._rows) - self._max_rows)]:
+            self._rows.pop(key, None)
 
     def _encode_rows(self, keys: Sequence[_Key]) -> list[Tensor]:
         texts = [

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from iopath.common.file_io import file_lock
@@ -12,6 +15,8 @@ from ovseg.readers.addresses import TIMEOUT_SECONDS
 from ovseg.weights.download import DownloadError, verify
 
 RETRIES = 5
+PATIENCE_SECONDS = 600
+"""A download of which less than gdown's half a mebibyte comes in this time is left."""
 _FILE_ID = re.compile(r"https?://(?:drive|docs)\.google\.com/(?:.*/d/|.*[?&]id=)([-\w]{20,})")
 
 
@@ -70,11 +75,15 @@ def _fetch(file_id: str, path: Path, *, by_hand: str, bar_name: str, progress: b
             f"{bar_name} lies on Google Drive, which takes gdown ({error}): "
             f"`pip install 'ovseg[download]'`. Or {by_hand}, or pass its path"
         ) from error
-    with tqdm(
-        unit="B", unit_scale=True, unit_divisor=1024, desc=bar_name, disable=not progress
-    ) as bar:
+    with (
+        tqdm(
+            unit="B", unit_scale=True, unit_divisor=1024, desc=bar_name, disable=not progress
+        ) as bar,
+        _watched() as (news, cancel),
+    ):
 
         def show(received: int, total: int | None) -> None:
+            news.set()
             bar.total = total
             bar.update(received - bar.n)
 
@@ -88,10 +97,36 @@ def _fetch(file_id: str, path: Path, *, by_hand: str, bar_name: str, progress: b
                 progress=show,
                 timeout=TIMEOUT_SECONDS,
                 retries=RETRIES,
+                cancel=cancel,
             )
-        except (gdown.exceptions.DownloadError, OSError) as error:  # requests' errors are OSErrors
+        except (
+            gdown.exceptions.DownloadError,
+            gdown.exceptions.DownloadCancelled,
+            OSError,  # requests' errors are
+        ) as error:
+            slow = f"less than half a mebibyte came in {PATIENCE_SECONDS} seconds."
+            reason = slow if cancel.is_set() else " ".join(str(error).split())
             raise DownloadError(
-                f"could not download {bar_name} from Google Drive: {' '.join(str(error).split())} "
+                f"could not download {bar_name} from Google Drive: {reason} "
                 "What has arrived is kept, so the same call continues later (delete "
                 f"{path.name}*.part in {path.parent} to start over). Or {by_hand}, or pass its path"
             ) from error
+
+
+@contextmanager
+def _watched() -> Iterator[tuple[threading.Event, threading.Event]]:
+    """Give an event to set at any news, and one that is set when there was none for too long."""
+    news, cancel, done = threading.Event(), threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not done.wait(PATIENCE_SECONDS):
+            if not news.is_set():
+                cancel.set()
+                return
+            news.clear()
+
+    threading.Thread(target=watch, daemon=True, name="ovseg-watch").start()
+    try:
+        yield news, cancel
+    finally:
+        done.set()

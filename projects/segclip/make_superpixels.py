@@ -35,6 +35,7 @@ from ovseg.projects.segclip.superpixels import (
 )
 from ovseg.readers.pictures import ImageError
 from ovseg.utils.command_line import run_parsed
+from ovseg.utils.folder_lock import only_run
 from ovseg.utils.processes import exit_with_parent, map_unordered
 from ovseg.utils.run_record import RunRecord
 
@@ -71,6 +72,7 @@ def make_superpixels(
 
     Raises:
         AnotherRunError: the folder holds superpixels with other settings.
+        BusyFolderError: another run is writing to the folder.
     """
     sources = [open_caption_set(name) for name in cfg.DATASETS.TRAIN]
     settings = cfg.MODEL.SEGCLIP
@@ -83,19 +85,20 @@ def make_superpixels(
         "pictures": {str(n): len(s) for n, s in zip(cfg.DATASETS.TRAIN, sources, strict=True)},
     }
     remedy = "name another --output or remove the folder"
-    RunRecord(record, "store of superpixels", remedy).claim(output / RECORD)
-    work = partial(_segment, output, method, settings.STORED_SHORT_SIDE)
-    pending = [item for item in _numbered(sources, shard_size) if not _is_done(output, item[0])]
-    progress = tqdm(total=sum(len(shard.rows) for _, shard, _ in pending), unit="picture")
-    with progress:
-        if workers == 1:
-            for item in pending:
-                progress.update(work(item)["pictures"])
-        else:
-            with ProcessPoolExecutor(workers, initializer=_start_worker) as pool:
-                for done in map_unordered(pool, work, pending, max_pending=2 * workers):
-                    progress.update(done["pictures"])
-    return write_quarantine(output)
+    with only_run(output, what="making superpixels"):
+        RunRecord(record, "store of superpixels", remedy).claim(output / RECORD)
+        work = partial(_segment, output, method, settings.STORED_SHORT_SIDE)
+        pending = [item for item in _numbered(sources, shard_size) if not _is_done(output, item[0])]
+        progress = tqdm(total=sum(len(shard.rows) for _, shard, _ in pending), unit="picture")
+        with progress:
+            if workers == 1:
+                for item in pending:
+                    progress.update(work(item)["pictures"])
+            else:
+                with ProcessPoolExecutor(workers, initializer=_start_worker) as pool:
+                    for done in map_unordered(pool, work, pending, max_pending=2 * workers):
+                        progress.update(done["pictures"])
+        return write_quarantine(output)
 
 
 def _numbered(sources: list[Source], shard_size: int) -> Iterator[tuple[int, Shard, Path]]:

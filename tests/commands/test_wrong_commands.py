@@ -17,6 +17,7 @@ pytestmark = pytest.mark.usefixtures("restored_catalogues")
 
 NO_GPU = ("--num-gpus", "0")
 TINY = ("--config-file", "ovseg_tiny", *NO_GPU)
+UNWRITABLE = "expected a folder that can be written to, got"
 ONCE = ("SOLVER.MAX_ITER", "1")  # what is not refused ends soon
 CLIP = ("--config-file", "clip_tiny_ft", *NO_GPU)
 MINE = ("--source", "captioned", "--tagger", "textblob", "--output", "mined")
@@ -30,6 +31,7 @@ WRONG = [
     ("demo --class-names sky --min-region-area -4", "expected a number of pixels, got -4"),
     ("demo --class-names sky --vis 3d", "expected some of"),
     ("demo --opts MODEL.WEIGHTS gone.pth", "gone.pth"),
+    ("demo --class-names sky --output words.txt", UNWRITABLE),
     # segment
     ("segment", "arguments are required: PATH"),
     ("segment x.jpg", "name what to look for"),
@@ -44,6 +46,7 @@ WRONG = [
     ("segment x.jpg --names sky --weights words.txt --config-file ovseg_tiny", "words.txt"),
     ("segment x.jpg --names sky --opts MODEL.NOTHING 1", "MODEL.NOTHING"),
     ("segment x.jpg --names sky --opts MODEL.MASK_FORMER.MASK_THR 7", "MASK_THR"),
+    ("segment x.jpg --names sky --output words.txt/deep", UNWRITABLE),
     # train
     (("train",), "--config-file: expected a path or the name of a shipped config"),
     (("train", *TINY, "SOLVER.MAX_ITER"), "SOLVER.MAX_ITER"),
@@ -64,6 +67,7 @@ WRONG = [
         "words",
     ),
     (("train", "--config-file", "broken.yaml"), "broken.yaml"),
+    (("train", *TINY, *ONCE, "OUTPUT_DIR", "words.txt"), UNWRITABLE),
     (
         ("train", *TINY, *ONCE, "OUTPUT_DIR", "used", "DATASETS.TRAIN", "garden/train.yaml"),
         "--resume",
@@ -71,6 +75,7 @@ WRONG = [
     # eval
     (("eval",), "--config-file: expected a path or the name of a shipped config"),
     (("eval", *TINY, "DATASETS.TEST", "gone.yaml"), "gone.yaml"),
+    (("eval", *TINY, "OUTPUT_DIR", "words.txt"), UNWRITABLE),
     (("eval", *TINY, "DATASETS.TEST", "tinyscapes_vall_sem_seg"), "tinyscapes_val_sem_seg"),
     (("eval", *TINY, "MODEL.WEIGHTS", ""), "MODEL.WEIGHTS: expected the weights to evaluate"),
     (("eval", *TINY, "MODEL.WEIGHTS", "gone.safetensors"), "gone.safetensors"),
@@ -95,10 +100,12 @@ WRONG = [
     (("mine", *MINE, "--templates", "vold"), "vild"),
     (("mine", *MINE, "--workers", "0"), "at least 1 worker"),
     (("mine", *MINE, "--shard-size", "0"), "shard"),
+    (("mine", *MINE[:-1], "words.txt"), UNWRITABLE),
     # train-clip
     (("train-clip",), "config"),
     (("train-clip", *CLIP), "pairs"),
     (("train-clip", *CLIP, "--pairs", "gone.tsv"), "gone.tsv"),
+    (("train-clip", *CLIP, "--pairs", "gone.tsv", "--output", "words.txt"), UNWRITABLE),
     (("train-clip", *CLIP, "--pairs", "words.txt", "steps", "many"), "steps"),
     (("train-clip", *CLIP, "--pairs", "words.txt", "stepps", "3"), "steps"),
     (("train-clip", *CLIP, "--eval-only"), "add --eval-dataset or --eval-folder"),
@@ -111,6 +118,7 @@ WRONG = [
     ("convert clip words.txt b.safetensors", "words.txt"),
     ("convert swin words.txt b.safetensors --into ovseg_tiny", "--into goes with the kind clip"),
     ("convert clip words.txt x.jpg", "pass --overwrite"),
+    ("convert clip gone.pt words.txt/b.safetensors", UNWRITABLE),
     # tune
     ("tune", "arguments are required: --dataset"),
     ("tune --dataset gone.yaml --config-file ovseg_tiny", "gone.yaml"),
@@ -119,6 +127,7 @@ WRONG = [
     (("tune", *GARDEN, "--thresholds", "7"), "7"),
     (("tune", *GARDEN, "--templates", "vold"), "vold"),
     (("tune", *GARDEN, "--metric", "IoU"), "IoU"),
+    (("tune", *GARDEN, "--output", "words.txt"), UNWRITABLE),
     # compare
     ("compare used", "arguments are required: B"),
     ("compare result gone", "gone: "),
@@ -130,6 +139,7 @@ WRONG = [
     (("decompose", "--config-file", "ovseg_tiny", "DATASETS.TEST", "()"), "got none"),
     (("decompose", "--config-file", "ovseg_tiny", "DATASETS.TEST", "gone.yaml"), "gone.yaml"),
     (("decompose", "--config-file", "pacl_tiny"), "expected OVSeg, got PACL"),
+    (("decompose", "--config-file", "ovseg_tiny", "--output", "words.txt"), UNWRITABLE),
     (("decompose", "--config-file", "ovseg_tiny", "MODEL.WEIGHTS", "gone.pth"), "gone.pth"),
     # prepare
     ("prepare", "arguments are required: DATASET"),
@@ -137,6 +147,8 @@ WRONG = [
     ("prepare ade20k --root nowhere", ""),
     ("prepare voc --split test", "invalid choice: 'test'"),
     ("prepare tinyscapes --train many", "expected a number >= 0, got many"),
+    ("prepare tinyscapes --root words.txt", UNWRITABLE),
+    ("prepare garden --folder words.txt", UNWRITABLE),
     ("prepare coco_stuff --workers 0", "expected a number >= 1, got 0"),
     ("prepare coco_captions --root nowhere", "nowhere"),
     # verify
@@ -145,12 +157,14 @@ WRONG = [
     ("verify ade20k_sem_seg_vall", "ade20k_sem_seg_val"),
     ("verify x.jpg", "x.jpg"),
     ("verify broken.yaml", "broken.yaml"),
+    ("verify garden/val.yaml --sheets words.txt", UNWRITABLE),
     # benchmark
     ("benchmark --config-file ovseg_giant", "shipped: "),
     ("benchmark --size 64", "expected 2 arguments"),
     ("benchmark --benchmark ade", "valid: ade20k_150"),
     ("benchmark --config-file pacl_tiny", "expected OVSeg, got PACL"),
     ("benchmark --weights gone.pth", "gone.pth"),
+    ("benchmark --weights gone.pth --output words.txt/a.json", UNWRITABLE),
 ]
 
 

@@ -12,6 +12,8 @@ import pytest
 from ovseg.d2.data import DatasetCatalog, MetadataCatalog
 from ovseg.evaluation.evaluate import evaluate
 from ovseg.evaluation.journal import JournalError
+from ovseg.utils import folder_lock
+from ovseg.utils.folder_lock import BusyFolderError, only_run
 from tests.evaluation.tiny_evaluation import (
     COUNT,
     DATASETS,
@@ -110,6 +112,17 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(root, whole, tmp_path) -> 
     assert manifest(second)["images_of_interrupted_runs"] == 3
     model = Shades()
     evaluate(cfg_for(tmp_path), model, weights=WEIGHTS)  # a finished one starts over
+    assert len(model.seen) == 2 * COUNT
+
+
+def test_a_folder_that_another_run_writes_to_is_refused(root, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(folder_lock, "_PATIENCE_SECONDS", 0)
+    model = Shades()
+    with only_run(tmp_path, what="a training"):
+        with pytest.raises(BusyFolderError, match=r"in use \(a training, process"):
+            evaluate(cfg_for(tmp_path), model, weights=WEIGHTS)
+        assert not model.seen
+        evaluate(cfg_for(tmp_path), model, weights=WEIGHTS, goes_on=False)  # the training's own
     assert len(model.seen) == 2 * COUNT
 
 

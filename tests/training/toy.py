@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from ovseg.d2.config import CfgNode
 from ovseg.d2.utils import comm
 from ovseg.training.distributed import run_distributed
 from ovseg.training.loop import train
+from ovseg.utils.command_line import guarded
 
 WIDTH = 6
 
@@ -98,11 +100,13 @@ def make_toy(cfg: CfgNode, **kwargs) -> ToyModel:
 def killing_loader(cfg: CfgNode, *, start_iteration: int = 0) -> Iterator[list[dict]]:
     """Ends the process, as `kill -9` does, when iteration KILL_AT asks for its batch.
 
-    When INTERRUPT_AT does, the main process gets what Ctrl-C sends.
+    Where KILL_RANK is given, only the process of that rank. When INTERRUPT_AT does, the main
+    process gets what Ctrl-C sends.
     """
     fatal, stop = (int(os.environ.get(name, "-1")) for name in ("KILL_AT", "INTERRUPT_AT"))
+    victim = int(os.environ.get("KILL_RANK", comm.get_rank()))
     for offset, batch in enumerate(toy_loader(cfg, start_iteration=start_iteration)):
-        if start_iteration + offset == fatal:
+        if start_iteration + offset == fatal and comm.get_rank() == victim:
             os.kill(os.getpid(), signal.SIGKILL)
         if start_iteration + offset == stop and comm.is_main_process():
             os.kill(os.getpid(), signal.SIGINT)
@@ -120,4 +124,4 @@ def main(args) -> None:
 
 if __name__ == "__main__":
     arguments = default_argument_parser().parse_args()
-    run_distributed(main, arguments)
+    sys.exit(guarded(lambda: run_distributed(main, arguments), program="toy"))

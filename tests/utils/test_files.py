@@ -1,14 +1,23 @@
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import tempfile
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 import pytest
 
-from ovseg.utils.files import atomic_path, reason_of, write_json
+from ovseg.utils.files import (
+    atomic_path,
+    reason_of,
+    require_writable,
+    sha256_of,
+    write_json,
+)
 
 
 def test_the_file_appears_when_the_block_ends(tmp_path):
@@ -85,3 +94,38 @@ def test_json_holds_the_names_of_files_that_are_no_text(tmp_path):
     write_json(tmp_path / "a.json", [name])
 
     assert json.loads((tmp_path / "a.json").read_text()) == [name]
+
+
+def test_a_pipe_has_no_hash(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="pipe: expected a regular file"):
+        sha256_of(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("below", ["", "deep"])
+def test_a_folder_without_rights_is_told_with_what_to_do(below):
+    # Not pytest's folder, which nobody else may enter.
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o555)
+        user = os.geteuid()
+        try:
+            if user == 0:  # whom rights do not bind
+                os.seteuid(65534)
+            with pytest.raises(OSError, match=r"written to, got: Permission denied; make it wri"):
+                require_writable(Path(name) / below)
+        finally:
+            os.seteuid(user)
+            Path(name).chmod(0o755)
+
+
+def test_a_folder_that_is_made_for_the_check_is_left_empty(tmp_path):
+    require_writable(tmp_path / "new" / "one")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "new", tmp_path / "new" / "one"]
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    told = pytest.raises(OSError, match=r"No space left on device: .*a\.json'")
+    with told, atomic_path(tmp_path / "a.json"):
+        raise full
+    assert list(tmp_path.iterdir()) == []

@@ -39,12 +39,23 @@ def test_filled_polygons_give_parts_with_holes_back_exactly(fill, sigma):
     np.testing.assert_array_equal(fill(polygons, mask.shape), mask)
 
 
-def test_a_hole_is_cut_in_at_its_nearest_point():
-    mask = np.ones((7, 9), bool)
-    mask[2:4, 6:8] = False
+@pytest.mark.parametrize("fill", [filled_by_opencv, filled_by_pillow])
+@pytest.mark.parametrize("shape, hole", [((7, 9), np.s_[2:4, 6:8]), ((6, 12), np.s_[4, 4])])
+def test_a_hole_is_cut_in(fill, shape, hole):
+    mask = np.ones(shape, bool)
+    mask[hole] = False
+    [polygon] = mask_to_polygons(mask)
+    np.testing.assert_array_equal(fill([polygon], shape), mask)
+    assert polygon[:, 0].max() == shape[1] - 1 and polygon[:, 1].max() == shape[0] - 1
+
+
+def test_a_cut_crosses_no_gap_to_a_bump_that_is_near():
+    mask = np.ones((60, 18), bool)
+    mask[2:, 7:10] = False
+    mask[30, 9] = True
+    mask[30, 4] = False
     [polygon] = mask_to_polygons(mask)
     np.testing.assert_array_equal(filled_by_opencv([polygon], mask.shape), mask)
-    assert polygon[:, 0].max() == 8 and polygon[:, 1].max() == 6
 
 
 @pytest.mark.parametrize("pixels", [[(1, 1)], [(1, 1), (1, 2)], [(1, 1), (2, 2)]])

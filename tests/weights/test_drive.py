@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
@@ -66,6 +67,9 @@ class _Drive(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         body = content[start:]
+        for _ in range(200 if self.server.trickles else 0):
+            self.wfile.write(b"x")
+            time.sleep(0.05)
         self.wfile.write(body[: self.server.cuts.pop(0)] if self.server.cuts else body)
         self.close_connection = True
 
@@ -80,7 +84,7 @@ def server(monkeypatch):
     adapters = pytest.importorskip("requests.adapters")
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Drive)
     server.content, server.page, server.status = CONTENT, "", 0
-    server.cuts, server.requests = [], []
+    server.cuts, server.requests, server.trickles = [], [], False
     send = adapters.HTTPAdapter.send
 
     def send_here(self, request, **options):
@@ -131,6 +135,15 @@ def test_an_interrupted_download_continues_in_a_later_call(server, tmp_path, mon
     download_from_drive(FILE_ID, target, md5=MD5[:6], progress=False)
     assert target.read_bytes() == CONTENT and _names(tmp_path) == ["w.pth"]
     assert server.requests[-1][1].startswith("bytes=")
+
+
+def test_a_trickle_is_left(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(drive, "PATIENCE_SECONDS", 1)
+    server.trickles = True
+    began = time.monotonic()
+    with pytest.raises(DownloadError, match=r"less than half a mebibyte came in 1 seconds.*later"):
+        download_from_drive(FILE_ID, tmp_path / "w.pth", progress=False)
+    assert time.monotonic() - began < 30 and not (tmp_path / "w.pth").exists()
 
 
 @pytest.mark.parametrize(

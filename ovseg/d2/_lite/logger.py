@@ -26,6 +26,21 @@ class _ColorFormatter(logging.Formatter):
         return text
 
 
+class _LogFile(logging.FileHandler):
+    """A file that says once that the disk is full, and not at every message with a traceback."""
+
+    _told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        """Tell of an error in writing a message."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._told:
+            self._told = True
+            sys.stderr.write(f"{self.baseFilename}: messages are lost: {error.strerror or error}\n")
+
+
 def setup_logger(
     output: str | None = None,
     distributed_rank: int = 0,
@@ -71,7 +86,7 @@ def setup_logger(
             path = path.with_name(f"{path.name}.rank{distributed_rank}")
         if (name, str(path.absolute())) not in _handled:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+            file = _LogFile(path, encoding="utf-8", errors="backslashreplace")
             file.setFormatter(plain)
             logger.addHandler(file)
             _handled[name, str(path.absolute())] = file

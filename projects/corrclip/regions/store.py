@@ -33,6 +33,7 @@ from ovseg.projects.corrclip.regions.source import RegionError, RegionSource
 from ovseg.projects.corrclip.sources import Pictures, cut, sha256_of_rows
 from ovseg.readers.documents import read_json
 from ovseg.utils.files import atomic_path, write_json
+from ovseg.utils.folder_lock import only_run
 from ovseg.utils.run_record import AnotherRunError, RunRecord
 from ovseg.utils.shard_runs import ShardRun
 
@@ -85,6 +86,7 @@ def store_regions(
     Raises:
         ValueError: an unknown executor, or fewer than one worker, or picture a shard.
         RegionError: the folder holds regions of another source, or a worker died.
+        BusyFolderError: another run is writing to the folder.
     """
     folder = Path(folder)
     shards = cut(pictures.rows[:limit], shard_size)
@@ -97,27 +99,31 @@ def store_regions(
         error=RegionError,
     )
     job = _Job(folder, pictures.image_root.absolute(), make_source)
-    figures = watch(
-        run.results(partial(_start_worker, job)),
-        run.own,
-        run.pending,
-        show=run.rank == 0,
-        tally="regions",
-        verb="cut",
-    )
-    if run.rank > 0:
-        return None
-    run.wait()
-    counts: Counter[str] = Counter()
-    with atomic_path(folder / RUN / "quarantine.jsonl") as temporary, temporary.open("w") as file:
-        for path in marks.values():
-            part = read_json(path)
-            counts.update(part["counts"])
-            file.writelines(f"{json.dumps(one, sort_keys=True)}\n" for one in part["set_aside"])
-    summary = {name: counts[name] for name in ("images_in", "regions", "images_quarantined")}
-    write_json(folder / RUN / "summary.json", summary, sort_keys=True)
-    logger.info("%s; %s images per second", summary, figures["images_per_second"])
-    return summary
+    with only_run(folder, what="cutting regions", wanted=run.rank == 0):
+        figures = watch(
+            run.results(partial(_start_worker, job)),
+            run.own,
+            run.pending,
+            show=run.rank == 0,
+            tally="regions",
+            verb="cut",
+        )
+        if run.rank > 0:
+            return None
+        run.wait()
+        counts: Counter[str] = Counter()
+        with (
+            atomic_path(folder / RUN / "quarantine.jsonl") as temporary,
+            temporary.open("w") as file,
+        ):
+            for path in marks.values():
+                part = read_json(path)
+                counts.update(part["counts"])
+                file.writelines(f"{json.dumps(one, sort_keys=True)}\n" for one in part["set_aside"])
+        summary = {name: counts[name] for name in ("images_in", "regions", "images_quarantined")}
+        write_json(folder / RUN / "summary.json", summary, sort_keys=True)
+        logger.info("%s; %s images per second", summary, figures["images_per_second"])
+        return summary
 
 
 def _mark(folder: Path, shard: Shard) -> Path:
