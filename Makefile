@@ -7,6 +7,7 @@
 # make check   lint, format, types, layering, and the site without a warning
 # make docs    the site, in output/site
 # make faults  kill runs of every kind, 150 times in all, and compare what they leave
+# make fuzz    2,000 damaged files through every reader and the commands (ARGS="--seed 1")
 # make tiny    rebuild the bundled weights from nothing; with QUICK=1 in a fraction of the time
 # make ablation  the paper's ablations in miniature, three seeds
 
@@ -27,7 +28,7 @@ DETECTRON2 ?=
 DETECTRON2_VENV ?= .venv-detectron2
 DETECTRON2_INSTALLED := $(DETECTRON2_VENV)/.detectron2-installed
 
-.PHONY: setup demo test test-detectron2 check docs faults tiny ablation
+.PHONY: setup demo test test-detectron2 check docs faults fuzz tiny ablation
 
 setup: $(INSTALLED)
 
@@ -74,6 +75,9 @@ docs: setup
 
 faults: setup
 	$(BIN)/python -m tests.faults.kills $(ARGS)
+
+fuzz: setup
+	$(BIN)/python -m tests.fuzz.run $(ARGS)
 
 tiny: setup
 	$(BIN)/python tools/build_tiny.py $(if $(QUICK),--quick) $(ARGS)
