@@ -54,14 +54,18 @@ def fuzz(
 
 
 def replay(file: Path) -> Finding:
-    """Read a kept input in a process of its own.
+    """Read a kept input in a process of its own, or run a command once more.
 
     Args:
-        file: its folder has the name of its door.
+        file: its folder has the name of its door or command.
 
     Returns:
         What came of it; "accepted equal" stands for any that was taken.
     """
+    command = file.parent.name.replace("_", " ")
+    if command in TOOLS:
+        seed, number = map(int, file.stem.rsplit("-", 1))
+        return next(run_all(command, seed, [number]))
     door = DOORS[file.parent.name]
     with tempfile.TemporaryDirectory(prefix="ovseg_fuzz_") as folder:
         write_companions(Path(folder))
