@@ -156,6 +156,8 @@ def _serve(work: Callable[..., tuple[str, str]], numbers: Sequence[int], pipe: C
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (_memory("VmSize") + _ADDRESS_BYTES, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # A WebP of few bytes may rightly hold 268 megapixels, which take more than a gigabyte.
+    os.environ.setdefault("OVSEG_LIMIT_PICTURE_PIXELS", "5e7")
     for number in numbers:
         start: list[int] = []
 
