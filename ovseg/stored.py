@@ -183,7 +183,8 @@ _CHECKS: Mapping[str, Callable[[Any, Mapping[str, Any]], bool]] = {
     "blank_value": lambda value, _: type(value) is int,
     "names": _are_names,
     "background": lambda value, described: (
-        value is None or (type(value) is int and value in range(len(described["names"])))
+        "background" in described
+        and (value is None or (type(value) is int and value in range(len(described["names"]))))
     ),
     "provenance": lambda value, _: (
         isinstance(value, dict) and isinstance(value.get("image"), str | type(None))

@@ -8,6 +8,7 @@ often, that of `tests.fuzz.damage`. What is found is written into --folder, and
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib
 import logging
 import os
@@ -61,6 +62,8 @@ def main(words: Sequence[str] | None = None) -> None:
         path.write_bytes(data)
         outcome, text, _ = watched.attempt(door, path)
         if outcome in watched.BAD:
+            name = f"{outcome}-{hashlib.sha256(data).hexdigest()[:12]}{path.suffix}"
+            (found / name).write_bytes(data)
             raise RuntimeError(f"{outcome}: {text[:2000]}")
 
     def mutate(data: bytes, most: int, seed: int) -> bytes:

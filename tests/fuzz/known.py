@@ -8,7 +8,7 @@ import tarfile
 import zipfile
 from io import BytesIO
 
-from tests.fuzz.doors import POLYGON
+from tests.fuzz.doors import _STORED, POLYGON
 from tests.readers.test_pickles import array_of, dtype_with_state, text
 from tests.readers.test_pictures import gif_bomb, png_bomb, tiff_bomb, webp_bomb
 from tests.readers.test_torch_files import program, tensor
@@ -62,6 +62,7 @@ def _torch(content: object, data: bytes = b"\0" * 8, *, script: bool = False) ->
     return stream.getvalue()
 
 
+_WITHOUT = {key: value for key, value in _STORED.items() if key != "background"}
 _SHAPE = "{'descr': '|u1', 'fortran_order': False, 'shape': (%d, 2, 2), }\n"
 KNOWN = [
     ("pickle", "objects.pkl", array_of(_OBJECTS, b"(I1\nt", text("AAAAAAAA"))),
@@ -90,6 +91,7 @@ KNOWN = [
     ("metrics", "score.json", b'{"dataset": "a", "sem_seg": {"mIoU": 1e999}}'),
     ("metrics", "intervals.json", b'{"dataset": "a", "sem_seg": {"mIoU": 1}, "intervals": "a"}'),
     ("stored", "incomplete.json", b'{"format_version": 1, "blank_value": 255}'),
+    ("stored", "background.json", json.dumps(_WITHOUT).encode()),
     ("config", "section.yaml", b"MODEL:\n  CLIP_ADAPTER: 5\n"),
     ("config", "base.yaml", b"_BASE_: 5\n"),
     ("classes_txt", "latin1.txt", "Stra\u00dfe".encode("latin1")),
