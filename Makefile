@@ -10,6 +10,7 @@
 #              what they leave
 # make soak    2,000 pictures through one model; memory, handles and threads stay flat
 # make audit   ask the advisory database about what is installed (needs the network)
+# make fuzz    2,000 damaged files through every reader and the commands (ARGS="--seed 1")
 # make tiny    rebuild the bundled weights from nothing; with QUICK=1 in a fraction of the time
 # make ablation  the paper's ablations in miniature, three seeds
 
@@ -31,7 +32,7 @@ DETECTRON2 ?=
 DETECTRON2_VENV ?= .venv-detectron2
 DETECTRON2_INSTALLED := $(DETECTRON2_VENV)/.detectron2-installed
 
-.PHONY: setup demo test test-detectron2 check docs faults soak audit tiny ablation
+.PHONY: setup demo test test-detectron2 check docs faults soak fuzz audit tiny ablation
 
 setup: $(INSTALLED)
 
@@ -89,6 +90,9 @@ audit: setup
 
 soak: setup
 	$(BIN)/python -m tests.faults.soak $(ARGS)
+
+fuzz: setup
+	$(BIN)/python -m tests.fuzz.run $(ARGS)
 
 tiny: setup
 	$(BIN)/python tools/build_tiny.py $(if $(QUICK),--quick) $(ARGS)

@@ -104,6 +104,8 @@ setup(
         # Source only: takes a C++ compiler.
         "crf": ["pydensecrf2>=1.1,<2"],
         "wandb": ["wandb>=0.16,<1"],
+        # `python -m tests.fuzz.coverage_guided`; wheels for Linux only.
+        "fuzz": ["atheris>=3,<4"],
         "docs": DOCS,
         "dev": [
             "pytest>=8.0,<10",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,7 +137,61 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path}: expected the JSON file of a saved result (format_version {FORMAT_VERSION}), "
             f"got format_version {version}"
         )
+    for key, check in _CHECKS.items():
+        if not check(described.get(key), described):
+            raise ValueError(
+                f"{path}: {key}: not what a saved result has there, got "
+                f"{described.get(key)!r:.80}; the file was changed or damaged"
+            )
     return described
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _are_entries(value: Any, described: Mapping[str, Any], *numbers: str) -> bool:
+    """Whether a list holds objects about the result's classes, with these numbers."""
+    return isinstance(value, list) and all(
+        isinstance(entry, dict)
+        and entry.get("category_id") in range(len(described["names"]))
+        and all(_is_number(entry.get(key)) for key in numbers)
+        for entry in value
+    )
+
+
+def _are_proposals(value: Any, described: Mapping[str, Any]) -> bool:
+    numbers = ("score", "proposal_score", "share")
+    return value is None or (
+        _are_entries(value, described, *numbers)
+        and all(
+            isinstance(entry.get("segmentation"), dict)
+            and (entry.get("clip_score") is None or _is_number(entry["clip_score"]))
+            for entry in value
+        )
+    )
+
+
+def _are_names(value: Any, _: Mapping[str, Any]) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+# What the values of a description have to be, in this order.
+_CHECKS: Mapping[str, Callable[[Any, Mapping[str, Any]], bool]] = {
+    "height": lambda value, _: type(value) is int,
+    "width": lambda value, _: type(value) is int,
+    "blank_value": lambda value, _: type(value) is int,
+    "names": _are_names,
+    "background": lambda value, described: (
+        "background" in described
+        and (value is None or (type(value) is int and value in range(len(described["names"]))))
+    ),
+    "provenance": lambda value, _: (
+        isinstance(value, dict) and isinstance(value.get("image"), str | type(None))
+    ),
+    "classes": lambda value, described: _are_entries(value, described, "score"),
+    "proposals": _are_proposals,
+}
 
 
 def _picture(

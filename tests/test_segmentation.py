@@ -249,6 +249,15 @@ def test_what_is_no_saved_result_is_refused(tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text("[1]")
     with pytest.raises(ValueError, match=r"c.json: .*got format_version None"):
         Segmentation.load(tmp_path / "c.json")
+    whole = json.loads((tmp_path / "b.json").read_text())
+    entry = {**whole["classes"][0], "category_id": 3}
+    for key, value in {
+        **{"height": "4", "names": "sky", "background": 7, "provenance": [], "classes": [entry]},
+        **{"proposals": [{**entry, "category_id": 0}], "width": None, "blank_value": 1.5},
+    }.items():
+        (tmp_path / "d.json").write_text(json.dumps({**whole, key: value}))
+        with pytest.raises(ValueError, match=f"d.json: {key}: not what a saved result has"):
+            Segmentation.load(tmp_path / "d.json")
     Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / "a_labels.png")
     with pytest.raises(ValueError, match="the two files are of different results"):
         Segmentation.load(tmp_path / "a.json")

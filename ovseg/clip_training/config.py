@@ -168,7 +168,11 @@ def load_clip_config(
         raise ValueError(f"{path}: expected NAME: VALUE lines, got a {type(values).__name__}")
     if not isinstance(overrides, Mapping):
         overrides = {name: parse_yaml(str(text), name) for name, text in setting_pairs(overrides)}
-    return ClipTrainConfig(**_typed({**values, **overrides}, source=str(path)))
+    settings = _typed({**values, **overrides}, source=str(path))
+    try:
+        return ClipTrainConfig(**settings)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _typed(values: Mapping[str, Any], *, source: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from iopath.common.file_io import file_lock
 from ovseg.data.catalog import DatasetFilesError
 from ovseg.data.prepare.pipeline import PreparationError, Task, prepare
 from ovseg.readers.documents import read_json
+from ovseg.readers.limits import require_within
 from ovseg.readers.segmentations import decode_segmentation
 from ovseg.utils.files import sha256_of, write_json
 from ovseg.vocab import plain_name
@@ -64,6 +65,10 @@ class CocoFile:
                 {key: image[key] for key in ("id", "file_name", "height", "width")}
                 for image in content["images"]
             ]
+            for image in images:
+                _check_image(image)
+            sorted(part["id"] for parts in annotations.values() for part in parts)  # they compare
+            categories = dict(sorted(categories.items()))
         except FileNotFoundError as error:
             raise DatasetFilesError(f"coco_json: no such file {path}") from error
         except (ValueError, KeyError, TypeError) as error:
@@ -72,7 +77,16 @@ class CocoFile:
                 "annotations (id, image_id, category_id, segmentation) and categories (id, name), "
                 f"got {type(error).__name__}: {error}"
             ) from error
-        return cls(path, images, annotations, dict(sorted(categories.items())))
+        return cls(path, images, annotations, categories)
+
+
+def _check_image(image: Mapping[str, Any]) -> None:
+    size = (image["height"], image["width"])
+    if not isinstance(image["file_name"], str) or "\0" in image["file_name"]:
+        raise ValueError(f"the file name {image['file_name']!r:.80}")
+    if not all(type(side) is int and side > 0 for side in size):
+        raise ValueError(f"the size {size!r:.80} of {image['file_name']!r:.80}")
+    require_within("picture_pixels", size[0] * size[1], of=image["file_name"])
 
 
 def coco_records(
@@ -257,7 +271,10 @@ def _draw_all(content: CocoFile, tasks: Sequence[Task], drawing: _Drawing, folde
             return
         _logger.info("Drawing %d label maps of %s into %s", len(tasks), content.path, folder)
         # Folders with a stamp were drawn here, also before files were noted one by one.
-        report = prepare(tasks, drawing, force=found != stamp, ours=found is not None)
+        try:
+            report = prepare(tasks, drawing, force=found != stamp, ours=found is not None)
+        except ValueError as error:
+            raise ValueError(f"{content.path}: {error}") from error
         if report.failed:
             file, reason = report.failed[0]
             raise PreparationError(

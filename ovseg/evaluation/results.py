@@ -321,10 +321,10 @@ def _check_scores(path: Path, metrics: Mapping[str, Any]) -> None:
     """Refuse what no evaluation gives: another kind of value, or one outside of 0 to 100."""
     if not isinstance(metrics.get("dataset"), str):
         raise ResultError(f"{path}: dataset: expected a name, got {metrics.get('dataset')!r}")
-    intervals = metrics.get("intervals")
-    ranges = intervals.get("scores") if isinstance(intervals, dict) else {}
+    intervals = metrics.get("intervals", {})
+    ranges = intervals.get("scores", {}) if isinstance(intervals, dict) else None
     if not isinstance(ranges, dict):
-        raise ResultError(f"{path}: intervals: expected two numbers a score, got {ranges!r:.80}")
+        raise ResultError(f"{path}: intervals: expected two numbers a score, got {intervals!r:.80}")
     for name, score in metrics["sem_seg"].items():
         bounds = ranges.get(name)
         pair = [] if bounds is None else bounds

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import os
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -30,6 +31,7 @@ _ERRORS = (
     MemoryError,
     OverflowError,
     AttributeError,
+    tokenize.TokenError,  # NumPy reads headers as Python
     zipfile.BadZipFile,
     zlib.error,
 )

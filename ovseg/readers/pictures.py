@@ -8,6 +8,7 @@ that work in this process are asked, and the size is looked at before anything i
 from __future__ import annotations
 
 import io
+import os
 import struct
 import threading
 from collections.abc import Iterator
@@ -64,6 +65,12 @@ _EXIF_ERRORS = (
     ValueError,
     struct.error,
 )
+
+
+# How many pixels a byte of a file can hold at most, by Pillow's name of the decoder: pixels of one
+# bit, and deflate's, LZW's and JPEG's best. Others have no bound.
+_DENSEST = {"raw": 8, "zip": 8 * 1032, "gif": 4096, "jpeg": 1024}
+_ALWAYS_OPENED = 1 << 24
 
 
 class ImageError(OSError):
@@ -290,7 +297,21 @@ def _identified(
     if image.format == "TIFF":
         tags = image.tag_v2  # type: ignore[attr-defined]
         _require_size(path, (tags.get(_TILE_WIDTH, 1), tags.get(_TILE_LENGTH, 1)), most)
+    _require_content(image, stream)
     return image
+
+
+def _require_content(image: ImageFile.ImageFile, stream: BinaryIO) -> None:
+    """Refuse a header that claims more pixels than the file can hold."""
+    densest = _DENSEST.get(image.tile[0][0]) if image.tile else None
+    pixels = image.size[0] * image.size[1]
+    if densest is None or pixels <= _ALWAYS_OPENED:
+        return
+    place = stream.tell()
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(place)
+    if pixels > densest * size:
+        raise ValueError(f"its header claims {pixels} pixels, more than {size} bytes can hold")
 
 
 def _labels(image: Image.Image, path: str | PathLike[str], classes: int | None) -> np.ndarray:

@@ -118,6 +118,12 @@ def test_settings_that_make_no_sense_are_refused(overrides, message):
         load_clip_config("clip_tiny_ft", overrides)
 
 
+def test_a_value_out_of_range_names_its_file(tmp_path: Path):
+    (tmp_path / "a.yaml").write_text("damage: 2.0\n")
+    with pytest.raises(ValueError, match=r"a\.yaml: damage: expected a share in \[0, 1\]"):
+        load_clip_config(tmp_path / "a.yaml")
+
+
 def test_python_tags_are_refused(tmp_path: Path):
     (tmp_path / "evil.yaml").write_text("mode: !!python/object/apply:os.getcwd []\n")
     with pytest.raises(ValueError, match="not valid YAML"):

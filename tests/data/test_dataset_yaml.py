@@ -235,6 +235,18 @@ def test_unusable_coco_files_say_what_is_wrong(tmp_path):
     register_yaml(write(tmp_path, COCO + "    classes: [cat]\n"))
     with pytest.raises(ValueError, match=r"got \['cat'\]; its categories: dog, sofa"):
         DatasetCatalog.get(name)
+    for key, change, message in (
+        ("images", {"height": 2**40}, "picture pixels"),
+        ("images", {"width": "9"}, "the size"),
+        ("images", {"file_name": 5}, "the file name 5"),
+        ("annotations", {"id": "x"}, "not supported between"),
+        ("categories", {"id": "x"}, "not supported between"),
+    ):
+        first, *others = content[key]
+        changed = {**content, key: [{**first, **change}, *others]}
+        (tmp_path / "instances.json").write_text(json.dumps(changed))
+        with pytest.raises(ValueError, match=rf"instances\.json: expected a COCO .*{message}"):
+            register_yaml(write(tmp_path, COCO))
     del content["categories"]
     (tmp_path / "instances.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"expected a COCO JSON .*KeyError: 'categories'"):

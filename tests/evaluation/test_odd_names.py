@@ -70,6 +70,9 @@ def test_intervals_that_cannot_be_are_refused(results, tmp_path, interval):
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     with pytest.raises(ResultError, match=r"mIoU: expected percents"):
         load_result(tmp_path)
+    (tmp_path / "metrics.json").write_text(json.dumps({**metrics, "intervals": interval}))
+    with pytest.raises(ResultError, match=r"metrics\.json: intervals: expected two numbers"):
+        load_result(tmp_path)
 
 
 @pytest.mark.parametrize(

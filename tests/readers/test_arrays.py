@@ -51,10 +51,22 @@ def test_arrays_come_back_as_numpy_reads_them(tmp_path):
         npy_header("(2,)", "'<f8'", b"\x09\x00"),
         npy_header("(" * 3000 + ")" * 3000),
         npy_header("(4,), __import__('os')"),
+        npy_header("((4,)"),
         b"\x93NUMPY",
         b"",
     ],
-    ids=["large", "negative", "objects", "no_size", "version", "nested", "call", "cut", "empty"],
+    ids=[
+        "large",
+        "negative",
+        "objects",
+        "no_size",
+        "version",
+        "nested",
+        "call",
+        "open",
+        "cut",
+        "empty",
+    ],
 )
 def test_headers_are_not_believed(tmp_path, content):
     tracemalloc.start()

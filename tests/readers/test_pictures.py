@@ -105,6 +105,26 @@ def test_the_header_decides_before_the_pixels_are_decoded(tmp_path, data):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
 
 
+def bmp_bomb() -> bytes:
+    data = bytearray(saved(Image.new("RGB", (4, 4)), "BMP"))
+    data[18:26] = struct.pack("<ii", 20_000, 20_000)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("data", [png_bomb(20_000, 20_000), bmp_bomb()], ids=["png", "bmp"])
+def test_a_header_that_claims_more_than_the_file_can_hold_is_refused(data):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ImageError, match=r"bomb: its header claims 400000000 pixels, more than"):
+        decode_image(data, "bomb")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "BMP", "TIFF", "JPEG"])
+def test_a_large_picture_of_one_colour_is_read(kind):
+    data = saved(Image.new("L", (5000, 4000), 255), kind)
+    assert decode_image(data, "a").shape == (4000, 5000, 3)
+
+
 @pytest.mark.parametrize("kind", [b"iCCP", b"zTXt"])
 def test_texts_and_profiles_are_not_blown_up(tmp_path, kind):
     content = b"name\0\0" + zlib.compress(bytes(200_000_000))
