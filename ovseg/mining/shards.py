@@ -35,6 +35,7 @@ from ovseg.mining.parts import (
 from ovseg.mining.records import make_pair_id
 from ovseg.proposals import propose_batch
 from ovseg.utils.masks import encode_rle
+from ovseg.utils.wording import printable
 
 __all__ = ["ShardResult", "mine_shard"]
 
@@ -67,7 +68,8 @@ class ShardResult:
 
     def add_quarantined(self, row: ImageRow, kind: str, reason: object) -> None:
         """Count a picture as quarantined and keep the reason."""
-        logger.debug("%s quarantined (%s): %s", row.image_id, kind, reason)
+        shown = printable(row.image_id), kind, printable(str(reason))
+        logger.debug("%s quarantined (%s): %s", *shown)
         text = str(reason) or type(reason).__name__
         entry = {"image_id": row.image_id, "uri": row.uri, "kind": kind, "reason": text}
         self.quarantine.append(entry)

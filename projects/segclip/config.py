@@ -21,8 +21,7 @@ def add_config(cfg: CfgNode) -> None:
     # does with torch 1.8.
     method.COMPAT_BATCH_MIX = False
     method.IMAGE_SIZE = 0  # side of the crops in training; 0: that of CLIP
-    # Weights hold no embedding of CLIP's tokens, which is not trained: an evaluation takes it from
-    # MODEL.CLIP_ADAPTER.CLIP_WEIGHTS.
+    # Weights lack the embedding of CLIP's tokens, never trained: evaluations take CLIP_WEIGHTS'.
     method.TOKENS_OF_CLIP = False
     method.CONTEXT_LENGTH = 32  # tokens of a caption, both ends included
     method.STORED_SHORT_SIDE = 224  # larger pictures are shrunk to it before anything else; 0: not

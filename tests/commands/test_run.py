@@ -165,6 +165,7 @@ def test_ctrl_c_ends_a_command_in_one_line(tmp_path):
     code = (
         "import os, signal, sys\n"
         "import ovseg.commands.verify as work\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # off in background jobs
         "work.main = lambda args: os.kill(os.getpid(), signal.SIGINT)\n"
         "from ovseg.commands.run import main\n"
         "sys.exit(main(['verify']))\n"

@@ -192,7 +192,8 @@ def test_pictures_beyond_the_miners_limit_are_not_decoded(tmp_path, monkeypatch)
     assert "8000 x 8000 pixels, the limit is 5000" in entries[0]["reason"]
 
 
-def test_names_that_are_not_utf_8_and_pipes(tmp_path):
+def test_names_that_are_not_utf_8_and_pipes(tmp_path, caplog):
+    caplog.set_level("DEBUG", "ovseg")
     folder = tmp_path / "in"
     write(folder / "b.png", picture(9))
     write(folder / "b.txt", CAPTION)
@@ -207,4 +208,5 @@ def test_names_that_are_not_utf_8_and_pipes(tmp_path):
     assert summary["images_with_pairs"] == 1
     assert [entry["image_id"] for entry in entries] == ["c", "caf\udce9"]
     assert "regular file" in entries[0]["reason"]
+    assert "caf  quarantined" in caplog.text and caplog.text.encode()  # a log file takes it
     assert set(read_records(tmp_path / "out")["image_id"].to_pylist()) == {"b"}

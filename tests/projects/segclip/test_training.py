@@ -113,8 +113,15 @@ def test_training_without_superpixels_says_how_to_make_them():
     cfg.defrost()
     with pytest.raises(ValueError, match="make_superpixels --config-file CONFIG"):
         settle_config(cfg, evaluating=False)
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+def test_an_evaluation_looks_for_a_clip_only_where_its_tokens_are_needed(tokens):
+    cfg = load_cfg("segclip_tiny", ["MODEL.SEGCLIP.TOKENS_OF_CLIP", str(tokens)]).clone()
+    cfg.defrost()
     settle_config(cfg, evaluating=True)
-    assert cfg.MODEL.CLIP_ADAPTER.CLIP_WEIGHTS == ""
+    found = cfg.MODEL.CLIP_ADAPTER.CLIP_WEIGHTS
+    assert Path(found).name == ("ovseg_tiny.safetensors" if tokens else "")
 
 
 def test_gradients_are_not_accumulated_over_parts_of_a_batch():
