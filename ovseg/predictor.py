@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, overload
 
@@ -27,6 +28,7 @@ from ovseg.modeling.views import build_views
 from ovseg.segmentation import Segmentation
 from ovseg.toy_world import toy_world_note
 from ovseg.utils.devices import pick_device
+from ovseg.utils.memory import return_free_memory
 from ovseg.utils.pictures import ImageLike, as_list, picture_name, to_rgb
 from ovseg.utils.resizing import resize_shortest_edge
 from ovseg.utils.threads import bound_threads
@@ -35,6 +37,8 @@ from ovseg.weights.find import RANDOM, find_weights, named_weights, trained_weig
 from ovseg.weights.record import config_for, load_named
 
 logger = logging.getLogger(__name__)
+
+PICTURES_PER_TRIM = 32
 
 _DRAWING = threading.Lock()  # random weights: torch's generator is everybody's
 
@@ -125,6 +129,7 @@ class Predictor:
         self.synonyms = synonyms
         self.provenance = dict(provenance or {})
         self._noted = False
+        self._encoded = count(1)  # one call of its `next` is safe between threads
 
     @classmethod
     def from_config(
@@ -353,6 +358,8 @@ class Predictor:
         if name is not None:
             file, inputs["image_id"] = {"image": name}, Path(name).stem
         [encoding] = self.model.encode([inputs])
+        if next(self._encoded) % PICTURES_PER_TRIM == 0:
+            return_free_memory()
         return EncodedPicture(self, picture, encoding, file)
 
     def _note_once(self, picture: np.ndarray) -> None:
