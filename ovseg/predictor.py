@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from itertools import count
@@ -32,13 +33,15 @@ from ovseg.utils.memory import return_free_memory
 from ovseg.utils.pictures import ImageLike, as_list, picture_name, to_rgb
 from ovseg.utils.resizing import resize_shortest_edge
 from ovseg.utils.threads import bound_threads
-from ovseg.vocab import Names, Vocabulary, class_list_names
+from ovseg.vocab import Names, TextStore, Vocabulary, class_list_names
+from ovseg.weights.catalogue import cache_folder
 from ovseg.weights.find import RANDOM, find_weights, named_weights, trained_weights, weights_set_in
 from ovseg.weights.record import config_for, load_named
 
 logger = logging.getLogger(__name__)
 
 PICTURES_PER_TRIM = 32
+KEEP_TEXTS_VARIABLE = "OVSEG_KEEP_TEXTS"
 
 _DRAWING = threading.Lock()  # random weights: torch's generator is everybody's
 
@@ -96,6 +99,9 @@ def load(
             f"MODEL.META_ARCHITECTURE: expected a SegmentationModel, got {type(model).__name__}"
         )
     weights = load_named(model, wanted, path=path)
+    if os.environ.get(KEEP_TEXTS_VARIABLE) != "0":
+        for bank in model.text_banks():
+            bank.keep_in(TextStore(cache_folder() / "texts.sqlite"))
     return Predictor.from_config(cfg, model, provenance=_provenance(config, cfg, weights))
 
 

@@ -26,7 +26,7 @@ from ovseg.modeling.mask_former import MaskFormer
 from ovseg.modeling.prediction import MaskPrediction
 from ovseg.modeling.region_classifier import RegionClassifier
 from ovseg.modeling.segmentor import Encoding
-from ovseg.vocab import Vocabulary, are_trained, trained_names
+from ovseg.vocab import TextBank, Vocabulary, are_trained, trained_names
 from ovseg.weights.find import find_clip_weights, holds_part
 from ovseg.weights.ovseg import CLIP
 
@@ -148,6 +148,10 @@ class OVSeg(MaskFormer):
         if self.ensemble.weight_unseen is not None:
             stated["ensemble_weight_unseen"] = float(self.ensemble.weight_unseen)
         return stated
+
+    def text_banks(self) -> Sequence[TextBank]:
+        """Lists what it keeps features of texts in; see `SegmentationModel.text_banks`."""
+        return (self.clip_adapter.text_bank,)
 
     def class_logits(self, embeddings: Sequence[Tensor], vocabulary: Vocabulary) -> list[Tensor]:
         """Compares the head's embeddings with text features; see `MaskFormer.class_logits`."""

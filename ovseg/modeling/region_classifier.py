@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ovseg.clip import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD, MaskPromptedCLIP, encode_texts
+from ovseg.clip import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD, ClipTexts, MaskPromptedCLIP
 from ovseg.modeling.encoding import RegionFeatures
 from ovseg.utils.boxes import Box, expand_box, masks_to_boxes
 from ovseg.vocab import TextBank, Vocabulary
@@ -83,8 +83,8 @@ class RegionClassifier(nn.Module):
         self.non_object_embedding = nn.Parameter(
             torch.randn(1, clip_model.embed_dim) * text_width**-0.5
         )
-        # Bound methods, not closures: a deep copy must refer to the copied CLIP.
-        self.text_bank = TextBank(self._encode_texts)
+        # Objects, not closures: a deep copy must refer to the copied CLIP.
+        self.text_bank = TextBank(ClipTexts(clip_model))
         clip_model.register_load_state_dict_post_hook(self._forget_texts)
 
     def train(self, mode: bool = True) -> RegionClassifier:
@@ -99,10 +99,6 @@ class RegionClassifier(nn.Module):
 
     def _forget_texts(self, *_: Any) -> None:
         self.text_bank.clear()
-
-    def _encode_texts(self, texts: list[str]) -> Tensor:
-        with torch.autocast(self.pixel_mean.device.type, enabled=False):
-            return encode_texts(self.clip_model, texts)
 
     def text_features(self, vocabulary: Vocabulary) -> Tensor:
         """Unit rows that embeddings are compared with.

@@ -24,7 +24,7 @@ from ovseg.d2.data import MetadataCatalog
 from ovseg.d2.structures import ImageList
 from ovseg.d2.utils import log_first_n
 from ovseg.modeling.prediction import Prediction
-from ovseg.vocab import Vocabulary, check_synonyms
+from ovseg.vocab import TextBank, Vocabulary, check_synonyms
 from ovseg.weights.load import as_state_dict, load_strict
 
 OUTPUTS = ("labels", "sem_seg")
@@ -285,6 +285,10 @@ class SegmentationModel(Segmentor):
         """States the choices of inference; see `Segmentor.protocol`."""
         named = isinstance(self.templates, str)
         return {"templates": str(self.templates) if named else "predefined"}
+
+    def text_banks(self) -> Sequence[TextBank]:
+        """Lists what the model keeps features of texts in; a method without any has none."""
+        return ()
 
     def load_weights(
         self,

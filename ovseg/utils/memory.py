@@ -22,9 +22,9 @@ _trim = _find_trim()
 def return_free_memory() -> bool:
     """Give memory that is free, but kept between blocks in use, back to the system.
 
-    On a processor, convolutions of a new size leave oneDNN's small blocks all over the heap, so what
-    is freed around them stays with the process: pictures of changing sizes let it grow by some 60 kB
-    each although nothing is held. Takes 6 ms, and the memory's next use another 50.
+    On a processor, convolutions of a new size leave oneDNN's small blocks all over the heap, so
+    what is freed around them stays with the process: pictures of changing sizes let it grow by some
+    60 kB each although nothing is held. Takes 6 ms, and the memory's next use another 50.
 
     Returns:
         Whether any went back; False where the C library is not glibc.

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ovseg.vocab.text_store import TextStore
 from ovseg.vocab.vocabulary import Vocabulary
 
 # Prompts and templates: the whole content that a row stands for.
 _Key = tuple[tuple[str, ...], tuple[str, ...]]
+
+
+@runtime_checkable
+class IdentifiedEncoder(Protocol):
+    """An encoder that can say which one it is."""
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        """Map N strings to features (N, D)."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the features are made."""
+
+    def identity(self) -> str:
+        """Return what equal features follow from; "" if texts are not worth keeping."""
 
 
 class TextBank:
@@ -44,13 +63,27 @@ class TextBank:
         self._average = average
         self._max_rows = max_rows
         self._rows: dict[_Key, Tensor] = {}
+        self._store: TextStore | None = None
+        self._identity: str | None = None
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def clear(self) -> None:
-        """Forget all features."""
+        """Forget all features, and which encoder made them."""
         self._rows.clear()
+        self._identity = None
+
+    def keep_in(self, store: TextStore) -> None:
+        """Look on disk for rows that are not known, and keep there those that are made.
+
+        A row on disk was made in another company than it would be here, which can move its last
+        digit (1e-7): an evaluation, whose numbers are to be repeated bit for bit, has no store.
+
+        Args:
+            store: of any content; without effect for an encoder that has no identity.
+        """
+        self._store = store
 
     def remember(self, vocabulary: Vocabulary, rows: Tensor) -> None:
         """Take the features of a vocabulary over from elsewhere.
@@ -101,7 +134,7 @@ class TextBank:
         rows = {key: self._rows.get(key) for key in keys}
         missing = [key for key, row in rows.items() if row is None]
         if missing:
-            made = dict(zip(missing, self._encode_rows(missing), strict=True))
+            made = self._read_or_encode(missing)
             rows.update(made)
             self._rows.update(made)
             self._drop_oldest()
@@ -110,6 +143,26 @@ class TextBank:
     def _drop_oldest(self) -> None:
         for key in list(self._rows)[: max(0, len(self._rows) - self._max_rows)]:
             self._rows.pop(key, None)
+
+    def _read_or_encode(self, keys: Sequence[_Key]) -> dict[_Key, Tensor]:
+        encode = self._encode
+        if self._store is not None and self._identity is None:
+            self._identity = encode.identity() if isinstance(encode, IdentifiedEncoder) else ""
+        if not (self._store and self._identity and isinstance(encode, IdentifiedEncoder)):
+            return dict(zip(keys, self._encode_rows(keys), strict=True))
+        names = {self._name(key, self._identity): key for key in keys}
+        found = self._store.read(list(names)).items()
+        rows = {names[name]: torch.from_numpy(row).to(encode.device) for name, row in found}
+        missing = {name: key for name, key in names.items() if key not in rows}
+        if missing:
+            made = self._encode_rows(list(missing.values()))
+            rows.update(zip(missing.values(), made, strict=True))
+            self._store.write({name: rows[key].cpu().numpy() for name, key in missing.items()})
+        return rows
+
+    def _name(self, key: _Key, identity: str) -> bytes:
+        """What a row goes by on disk: the digest of all that it follows from."""
+        return hashlib.sha256(json.dumps([identity, self._average, *key]).encode()).digest()
 
     def _encode_rows(self, keys: Sequence[_Key]) -> list[Tensor]:
         texts = [

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ import torch.nn.functional as F
 from open_clip import CLIP
 from torch import Tensor, nn
 
-from ovseg.clip import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD, encode_texts, load_clip
+from ovseg.clip import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD, ClipTexts, load_clip
 from ovseg.d2.config import CfgNode, configurable
 from ovseg.d2.modeling import META_ARCH_REGISTRY
 from ovseg.modeling import Encoding, SegmentationModel
@@ -169,13 +168,13 @@ class CorrCLIP(SegmentationModel):
             )
         self.clip, self.clip_name, self.dense = clip.eval(), clip_name, dense.eval()
         self.tower, self.correlation = CorrelatedTower(clip.visual, correlation), correlation
-        self.texts = TextBank(lambda texts: encode_texts(self.clip, texts))
+        self.texts = TextBank(ClipTexts(self.clip))
         self.regions, self._input_regions = regions, InputRegions(regions)
         self.windows, self.decision, self.support = windows, decision, support
         self.whole_image, self.grid_scale = whole_image, grid_scale
         self.precision, self.separator = precision, separator
         self.aux_clips = nn.ModuleList(support.clips if support else ())
-        self.aux_texts = [TextBank(partial(encode_texts, clip)) for clip in self.aux_clips]
+        self.aux_texts = [TextBank(ClipTexts(clip)) for clip in self.aux_clips]
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -223,6 +222,10 @@ class CorrCLIP(SegmentationModel):
         if self.support is not None:
             found["memory_bank"] = f"{self.support.bank.name}: {', '.join(self.support.encoders)}"
         return super().protocol() | found
+
+    def text_banks(self) -> Sequence[TextBank]:
+        """Lists what it keeps features of texts in; see `SegmentationModel.text_banks`."""
+        return (self.texts, *self.aux_texts)
 
     def encode(self, batched_inputs: Inputs) -> Iterator[WindowEncoding]:
         """Computes features, regions and what the bank has for them; see `Segmentor.encode`."""

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ovseg.clip import MaskPromptedCLIP, encode_texts, load_clip
+from ovseg.clip import ClipTexts, MaskPromptedCLIP, encode_texts, load_clip
 from ovseg.d2.config import CfgNode, configurable
 from ovseg.d2.modeling import META_ARCH_REGISTRY
 from ovseg.modeling import DensePrediction, Encoding, SegmentationModel
@@ -128,7 +128,7 @@ class PACL(SegmentationModel):
         self.logit_scale = nn.Parameter(scale, requires_grad=learn_scale)
         digest = bytes.fromhex(state_digest(nn.ModuleDict({"clip": clip, "tower": tower})))
         self.register_buffer(_DIGEST, torch.tensor(list(digest), dtype=torch.uint8))  # (32,)
-        self.texts = TextBank(lambda texts: encode_texts(self.clip, texts))
+        self.texts = TextBank(ClipTexts(self.clip))
         self.train(self.training)
 
     @classmethod
@@ -192,6 +192,10 @@ class PACL(SegmentationModel):
     def protocol(self) -> dict[str, str | int | float | bool]:
         """States the choices of inference; see `Segmentor.protocol`."""
         return super().protocol() | self.inference.protocol()
+
+    def text_banks(self) -> Sequence[TextBank]:
+        """Lists what it keeps features of texts in; see `SegmentationModel.text_banks`."""
+        return (self.texts,)
 
     @property
     def scale(self) -> Tensor:

@@ -12,8 +12,8 @@ from torch import Tensor
 from ovseg.clip import (
     CLIP_PIXEL_MEAN,
     CLIP_PIXEL_STD,
+    ClipTexts,
     MaskPromptedCLIP,
-    encode_texts,
     load_clip,
 )
 from ovseg.d2.config import CfgNode
@@ -61,7 +61,7 @@ class ClipFilter(ClassFilter):
         super().__init__()
         self.clip = clip.eval().requires_grad_(False)
         self.model, self.ratio, self.top = model, ratio, top
-        self.texts = TextBank(lambda texts: encode_texts(self.clip, texts))
+        self.texts = TextBank(ClipTexts(self.clip))
 
     @torch.no_grad()
     def look(self, inputs: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from ovseg.clip import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD, MaskPromptedCLIP, encode_texts
+from ovseg.clip import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD, ClipTexts, MaskPromptedCLIP
 from ovseg.vocab import TextBank, Vocabulary
 
 from .captions import class_maps, make_captions
@@ -63,7 +63,7 @@ class MaskFreeReward:
         self.model = model.eval()
         self.clip = clip.eval()
         self.layers = list(layers)
-        self.texts = TextBank(lambda texts: encode_texts(clip, texts))
+        self.texts = TextBank(ClipTexts(clip))
         device = next(clip.parameters()).device
         self._mean = torch.tensor(CLIP_PIXEL_MEAN, device=device)[:, None, None]
         self._std = torch.tensor(CLIP_PIXEL_STD, device=device)[:, None, None]

@@ -8,7 +8,7 @@ checkpoint.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from torch import Tensor
 from ovseg.clip import (
     CLIP_PIXEL_MEAN,
     CLIP_PIXEL_STD,
+    ClipTexts,
     MaskPromptedCLIP,
-    encode_texts,
     encode_tokens,
     load_clip,
     tokenize,
@@ -138,7 +138,7 @@ class SegCLIP(SegmentationModel):
         self.words = dict(words or {})
         self.has_tokens = has_tokens
         self.contrastive = ContrastiveLoss()
-        self.texts = TextBank(lambda texts: encode_texts(self.clip, texts), average="raw")
+        self.texts = TextBank(ClipTexts(self.clip), average="raw")
         freeze(self, reconstruct=training.mae_weight > 0)
 
     @classmethod
@@ -196,6 +196,10 @@ class SegCLIP(SegmentationModel):
             "background_threshold": self.background_threshold,
             "words": ", ".join(f"{name}={word}" for name, word in self.words.items()),
         }
+
+    def text_banks(self) -> Sequence[TextBank]:
+        """Lists what it keeps features of texts in; see `SegmentationModel.text_banks`."""
+        return (self.texts,)
 
     def find_vocabulary(self, batched_inputs: Inputs) -> Vocabulary:
         """Reads the vocabulary that the inputs name, with this model's words for their classes."""

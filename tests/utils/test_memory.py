@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from ovseg.utils import memory
 
+from ovseg.utils import memory
 from tests.helpers import run_python
 
 HOLES = """
