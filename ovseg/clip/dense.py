@@ -325,6 +325,34 @@ def run_block(
     return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
 
 
+def run_block_for_class_token(block: Block, tokens: Tensor) -> Tensor:
+    """Run a block for what it makes of the class token alone, as the last block of a tower may.
+
+    Args:
+        block: of plain multi-head attention.
+        tokens: (B, T, C), the class token first.
+
+    Returns:
+        (B, C), equal to `run_block(block, tokens)[:, 0]`.
+
+    Raises:
+        ValueError: if the block does not have plain multi-head attention.
+    """
+    _check_plain_attention(block)
+    attn, width = block.attn, tokens.shape[-1]
+    weights, biases = attn.in_proj_weight, attn.in_proj_bias
+    normed = block.ln_1(tokens)
+    query = F.linear(normed[:, :1], weights[:width], biases[:width])  # (B, 1, C)
+    keys_values = F.linear(normed, weights[width:], biases[width:])  # (B, T, 2C)
+    q, k, v = (
+        part.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)
+        for part in (query, *keys_values.chunk(2, -1))
+    )
+    mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # (B, 1, C)
+    token = tokens[:, 0] + block.ls_1(attn.out_proj(mixed))[:, 0]  # (B, C)
+    return token + block.ls_2(block.mlp(block.ln_2(token)))
+
+
 def query_key_value(block: Block, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the queries, keys and values of a block, normalisation before them included.
 

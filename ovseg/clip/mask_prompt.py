@@ -17,6 +17,7 @@ from open_clip.transformer import LayerNorm, QuickGELU, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ovseg.clip.dense import Block, run_block, run_block_for_class_token
 from ovseg.clip.encoders import encode_tokens
 
 # What the mask prompt assumes: one class token in front of a full grid of patch tokens.
@@ -90,31 +91,41 @@ class MaskPromptedVisionTransformer(VisionTransformer):
             ValueError: if images or masks are not of the tower's size.
         """
         self._check_inputs(images, masks)
-        if masks is None or self.mask_prompt_depth == 0:
-            return super().forward(images)
-        inside = self._patches_inside(masks)  # (N, P, 1)
+        inside = None  # or (N, P, 1)
+        if masks is not None and self.mask_prompt_depth > 0:
+            inside = self._patches_inside(masks)
 
         tokens = self.conv1(images).flatten(2).transpose(1, 2)  # (N, P, C)
         tokens = self._prompt(tokens, inside, 0)
         class_token = self.class_embedding.to(tokens.dtype).expand(len(tokens), 1, -1)
         tokens = torch.cat([class_token, tokens], dim=1)  # (N, 1 + P, C)
         tokens = self.ln_pre(tokens + self.positional_embedding.to(tokens.dtype))
-        for index, block in enumerate(self.transformer.resblocks, start=1):
-            if self.transformer.grad_checkpointing and self.training:
-                tokens = checkpoint(block, tokens, use_reentrant=False)
-            else:
-                tokens = block(tokens)
+        *blocks, last_block = self.transformer.resblocks
+        for index, block in enumerate(blocks, start=1):
+            tokens = self._run(block, tokens)
             if index < self.mask_prompt_depth:
                 patches = self._prompt(tokens[:, 1:], inside, index)
                 tokens = torch.cat([tokens[:, :1], patches], dim=1)
-        pooled = self.ln_post(tokens[:, 0])  # (N, C)
-        return pooled @ self.proj
+        if self.training:
+            pooled = self._run(last_block, tokens)[:, 0]
+        else:
+            pooled = run_block_for_class_token(last_block, tokens)
+        return self.ln_post(pooled) @ self.proj  # (N, D)
+
+    def _run(self, block: Block, tokens: Tensor) -> Tensor:
+        if not self.training:
+            return run_block(block, tokens)
+        if self.transformer.grad_checkpointing:
+            return checkpoint(block, tokens, use_reentrant=False)
+        return block(tokens)
 
     def _patches_inside(self, masks: Tensor) -> Tensor:
         covered = F.max_pool2d(masks.float(), self.patch_size) > 0  # (N, 1, h, w)
         return covered.flatten(2).transpose(1, 2)  # (N, P, 1)
 
-    def _prompt(self, tokens: Tensor, inside: Tensor, layer: int) -> Tensor:
+    def _prompt(self, tokens: Tensor, inside: Tensor | None, layer: int) -> Tensor:
+        if inside is None:
+            return tokens
         return torch.where(inside, tokens, self.mask_embedding[layer].to(tokens.dtype))
 
     def _check_inputs(self, images: Tensor, masks: Tensor | None) -> None:

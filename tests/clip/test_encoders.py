@@ -33,6 +33,25 @@ def test_no_token_behind_the_longest_end_is_encoded():
 
 
 @torch.no_grad()
+def test_texts_that_begin_alike_share_their_beginning():
+    clip = make_clip()
+    names = ["cat", "cat flap", "Cat", "traffic light", "traffic cone", ""]
+    texts = [t.format(name) for t in ("a photo of a {}.", "{}", "the {} there") for name in names]
+    encoded = []
+    clip.ln_final.register_forward_pre_hook(lambda _, inputs: encoded.append(len(inputs[0])))
+    block = clip.transformer.resblocks[0].ln_1
+    block.register_forward_pre_hook(lambda _, inputs: encoded.append(inputs[0].shape[1]))
+    features = encode_texts(clip, texts)
+    rows = {tuple(row[: row.argmax() + 1].tolist()) for row in tokenize(texts)}
+    beginnings = {row[: n + 1] for row in rows for n in range(len(row))}
+    assert encoded == [len(beginnings), len(texts)] and len(beginnings) < 60
+    assert sum(int(row.argmax()) + 1 for row in tokenize(texts)) == 102
+    expected = open_clip.CLIP.encode_text(clip, tokenize(texts))
+    torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(features[0], features[2])  # one text but for its case
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("chunk_size", [1, 3, 256])
 def test_chunks_keep_the_order_of_the_texts(chunk_size):
     clip = make_clip()
