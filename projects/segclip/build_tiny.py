@@ -55,7 +55,8 @@ def build(output: Path, *, workers: int = 2, threads: int = 2, opts: Sequence[st
             CLIP.
     """
     store, run = output / "superpixels", output / "run"
-    words = ["MODEL.SEGCLIP.KL.SUPERPIXELS", str(store), "DATASETS.TEST", "()", *opts]
+    words = ["MODEL.WEIGHTS", "", "DATASETS.TEST", "()"]
+    words += ["MODEL.SEGCLIP.KL.SUPERPIXELS", str(store), *opts]
     cfg = load_cfg(NAME, words)
     _claim(cfg, output)
     make_superpixels(cfg, store, workers=workers)

@@ -41,6 +41,7 @@ def world(tmp_path_factory):
 
 def options(world, output) -> list[str]:
     settings = {
+        "MODEL.WEIGHTS": "",
         "MODEL.SEGCLIP.KL.SUPERPIXELS": world / "store",
         "SOLVER.IMS_PER_BATCH": 4,
         "SOLVER.MAX_ITER": 4,
