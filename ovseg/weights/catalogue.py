@@ -19,7 +19,8 @@ from ovseg.weights.drive import download_from_drive, drive_id, drive_page
 logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "OVSEG_CACHE"
-BUNDLED = ("ovseg_tiny", "pacl_tiny", "segclip_tiny", "pnp_ovss_tiny")  # each with a config of its name
+# Each with a config of its name.
+BUNDLED = ("ovseg_tiny", "pacl_tiny", "segclip_tiny", "pnp_ovss_tiny")
 CHECKSUMS = "SHA256SUMS"  # of the bundled files, beside them, as sha256sum writes it
 DETECTRON2_SCHEME = "detectron2://"
 DETECTRON2_URL = "https://dl.fbaipublicfiles.com/detectron2/"
