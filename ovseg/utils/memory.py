@@ -1,22 +1,50 @@
-"""Free memory that the C library keeps for itself goes back to the system."""
+"""What the C library has given out, and the free memory that it keeps for itself."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
 from collections.abc import Callable
+from typing import Any
 
-__all__ = ["return_free_memory"]
+__all__ = ["allocated_bytes", "return_free_memory"]
 
 
-def _find_trim() -> Callable[[int], int] | None:
+class _Allocations(ctypes.Structure):
+    """What glibc's `mallinfo2` returns."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    ]
+
+
+def _of_glibc(name: str, result: Any) -> Callable[..., Any] | None:
     if not sys.platform.startswith("linux"):
         return None
-    trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    return trim  # of glibc; other C libraries have none
+    function = getattr(ctypes.CDLL(None), name, None)  # other C libraries have none
+    if function is not None:
+        function.restype = result
+    return function
 
 
-_trim = _find_trim()
+_trim = _of_glibc("malloc_trim", ctypes.c_int)
+_info = _of_glibc("mallinfo2", _Allocations)
+
+
+def allocated_bytes() -> int | None:
+    """Count what was asked for and not given back, by all threads of this process.
+
+    Returns:
+        Bytes; None where the C library is not glibc 2.33 or newer.
+    """
+    if _info is None:
+        return None
+    found = _info()
+    return int(found.uordblks + found.hblkhd)
 
 
 def return_free_memory() -> bool:

@@ -7,8 +7,8 @@ MIB = 2**20
 
 
 def samples(per_picture: int, **last: int) -> list[Sample]:
-    made = [Sample(n, 500 * MIB + per_picture * n, 9, 1, 3) for n in range(0, 401, 20)]
-    return [*made[:-1], Sample(400, made[-1].resident, **{**BASE, **last})]
+    made = [Sample(n, 500 * MIB + per_picture * n, 600 * MIB, 9, 1, 3) for n in range(0, 401, 20)]
+    return [*made[:-1], Sample(400, made[-1].held, 600 * MIB, **{**BASE, **last})]
 
 
 BASE = {"handles": 9, "processes": 1, "threads": 3}
@@ -23,7 +23,7 @@ def test_growth_is_told_and_what_is_flat_is_not():
         "handles grow from 9 to 10",
         "threads grow from 3 to 4",
     ]
-    early = [Sample(0, 100 * MIB, 5, 0, 1), *samples(0)[1:]]
+    early = [Sample(0, 100 * MIB, 100 * MIB, 5, 0, 1), *samples(0)[1:]]
     assert judge(early, after=20) == []
 
 

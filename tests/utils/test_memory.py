@@ -25,6 +25,18 @@ def test_what_is_free_goes_back():
     assert 200 < int(done.stdout) < 260  # of 229 MiB
 
 
+@pytest.mark.skipif(memory._info is None, reason="the C library is not glibc")
+def test_what_is_held_is_counted():
+    before = memory.allocated_bytes()
+    small, large = [bytearray(60_000) for _ in range(100)], bytearray(50_000_000)
+    held = memory.allocated_bytes()
+    assert 56_000_000 <= held - before < 57_000_000
+    del small, large
+    assert memory.allocated_bytes() - before < 1_000_000
+
+
 def test_other_c_libraries_are_left_alone(monkeypatch):
     monkeypatch.setattr(memory, "_trim", None)
+    monkeypatch.setattr(memory, "_info", None)
+    assert memory.allocated_bytes() is None
     assert memory.return_free_memory() is False
