@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ovseg.utils.memory import return_free_memory
+
 _CLEAR_PEAK = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 
@@ -138,10 +140,11 @@ def wait_for(device: torch.device) -> None:
 
 
 def held_bytes(device: torch.device) -> int | None:
-    """Bytes held now; the peak starts anew from here."""
+    """Bytes held now, without what is free; the peak starts anew from here."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
+    return_free_memory()
     try:
         _CLEAR_PEAK.write_text("5", encoding="ascii")  # Linux: forget the largest size so far
         return _status("VmRSS")
