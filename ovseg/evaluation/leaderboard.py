@@ -97,7 +97,7 @@ def leaderboard_page(entries: Sequence[Entry], remarks: Iterable[str] = ()) -> s
     Args:
         entries: of any datasets and kinds. What was measured and what was reported of one method
             and setting share a line.
-        remarks: lines below the tables.
+        remarks: lines below the tables, each once.
 
     Returns:
         The page, ending in a newline.
@@ -122,7 +122,7 @@ def leaderboard_page(entries: Sequence[Entry], remarks: Iterable[str] = ()) -> s
             "",
             *_table([e for e in entries if e.dataset == dataset]),
         ]
-    lines += ["", "## Sources", "", *(f"- {markdown_text(remark)}" for remark in remarks)]
+    lines += ["", "## Sources", "", *(f"- {markdown_text(remark)}" for remark in dict.fromkeys(remarks))]
     return "\n".join(lines) + "\n"
 
 
