@@ -122,7 +122,8 @@ def leaderboard_page(entries: Sequence[Entry], remarks: Iterable[str] = ()) -> s
             "",
             *_table([e for e in entries if e.dataset == dataset]),
         ]
-    lines += ["", "## Sources", "", *(f"- {markdown_text(remark)}" for remark in dict.fromkeys(remarks))]
+    sources = [f"- {markdown_text(remark)}" for remark in dict.fromkeys(remarks)]
+    lines += ["", "## Sources", "", *sources]
     return "\n".join(lines) + "\n"
 
 
