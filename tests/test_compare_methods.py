@@ -77,3 +77,7 @@ def test_methods_are_evaluated_measured_and_shown_and_results_are_kept(tmp_path,
     for method in read_methods(tmp_path / "methods.yaml"):
         kept = tool.evaluate(method, "tinyscapes_val_sem_seg", tmp_path / "out")
         assert f"{kept.scores['mIoU']:.1f} [" in page
+
+    monkeypatch.setattr(tool, "ProcessPoolExecutor", lambda *_, **__: pytest.fail("measured again"))
+    tool.main(tool.make_parser().parse_args([*words[1:5], "--datasets", "--scenes", "0"]))
+    assert (tmp_path / "out" / "methods.md").read_text().strip() == page.strip().split("\n\n")[-1]

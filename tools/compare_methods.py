@@ -3,7 +3,8 @@
 Takes a list of methods (docs/methods.yaml), each a config with overrides. Evaluates each with
 tools/train_net.py --eval-only, measures each in a process of its own, and shows what each makes of
 scenes that are drawn by lot. Writes methods.md, methods.jpg and costs.json. What is there already
-is kept, so a run that was stopped goes on; for other weights take another folder.
+is kept, so a run that was stopped goes on; for other weights take another folder. Costs are
+measured anew where scenes are shown.
 
 examples:
   python tools/compare_methods.py --output output/methods
@@ -27,6 +28,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where it is not installed
 
 import ovseg
+from ovseg.benchmark.cost import Cost
 from ovseg.benchmark.methods import (
     Method,
     PictureCost,
@@ -36,6 +38,7 @@ from ovseg.benchmark.methods import (
     score_table,
 )
 from ovseg.evaluation.results import DatasetResult, ResultError, find_results
+from ovseg.readers.documents import read_json
 from ovseg.readers.pictures import read_image
 from ovseg.tinyscapes import SAMPLE_SPLIT, render_scene, sample_scenes
 from ovseg.utils.command_line import run_parsed
@@ -72,23 +75,32 @@ def main(args: argparse.Namespace) -> None:
             table[method.title] = evaluate(method, dataset, args.output)
     scenes = [render_scene(SAMPLE_SPLIT, n).image for n in sample_scenes(max(args.scenes, 1))]
     picture = scenes[0] if args.picture is None else read_image(args.picture)
-    costs, rows = {}, {"pictures": scenes[: args.scenes]}
+    costs_file = args.output / "costs.json"
+    costs, rows = known_costs(costs_file), {"pictures": scenes[: args.scenes]}
     for method in methods:
-        if method.needs_labels:
+        if method.needs_labels or (method.title in costs and not args.scenes):
             continue
         print(method.title, flush=True)
         # A process of its own: peaks of memory are a process's.
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             work = pool.submit(look, method, args, picture, scenes[: args.scenes])
             costs[method.title], rows[method.title] = work.result()
-    args.output.mkdir(parents=True, exist_ok=True)
-    write_json(args.output / "costs.json", {name: asdict(cost) for name, cost in costs.items()})
+        write_json(costs_file, {name: asdict(cost) for name, cost in costs.items()})
     page = [f"{dataset}:\n\n{score_table(table)}" for dataset, table in tables.items()]
     with atomic_path(args.output / "methods.md") as partial:
         partial.write_text("\n\n".join([*page, cost_table(methods, costs), ""]), encoding="utf-8")
     if args.scenes:
         write_picture(args.output / "methods.jpg", titled_rows(rows), quality=75)
     print(args.output / "methods.md")
+
+
+def known_costs(file: Path) -> dict[str, PictureCost]:
+    """Costs that an earlier run measured, by title."""
+    known = read_json(file) if file.is_file() else {}
+    return {
+        title: PictureCost(Cost(**cost["encode"]), Cost(**cost["decode"]))
+        for title, cost in known.items()
+    }
 
 
 def evaluate(method: Method, dataset: str, output: Path) -> DatasetResult:
