@@ -8,10 +8,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Mapping, Sequence
-from itertools import count
 from pathlib import Path
 from typing import Any, overload
 
@@ -29,19 +27,16 @@ from ovseg.modeling.views import build_views
 from ovseg.segmentation import Segmentation
 from ovseg.toy_world import toy_world_note
 from ovseg.utils.devices import pick_device
-from ovseg.utils.memory import return_free_memory
+from ovseg.utils.memory import Trim
 from ovseg.utils.pictures import ImageLike, as_list, picture_name, to_rgb
 from ovseg.utils.resizing import resize_shortest_edge
 from ovseg.utils.threads import bound_threads
 from ovseg.vocab import Names, TextStore, Vocabulary, class_list_names
-from ovseg.weights.catalogue import cache_folder
+from ovseg.weights.catalogue import text_cache
 from ovseg.weights.find import RANDOM, find_weights, named_weights, trained_weights, weights_set_in
 from ovseg.weights.record import config_for, load_named
 
 logger = logging.getLogger(__name__)
-
-PICTURES_PER_TRIM = 32
-KEEP_TEXTS_VARIABLE = "OVSEG_KEEP_TEXTS"
 
 _DRAWING = threading.Lock()  # random weights: torch's generator is everybody's
 
@@ -99,9 +94,9 @@ def load(
             f"MODEL.META_ARCHITECTURE: expected a SegmentationModel, got {type(model).__name__}"
         )
     weights = load_named(model, wanted, path=path)
-    if os.environ.get(KEEP_TEXTS_VARIABLE) != "0":
+    if texts := text_cache():
         for bank in model.text_banks():
-            bank.keep_in(TextStore(cache_folder() / "texts.sqlite"))
+            bank.keep_in(TextStore(texts))
     return Predictor.from_config(cfg, model, provenance=_provenance(config, cfg, weights))
 
 
@@ -135,7 +130,7 @@ class Predictor:
         self.synonyms = synonyms
         self.provenance = dict(provenance or {})
         self._noted = False
-        self._encoded = count(1)  # one call of its `next` is safe between threads
+        self._trim = Trim()
 
     @classmethod
     def from_config(
@@ -364,8 +359,7 @@ class Predictor:
         if name is not None:
             file, inputs["image_id"] = {"image": name}, Path(name).stem
         [encoding] = self.model.encode([inputs])
-        if next(self._encoded) % PICTURES_PER_TRIM == 0:
-            return_free_memory()
+        self._trim()
         return EncodedPicture(self, picture, encoding, file)
 
     def _note_once(self, picture: np.ndarray) -> None:

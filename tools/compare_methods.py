@@ -28,17 +28,16 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where it is not installed
 
 import ovseg
-from ovseg.benchmark.cost import Cost
 from ovseg.benchmark.methods import (
     Method,
     PictureCost,
     cost_table,
     measure_picture,
+    read_costs,
     read_methods,
     score_table,
 )
 from ovseg.evaluation.results import DatasetResult, ResultError, find_results
-from ovseg.readers.documents import read_json
 from ovseg.readers.pictures import read_image
 from ovseg.tinyscapes import SAMPLE_SPLIT, render_scene, sample_scenes
 from ovseg.utils.command_line import run_parsed
@@ -76,7 +75,7 @@ def main(args: argparse.Namespace) -> None:
     scenes = [render_scene(SAMPLE_SPLIT, n).image for n in sample_scenes(max(args.scenes, 1))]
     picture = scenes[0] if args.picture is None else read_image(args.picture)
     costs_file = args.output / "costs.json"
-    costs, rows = known_costs(costs_file), {"pictures": scenes[: args.scenes]}
+    costs, rows = read_costs(costs_file), {"pictures": scenes[: args.scenes]}
     for method in methods:
         if method.needs_labels or (method.title in costs and not args.scenes):
             continue
@@ -92,15 +91,6 @@ def main(args: argparse.Namespace) -> None:
     if args.scenes:
         write_picture(args.output / "methods.jpg", titled_rows(rows), quality=75)
     print(args.output / "methods.md")
-
-
-def known_costs(file: Path) -> dict[str, PictureCost]:
-    """Costs that an earlier run measured, by title."""
-    known = read_json(file) if file.is_file() else {}
-    return {
-        title: PictureCost(Cost(**cost["encode"]), Cost(**cost["decode"]))
-        for title, cost in known.items()
-    }
 
 
 def evaluate(method: Method, dataset: str, output: Path) -> DatasetResult:

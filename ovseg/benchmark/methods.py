@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,18 @@ import numpy as np
 from ovseg.benchmark.cost import Cost, measure
 from ovseg.evaluation.results import DatasetResult
 from ovseg.predictor import Predictor
-from ovseg.readers.documents import read_yaml
+from ovseg.readers.documents import read_json, read_yaml
 from ovseg.vocab import Vocabulary
 
-__all__ = ["Method", "PictureCost", "cost_table", "measure_picture", "read_methods", "score_table"]
+__all__ = [
+    "Method",
+    "PictureCost",
+    "cost_table",
+    "measure_picture",
+    "read_costs",
+    "read_methods",
+    "score_table",
+]
 
 _MISSING = "–"
 
@@ -111,6 +120,22 @@ def measure_picture(
     encode = measured(lambda: predictor.set_image(picture))
     encoded = predictor.set_image(picture)
     return PictureCost(encode, measured(lambda: encoded.segment(vocabulary)))
+
+
+def read_costs(file: Path) -> dict[str, PictureCost]:
+    """Read the costs that an earlier run measured.
+
+    Args:
+        file: JSON of `dataclasses.asdict` by title, or a file that is not there.
+
+    Returns:
+        By title; empty without the file.
+    """
+    known = read_json(file) if file.is_file() else {}
+    return {
+        title: PictureCost(Cost(**cost["encode"]), Cost(**cost["decode"]))
+        for title, cost in known.items()
+    }
 
 
 def score_table(results: Mapping[str, DatasetResult]) -> str:

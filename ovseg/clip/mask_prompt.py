@@ -91,6 +91,8 @@ class MaskPromptedVisionTransformer(VisionTransformer):
             ValueError: if images or masks are not of the tower's size.
         """
         self._check_inputs(images, masks)
+        if self.output_tokens and masks is None:
+            return super().forward(images)
         inside = None  # or (N, P, 1)
         if masks is not None and self.mask_prompt_depth > 0:
             inside = self._patches_inside(masks)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
-__all__ = ["allocated_bytes", "return_free_memory"]
+__all__ = ["Trim", "allocated_bytes", "return_free_memory"]
 
 
 class _Allocations(ctypes.Structure):
@@ -58,3 +59,20 @@ def return_free_memory() -> bool:
         Whether any went back; False where the C library is not glibc.
     """
     return _trim is not None and bool(_trim(0))
+
+
+class Trim:
+    """Calls `return_free_memory` every so many calls, whichever threads they come from.
+
+    Args:
+        every: how many.
+    """
+
+    def __init__(self, every: int = 32) -> None:
+        self._every = every
+        self._calls = count(1)  # one call of its `next` is safe between threads
+
+    def __call__(self) -> None:
+        """Count a call."""
+        if next(self._calls) % self._every == 0:
+            return_free_memory()

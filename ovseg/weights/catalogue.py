@@ -19,6 +19,7 @@ from ovseg.weights.drive import download_from_drive, drive_id, drive_page
 logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "OVSEG_CACHE"
+KEEP_TEXTS_VARIABLE = "OVSEG_KEEP_TEXTS"
 # Each with a config of its name.
 BUNDLED = ("ovseg_tiny", "pacl_tiny", "segclip_tiny", "pnp_ovss_tiny")
 CHECKSUMS = "SHA256SUMS"  # of the bundled files, beside them, as sha256sum writes it
@@ -84,6 +85,12 @@ def cache_folder(cache_dir: str | Path | None = None) -> Path:
     """Return the folder of downloaded weights: the argument, $OVSEG_CACHE or ~/.cache/ovseg."""
     chosen = cache_dir or os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "ovseg"
     return Path(chosen).expanduser()
+
+
+def text_cache() -> Path | None:
+    """Return the file of kept text features; None where $OVSEG_KEEP_TEXTS is 0."""
+    kept = os.environ.get(KEEP_TEXTS_VARIABLE) != "0"
+    return cache_folder() / "texts.sqlite" if kept else None
 
 
 def resolve(

@@ -7,7 +7,7 @@ import torch
 
 import ovseg
 from ovseg.clip import ClipTexts, build_clip, encode_texts, texts
-from ovseg.predictor import KEEP_TEXTS_VARIABLE
+from ovseg.weights.catalogue import KEEP_TEXTS_VARIABLE
 
 
 @pytest.fixture(scope="module")

@@ -109,7 +109,7 @@ def test_the_model_is_asked_for_masks_only(monkeypatch):
         raise AssertionError("CLIP is not needed for masks")
 
     monkeypatch.setattr(MODEL.clip_adapter.clip_model.visual, "forward", refuse)
-    monkeypatch.setattr(MODEL.clip_adapter, "_encode_texts", refuse)
+    monkeypatch.setattr(MODEL.clip_adapter.text_bank, "_encode", refuse)
 
     assert len(proposer()(picture(32, 32), "any"))
 
