@@ -3,8 +3,7 @@
 Takes a list of methods (docs/methods.yaml), each a config with overrides. Evaluates each with
 tools/train_net.py --eval-only, measures each in a process of its own, and shows what each makes of
 scenes that are drawn by lot. Writes methods.md, methods.jpg and costs.json. What is there already
-is kept, so a run that was stopped goes on; for other weights take another folder. Costs are
-measured anew where scenes are shown.
+is kept, costs where no scenes are shown; for other weights take another folder.
 
 examples:
   python tools/compare_methods.py --output output/methods
