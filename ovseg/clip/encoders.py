@@ -3,8 +3,8 @@
 The text tower is causal. Its feature is read at the end-of-text token, so nothing after that token
 can change the result: CLIP pads every text to 77 tokens, class names with a template have about 10.
 And what a token becomes depends on those before it alone, so texts that begin alike, as all names
-do in one template, share their beginning. Both savings are exact; of 150 names in 14 templates
-11,103 tokens are left out of 161,700.
+do in one template, share their beginning. Both savings are exact: of the 161,700 tokens of 150
+names in 14 templates 11,103 are computed.
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ def soak(pictures: int, *, seed: int = 0, every: int = EVERY, longest: int = 320
     return samples
 
 
-def slope(samples: Sequence[Sample], what: str = "held") -> float:
+def slope(samples: Sequence[Sample], what: str) -> float:
     """Bytes that a picture adds, by the straight line of least squares."""
     values = [getattr(sample, what) for sample in samples]
     return float(np.polyfit([s.picture for s in samples], values, 1)[0])
@@ -156,8 +156,10 @@ def judge(samples: Sequence[Sample], *, after: int, most: int = MOST_BYTES) -> l
     settled = [sample for sample in samples if sample.picture >= after]
     first, last = settled[0], settled[-1]
     wrong = []
-    if slope(settled) * PER > most:
-        wrong.append(f"memory grows by {slope(settled) * PER / _MIB:.1f} MiB in {PER} pictures")
+    for what in ("held", "resident"):
+        grown = slope(settled, what) * PER
+        if grown > most:
+            wrong.append(f"{what} memory grows by {grown / _MIB:.1f} MiB in {PER} pictures")
     for before, now, what in zip(
         astuple(first)[3:], astuple(last)[3:], ("handles", "processes", "threads"), strict=True
     ):
