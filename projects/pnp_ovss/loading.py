@@ -26,7 +26,6 @@ __all__ = [
 ]
 
 PREFIX = "matcher."  # of its tensors in the method's state dict
-FILTER = "class_filter."  # of those of a filter, which the config names
 
 
 def require_transformers() -> Any:
@@ -158,7 +157,7 @@ def matcher_of_state(state: Mapping[str, Tensor], *, source: str) -> BlipMatcher
     """Build the matcher that tensors are of, and load them strictly.
 
     Args:
-        state: tensors by name, as a `PnPOVSS` has them; what belongs to a class filter is left out.
+        state: tensors by name, as a `PnPOVSS` has them.
         source: what to call them in an error.
 
     Returns:
@@ -168,8 +167,7 @@ def matcher_of_state(state: Mapping[str, Tensor], *, source: str) -> BlipMatcher
         WeightsError: they do not say which matcher they are of, or do not fit it.
     """
     matcher = shape_of_state(state, source=source)
-    own = {k.removeprefix(PREFIX): v for k, v in state.items() if not k.startswith(FILTER)}
-    load_strict(matcher, own)
+    load_strict(matcher, {k.removeprefix(PREFIX): v for k, v in state.items()})
     return matcher
 
 

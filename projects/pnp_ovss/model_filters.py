@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -59,19 +59,26 @@ class ClipFilter(ClassFilter):
 
     def __init__(self, clip: MaskPromptedCLIP, *, model: str, ratio: float, top: int) -> None:
         super().__init__()
-        self.clip = clip.eval().requires_grad_(False)
+        # Not a part of this module: the config names its weights, a checkpoint has the method's.
+        self._clip = (clip.eval().requires_grad_(False),)
         self.model, self.ratio, self.top = model, ratio, top
-        self.texts = TextBank(ClipTexts(self.clip))
+        self.texts = TextBank(ClipTexts(clip))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ClipFilter:
+        """Takes the CLIP along to another device or precision."""
+        self._clip[0]._apply(fn)
+        return super()._apply(fn, recurse)
 
     @torch.no_grad()
     def look(self, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         """Encode the picture; see `ClassFilter.look`."""
-        side = self.clip.image_size[0]
-        pixels = squash(to_picture(inputs["image"]), side).to(inputs["image"].device)
+        [clip] = self._clip
+        side = clip.image_size[0]
+        pixels = squash(to_picture(inputs["image"]), side).to(clip.positional_embedding)
         mean = pixels.new_tensor(CLIP_PIXEL_MEAN)[:, None, None]
         std = pixels.new_tensor(CLIP_PIXEL_STD)[:, None, None]
-        feature = self.clip.encode_image(((pixels - mean) / std)[None])  # (1, D)
-        return {"clip": F.normalize(feature, dim=-1)[0]}
+        feature = clip.encode_image(((pixels - mean) / std)[None])  # (1, D)
+        return {"clip": F.normalize(feature.float(), dim=-1)[0]}
 
     def choose(self, asked: Asked) -> list[int]:
         """Keep the most probable ones; see `ClassFilter.choose`."""

@@ -14,9 +14,10 @@ from ovseg.projects.pnp_ovss.filters import (
     PresentClasses,
     UserList,
 )
-from ovseg.projects.pnp_ovss.model_filters import MatcherFilter, most_probable
+from ovseg.projects.pnp_ovss.model_filters import ClipFilter, MatcherFilter, most_probable
 from ovseg.utils.images import write_png
 from ovseg.vocab import Vocabulary
+from tests.clip.tiny import make_clip
 from tests.projects.pnp_ovss.tiny import make_matcher
 
 NAMES = ["background", "sky", "grass", "tree", "sea"]
@@ -135,3 +136,15 @@ def test_the_matcher_chooses_by_captions_of_one_class_each():
     found = MatcherFilter(matcher, prefix="A picture of", ratio=0.0, top=2)
     assert chosen(found, features=features[0]) == best
     assert not list(found.parameters())
+
+
+def test_the_clip_of_a_filter_goes_along_but_is_no_part_of_what_is_saved():
+    class_filter = ClipFilter(make_clip(), model="tiny", ratio=0.1, top=5)
+    inputs = {"image": torch.randint(0, 256, (3, 40, 30)).float()}
+    before = class_filter.look(inputs)["clip"]
+    model = torch.nn.ModuleDict({"class_filter": class_filter}).train()
+    assert model.state_dict() == {}
+    torch.testing.assert_close(class_filter.look(inputs)["clip"], before, rtol=0, atol=0)
+    model.bfloat16()
+    after = class_filter.look(inputs)["clip"]
+    assert 1e-5 < (after - before).abs().max() < 0.05

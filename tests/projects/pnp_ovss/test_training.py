@@ -200,8 +200,7 @@ def test_a_run_leaves_a_matcher_that_answers(run, world):
     losses = [json.loads(line) for line in (run / "metrics.json").read_text().splitlines()]
     assert all(np.isfinite(line["loss_match"]) for line in losses) and len(losses) == 6
     final = run / "model_final.safetensors"
-    before = read_state_dict(run / "fresh_matcher.safetensors")
-    after = {n: t for n, t in read_state_dict(final).items() if n.startswith("matcher.")}
+    before, after = read_state_dict(run / "fresh_matcher.safetensors"), read_state_dict(final)
     assert before.keys() == after.keys()
     moved = [name for name in before if not torch.equal(before[name], after[name])]
     assert len(moved) > len(before) // 2 and "matcher.header" not in moved
