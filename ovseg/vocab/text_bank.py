@@ -145,24 +145,34 @@ class TextBank:
             self._rows.pop(key, None)
 
     def _read_or_encode(self, keys: Sequence[_Key]) -> dict[_Key, Tensor]:
-        encode = self._encode
-        if self._store is not None and self._identity is None:
-            self._identity = encode.identity() if isinstance(encode, IdentifiedEncoder) else ""
-        if not (self._store and self._identity and isinstance(encode, IdentifiedEncoder)):
+        encoder = self._identified_encoder()
+        if self._store is None or encoder is None:
             return dict(zip(keys, self._encode_rows(keys), strict=True))
-        names = {self._name(key, self._identity): key for key in keys}
-        found = self._store.read(list(names)).items()
-        rows = {names[name]: torch.from_numpy(row).to(encode.device) for name, row in found}
-        missing = {name: key for name, key in names.items() if key not in rows}
+        names = {key: self._name(key) for key in keys}
+        found = self._store.read(list(names.values()))
+        rows = {
+            key: torch.from_numpy(found[name]).to(encoder.device)
+            for key, name in names.items()
+            if name in found
+        }
+        missing = [key for key in keys if key not in rows]
         if missing:
-            made = self._encode_rows(list(missing.values()))
-            rows.update(zip(missing.values(), made, strict=True))
-            self._store.write({name: rows[key].cpu().numpy() for name, key in missing.items()})
+            made = dict(zip(missing, self._encode_rows(missing), strict=True))
+            self._store.write({names[key]: row.cpu().numpy() for key, row in made.items()})
+            rows.update(made)
         return rows
 
-    def _name(self, key: _Key, identity: str) -> bytes:
+    def _identified_encoder(self) -> IdentifiedEncoder | None:
+        """The encoder where its rows may be kept on disk; it is asked once which one it is."""
+        if self._store is None or not isinstance(self._encode, IdentifiedEncoder):
+            return None
+        if self._identity is None:
+            self._identity = self._encode.identity()
+        return self._encode if self._identity else None
+
+    def _name(self, key: _Key) -> bytes:
         """What a row goes by on disk: the digest of all that it follows from."""
-        return hashlib.sha256(json.dumps([identity, self._average, *key]).encode()).digest()
+        return hashlib.sha256(json.dumps([self._identity, self._average, *key]).encode()).digest()
 
     def _encode_rows(self, keys: Sequence[_Key]) -> list[Tensor]:
         texts = [

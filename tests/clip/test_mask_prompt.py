@@ -59,9 +59,12 @@ def test_without_masks_the_tower_is_open_clips():
     del state["visual.mask_embedding"]
     plain.load_state_dict(state)
     images = make_images()
-    torch.testing.assert_close(clip.visual(images), plain.visual(images), rtol=1e-5, atol=1e-6)
-    assert torch.equal(clip.visual.train()(images), plain.visual.train()(images))
     assert torch.equal(clip.visual(images), clip.encode_image(images))
+    assert torch.equal(clip.visual.train()(images), plain.visual.train()(images))
+    # In evaluation the last block computes the class token alone: equal but for rounding.
+    exact = images.double()
+    found, expected = clip.eval().visual.double()(exact), plain.visual.double()(exact)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
 @torch.no_grad()
