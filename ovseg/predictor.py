@@ -27,7 +27,7 @@ from ovseg.modeling.views import build_views
 from ovseg.segmentation import Segmentation
 from ovseg.toy_world import toy_world_note
 from ovseg.utils.devices import pick_device
-from ovseg.utils.memory import Trim
+from ovseg.utils.memory import bound_primitives
 from ovseg.utils.pictures import ImageLike, as_list, picture_name, to_rgb
 from ovseg.utils.resizing import resize_shortest_edge
 from ovseg.utils.threads import bound_threads
@@ -81,6 +81,7 @@ def load(
     cfg = load_cfg(config, [*own, *opts])
     pick_device(cfg.MODEL.DEVICE)  # the overrides may name one, too
     bound_threads()
+    bound_primitives()
     if wanted is None:
         wanted = weights_set_in(cfg) if by_hand else trained_weights(cfg)
     wanted = str(wanted)
@@ -130,7 +131,6 @@ class Predictor:
         self.synonyms = synonyms
         self.provenance = dict(provenance or {})
         self._noted = False
-        self._trim = Trim()
 
     @classmethod
     def from_config(
@@ -359,7 +359,6 @@ class Predictor:
         if name is not None:
             file, inputs["image_id"] = {"image": name}, Path(name).stem
         [encoding] = self.model.encode([inputs])
-        self._trim()
         return EncodedPicture(self, picture, encoding, file)
 
     def _note_once(self, picture: np.ndarray) -> None:

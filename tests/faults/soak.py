@@ -1,9 +1,7 @@
 """`make soak`: thousands of pictures through one model; memory, handles and threads stay flat.
 
-Memory is what the process holds, as the C library counts it; what the system has given it is more,
-by the free memory between blocks in use. Each picture has a size and words of its own. Every
-sixteenth goes through a file and the loader of evaluations, with a worker process, every fourth is
-encoded once and asked twice.
+Each picture has a size and words of its own. Every sixteenth goes through a file and the loader of
+evaluations, with a worker process, every fourth is encoded once and asked twice.
 """
 
 from __future__ import annotations
@@ -28,7 +26,6 @@ from ovseg.data.mappers import TestMapper
 from ovseg.predictor import Predictor
 from ovseg.tinyscapes import render_scene
 from ovseg.tinyscapes.world import ALL_NAMES
-from ovseg.utils.memory import allocated_bytes
 
 EVERY = 20
 PER = 2000
@@ -43,7 +40,6 @@ class Sample:
     """What the process holds after so many pictures."""
 
     picture: int
-    held: int
     resident: int
     handles: int
     processes: int
@@ -58,15 +54,12 @@ class Sample:
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
         handles = len(list(Path("/proc/self/fd").iterdir()))
         resident = int(status["VmRSS"].split()[0]) * 1024
-        held = allocated_bytes()
-        assert held is not None, "expected glibc 2.33 or newer"
-        return cls(picture, held, resident, handles, len(children), int(status["Threads"]))
+        return cls(picture, resident, handles, len(children), int(status["Threads"]))
 
     def __str__(self) -> str:
         return (
-            f"picture {self.picture}: {self.held / _MIB:.1f} MiB held, "
-            f"{self.resident / _MIB:.1f} MiB resident, {self.handles} handles, "
-            f"{self.processes} processes, {self.threads} threads"
+            f"picture {self.picture}: {self.resident / _MIB:.1f} MiB resident, "
+            f"{self.handles} handles, {self.processes} processes, {self.threads} threads"
         )
 
 
@@ -136,10 +129,9 @@ def soak(pictures: int, *, seed: int = 0, every: int = EVERY, longest: int = 320
     return samples
 
 
-def slope(samples: Sequence[Sample], what: str) -> float:
+def slope(samples: Sequence[Sample]) -> float:
     """Bytes that a picture adds, by the straight line of least squares."""
-    values = [getattr(sample, what) for sample in samples]
-    return float(np.polyfit([s.picture for s in samples], values, 1)[0])
+    return float(np.polyfit([s.picture for s in samples], [s.resident for s in samples], 1)[0])
 
 
 def judge(samples: Sequence[Sample], *, after: int, most: int = MOST_BYTES) -> list[str]:
@@ -156,12 +148,10 @@ def judge(samples: Sequence[Sample], *, after: int, most: int = MOST_BYTES) -> l
     settled = [sample for sample in samples if sample.picture >= after]
     first, last = settled[0], settled[-1]
     wrong = []
-    for what in ("held", "resident"):
-        grown = slope(settled, what) * PER
-        if grown > most:
-            wrong.append(f"{what} memory grows by {grown / _MIB:.1f} MiB in {PER} pictures")
+    if (grown := slope(settled) * PER) > most:
+        wrong.append(f"resident memory grows by {grown / _MIB:.1f} MiB in {PER} pictures")
     for before, now, what in zip(
-        astuple(first)[3:], astuple(last)[3:], ("handles", "processes", "threads"), strict=True
+        astuple(first)[2:], astuple(last)[2:], ("handles", "processes", "threads"), strict=True
     ):
         if now > before:
             wrong.append(f"{what} grow from {before} to {now}")
@@ -183,12 +173,11 @@ def main(words: Sequence[str] | None = None) -> int:
     samples = soak(args.pictures, seed=args.seed, every=args.every, longest=args.longest)
     settled = [sample for sample in samples if sample.picture >= args.after]
     print(samples[0], settled[0], settled[-1], sep="\n")
-    for what in ("held", "resident"):
-        grown, most = slope(settled, what), max(getattr(sample, what) for sample in settled)
-        print(
-            f"{what}: {grown:.0f} bytes a picture, {grown * PER / _MIB:.1f} MiB in {PER} pictures, "
-            f"at most {most / _MIB:.1f} MiB"
-        )
+    grown, most = slope(settled), max(sample.resident for sample in settled)
+    print(
+        f"slope: {grown:.0f} bytes a picture, {grown * PER / _MIB:.1f} MiB in {PER} pictures; "
+        f"at most {most / _MIB:.1f} MiB"
+    )
     wrong = judge(samples, after=args.after, most=round(args.most * _MIB))
     print(*wrong or ["nothing grows"], sep="\n")
     return 1 if wrong else 0
