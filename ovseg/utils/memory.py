@@ -18,9 +18,9 @@ def bound_primitives() -> None:
 
     It compiles each convolution for the size of its input. Kept ones lie in small blocks all over
     the heap, and glibc gives memory back from the heap's end alone: over pictures of changing sizes
-    a process grew by 60 kB each. With 128 it stays flat, and small pictures of many sizes take up to a tenth longer.
-    The choice is read when torch computes for the first time and then stays; a value of
-    `ONEDNN_PRIMITIVE_CACHE_CAPACITY` in the environment is left as it is.
+    a process grew by 60 kB each. With 128 it stays flat, and small pictures of many sizes take up
+    to a tenth longer. The choice is read when torch computes for the first time and then stays; a
+    value of `ONEDNN_PRIMITIVE_CACHE_CAPACITY` in the environment is left as it is.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_PRIMITIVES))
 
