@@ -9,6 +9,7 @@
 # make faults  fill the disk, lose processes, and kill runs of every kind, 150 times in all; compare
 #              what they leave
 # make soak    2,000 pictures through one model; memory, handles and threads stay flat
+# make coverage  lines and branches that the tests reach; what they do not, in output/coverage
 # make audit   ask the advisory database about what is installed (needs the network)
 # make fuzz    2,000 damaged files through every reader and the commands (ARGS="--seed 1")
 # make tiny    rebuild the bundled weights from nothing; with QUICK=1 in a fraction of the time
@@ -32,7 +33,7 @@ DETECTRON2 ?=
 DETECTRON2_VENV ?= .venv-detectron2
 DETECTRON2_INSTALLED := $(DETECTRON2_VENV)/.detectron2-installed
 
-.PHONY: setup demo test test-detectron2 check docs faults soak fuzz audit tiny ablation
+.PHONY: setup demo test test-detectron2 check docs faults soak fuzz coverage audit tiny ablation
 
 setup: $(INSTALLED)
 
@@ -90,6 +91,13 @@ audit: setup
 
 soak: setup
 	$(BIN)/python -m tests.faults.soak $(ARGS)
+
+coverage: setup
+	$(BIN)/python -m coverage erase
+	-$(BIN)/python -m coverage run -m pytest -q -m 'not slow' $(JOBS) $(ARGS)
+	$(BIN)/python -m coverage combine -q
+	$(BIN)/python -m coverage html -q -d output/coverage
+	$(BIN)/python -m coverage report
 
 fuzz: setup
 	$(BIN)/python -m tests.fuzz.run $(ARGS)

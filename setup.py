@@ -111,6 +111,7 @@ setup(
             "pytest>=8.0,<10",
             "pytest-xdist>=3.6,<4",
             "hypothesis>=6.100,<7",
+            "coverage>=7.10,<8",
             "ruff>=0.5,<0.18",
             "mypy>=1.8,<3",
             "setuptools>=69",
