@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -283,12 +283,16 @@ class SegmentationModel(Segmentor):
 
     def protocol(self) -> dict[str, str | int | float | bool]:
         """States the choices of inference; see `Segmentor.protocol`."""
-        named = isinstance(self.templates, str)
-        return {"templates": str(self.templates) if named else "predefined"}
+        return {"templates": self.templates if isinstance(self.templates, str) else "predefined"}
 
     def text_banks(self) -> Sequence[TextBank]:
         """Lists what the model keeps features of texts in; a method without any has none."""
         return ()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SegmentationModel:
+        for bank in self.text_banks():  # what they hold is of another device or precision
+            bank.clear()
+        return super()._apply(fn, recurse)
 
     def load_weights(
         self,

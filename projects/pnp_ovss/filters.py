@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ovseg.d2.config import CfgNode
 from ovseg.readers.documents import read_json
 from ovseg.readers.pictures import read_label
-from ovseg.vocab import Vocabulary, class_list
+from ovseg.vocab import TextBank, Vocabulary, class_list
 
 from .answers import kept_positions
 from .matcher import BlipMatcher
@@ -94,6 +94,10 @@ class ClassFilter(nn.Module, ABC):
         Returns:
             Positions in `asked.candidates`, at least one, each once.
         """
+
+    def text_banks(self) -> Sequence[TextBank]:
+        """Lists what it keeps features of texts in; see `SegmentationModel.text_banks`."""
+        return ()
 
     def protocol(self) -> dict[str, str | int | float | bool]:
         """States what decides the choice, by name."""

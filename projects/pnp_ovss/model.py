@@ -21,7 +21,7 @@ from ovseg.d2.config import CfgNode, configurable
 from ovseg.d2.modeling import META_ARCH_REGISTRY
 from ovseg.modeling import DensePrediction, Encoding, SegmentationModel
 from ovseg.modeling.segmentor import Inputs
-from ovseg.vocab import Vocabulary
+from ovseg.vocab import TextBank, Vocabulary
 from ovseg.weights.find import find_weights
 from ovseg.weights.load import as_state_dict, read_state_dict
 
@@ -199,6 +199,10 @@ class PnPOVSS(SegmentationModel):
             "caption": f"{self.wording.prefix} ... ({self.wording.rule})",
             **self.class_filter.protocol(),
         }
+
+    def text_banks(self) -> Sequence[TextBank]:
+        """Lists those of the class filter; see `SegmentationModel.text_banks`."""
+        return self.class_filter.text_banks()
 
     def load_weights(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -85,6 +85,10 @@ class ClipFilter(ClassFilter):
         text = self.texts.features(asked.vocabulary)[list(asked.candidates)]  # (K, D)
         scores = (_CLIP_SCALE * text @ asked.seen["clip"]).softmax(0)
         return most_probable(scores, ratio=self.ratio, top=self.top)
+
+    def text_banks(self) -> Sequence[TextBank]:
+        """Lists its CLIP's; see `SegmentationModel.text_banks`."""
+        return (self.texts,)
 
     def protocol(self) -> dict[str, str | int | float | bool]:
         """States the CLIP and how many classes it may choose."""

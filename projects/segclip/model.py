@@ -8,7 +8,7 @@ checkpoint.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -237,10 +237,6 @@ class SegCLIP(SegmentationModel):
             allow_pickle=allow_pickle,
         )
         self.texts.clear()
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SegCLIP:
-        self.texts.clear()
-        return super()._apply(fn, recurse)
 
     # -- inference ---------------------------------------------------------------------------
 
