@@ -143,7 +143,7 @@ def _view(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
         raise pickle.UnpicklingError(
             f"a tensor of number {last} of a storage, which has {len(storage)}"
         )
-    return storage.as_strided(size, stride, offset)
+    return storage.as_strided(size, stride, storage.storage_offset() + offset)
 
 
 def _view_as(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Tensor:

@@ -175,3 +175,37 @@ def test_a_thousand_damaged_pickles_are_read_or_refused():
         except (pickle.UnpicklingError, LimitError):
             refused += 1
     assert refused > 300
+
+
+NEW = b"ccollections\nOrderedDict\n)}"
+
+
+@pytest.mark.parametrize(
+    ("content", "value"),
+    [
+        (b"S'a\\x41'\n.", "aA"),
+        (b"(icollections\nOrderedDict\n.", {}),
+        (NEW + b"\x92.", {}),
+        (pickle.dumps([b"", b"x"], protocol=2), [b"", b"x"]),
+    ],
+)
+def test_instructions_of_old_and_rare_pickles_are_known(tmp_path, content, value):
+    assert read_plain_pickle(written(tmp_path, content)) == value
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"Sabc\n.", "a text without quotes"),
+        (NEW + text("a") + b"I1\ns\x92.", "keywords for what takes none"),
+        (b"c_codecs\nencode\n(" + text("a") + text("utf8") + b"tR.", "expected a text in latin1"),
+        (b"ccollections\nOrderedDict\n(I1\ntR.", "expected pairs of keys and values"),
+        (b"}(" + text("a") + b"u.", "a key without its value"),
+        (b"}((" + b"I1\n" * 2000 + b"tI1\nu.", "a tuple of many values as a key"),
+        (b"}((N(ttI1\nu.", "a tuple as a key"),
+        (b"}(I" + b"9" * 30 + b"\nI1\nu.", "a int as a key"),
+    ],
+)
+def test_what_no_weight_file_says_is_refused_in_its_words(tmp_path, content, message):
+    with pytest.raises(pickle.UnpicklingError, match=message):
+        read_plain_pickle(written(tmp_path, content))

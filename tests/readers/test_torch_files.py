@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ovseg.readers.limits import LimitError, limited
+from ovseg.readers.torch_files import LEGACY_MAGIC
 from ovseg.readers.weight_files import UNREADABLE, read_weight_file, weight_file_kind
 from ovseg.weights.load import WeightsError, read_names, read_state_dict, write_safetensors
 
@@ -41,10 +42,12 @@ def program(content) -> bytes:
     return out.getvalue()
 
 
-def tensor(count, *, size=(2,), stride=(1,), offset=0, key="0", storage=torch.FloatStorage):
+def tensor(
+    count, *, size=(2,), stride=(1,), offset=0, key="0", storage=torch.FloatStorage, view=()
+):
     from collections import OrderedDict
 
-    reference = Reference("storage", storage, key, "cpu", count)
+    reference = Reference("storage", storage, key, "cpu", count, *([view] if view else []))
     return Call(
         torch._utils._rebuild_tensor_v2, reference, offset, size, stride, False, OrderedDict()
     )
@@ -165,6 +168,83 @@ def test_old_files_that_announce_more_than_they_hold_are_refused(tmp_path):
     path.write_bytes(content[:place] + b"J\xff\xff\xff\x7f" + content[place + 2 :])
     with pytest.raises(WeightsError, match="announces more than 8589934588 bytes"):
         read_state_dict(path)
+
+
+def legacy(path, content, keys, data=b"", **system):
+    """A file in the form before torch 1.6: magic number, protocol, system, content, keys."""
+    parts = (LEGACY_MAGIC, 1001, {"little_endian": True} | system)
+    head = b"".join(pickle.dumps(part, protocol=2) for part in parts)
+    path.write_bytes(head + program(content) + pickle.dumps(keys, protocol=2) + data)
+    return path
+
+
+FOUR = struct.pack("<q4f", 4, 1, 2, 3, 4)  # a storage: how many numbers, then those
+
+
+def test_parts_of_a_storage_are_read_from_where_they_begin(tmp_path):
+    content = {"whole": tensor(4, size=(4,)), "part": tensor(4, view=("1", 1, 2))}
+    state = read_state_dict(legacy(tmp_path / "w.pth", content, ["0"], FOUR))
+    assert state["whole"].tolist() == [1, 2, 3, 4] and state["part"].tolist() == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        ({"a": tensor(4)}, {"little_endian": False}, "big-endian"),
+        ({"a": tensor(4), "b": tensor(5)}, {}, "two types or sizes"),
+        ({"a": tensor(4, view=("1", 3, 2))}, {}, "number 1 of a storage, which has 1"),
+        ({"a": tensor(4, view=5)}, {}, "damaged: cannot unpack"),
+        ({"a": tensor(4, key="1")}, {}, "list of storages is not that of the tensors"),
+        ({"a": tensor(3)}, {}, "the storage 0 has two sizes"),
+    ],
+)
+def test_old_files_that_contradict_themselves_are_refused(tmp_path, content, options, message):
+    with pytest.raises(WeightsError, match=message):
+        read_state_dict(legacy(tmp_path / "w.pth", content, ["0"], FOUR, **options))
+
+
+def test_an_old_file_that_ends_early_is_refused(tmp_path):
+    path = legacy(tmp_path / "w.pth", {"a": tensor(4)}, ["0"], FOUR[:-3])
+    with pytest.raises(WeightsError, match="13 bytes where 16 were announced"):
+        read_state_dict(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (Call(torch.device, 3), "the name of a device"),
+        (Call(torch.Size, ["x"]), "the sizes of a tensor"),
+        (Reference("x"), "the reference to a storage"),
+        (Call(torch._utils._rebuild_tensor_v2, 3, 0, (1,), (1,)), "a storage, got int"),
+    ],
+)
+def test_parts_of_tensors_that_are_none_are_refused(tmp_path, content, message):
+    with pytest.raises(WeightsError, match=f"expected {message}"):
+        read_state_dict(archive(tmp_path / "w.pth", {"a": content}))
+
+
+def test_tensors_in_a_plain_pickle_are_read(tmp_path):
+    path = tmp_path / "w.pkl"
+    weights = {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(3).half()}
+    path.write_bytes(pickle.dumps({"model": weights}, protocol=2))
+    state = read_state_dict(path, allow_pickle=True)
+    assert state.keys() == weights.keys()
+    assert all(torch.equal(state[name], weights[name]) for name in weights)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (3, "expected the bytes of a storage"),
+        (b"abc", "the file is damaged"),
+        (pickle.dumps(1), "ends too early"),
+    ],
+)
+def test_tensors_in_a_plain_pickle_that_are_none_are_refused(tmp_path, data, message):
+    path = tmp_path / "w.pkl"
+    path.write_bytes(program({"a": Call(torch.storage._load_from_bytes, data)}))
+    with pytest.raises(WeightsError, match=message):
+        read_state_dict(path, allow_pickle=True)
 
 
 def test_names_are_listed_without_reading_numbers(tmp_path):
