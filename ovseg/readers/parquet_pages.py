@@ -62,8 +62,6 @@ class _Struct:
 
     def numbers(self, above: tuple[int, ...] = ()) -> dict[tuple[int, ...], int]:
         """The whole numbers of the struct and those within, by the numbers of their fields."""
-        if len(above) > _DEEPEST:
-            raise ValueError("structs nested too deeply")
         found: dict[tuple[int, ...], int] = {}
         field = 0
         while (head := self._byte()) != 0:
@@ -73,6 +71,8 @@ class _Struct:
         return found
 
     def _value(self, kind: int, key: tuple[int, ...], found: dict[tuple[int, ...], int]) -> None:
+        if len(key) > _DEEPEST:
+            raise ValueError("structs or lists nested too deeply")
         if kind in (4, 5, 6):
             found[key] = self._whole()
         elif kind == 3:
@@ -86,7 +86,7 @@ class _Struct:
             head = self._byte()
             count = head >> 4 if head >> 4 < 15 else self._varint()
             for _ in range(count):
-                self._value(head & 15, key, {})
+                self._value(head & 15, (*key, 0), {})
                 if head & 15 in (1, 2):
                     self.place += 1
         elif kind == 12:
