@@ -58,6 +58,18 @@ def test_damage_follows_from_the_seed_and_changes_most_files(tmp_path, name):
     assert len({data for data, _ in first} - {whole}) > 30
 
 
+@pytest.mark.parametrize("name", ["torch", "png", "dataset_yaml", "captions_tar", "classes_csv"])
+def test_what_was_damaged_can_be_damaged_further(tmp_path, name):
+    door = DOORS[name]
+    door.make(tmp_path / door.file)
+    data = (tmp_path / door.file).read_bytes()
+    empty_zip = b"PK\x05\x06" + bytes(18)
+    for seed in range(200):
+        rng = random.Random(seed)
+        data, _ = damaged(empty_zip if seed == 100 else data, door.form, rng)
+        assert isinstance(data, bytes)
+
+
 def test_a_death_a_long_wait_and_much_memory_are_told_apart_and_survived(monkeypatch):
     monkeypatch.setattr(watched, "_EXTRA_BYTES", 2**26)
 
