@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import tokenize
 import zipfile
 import zlib
@@ -98,7 +99,12 @@ def map_npy(path: StrPath) -> np.ndarray:
 def _array(stream: IO[bytes], size: int, name: str) -> np.ndarray:
     _check_header(stream, size, name, limited=True)
     stream.seek(0)
-    return np.lib.format.read_array(stream, allow_pickle=False)
+    array = np.lib.format.read_array(stream, allow_pickle=False)
+    if array.dtype.kind == "U" and array.nbytes:
+        codes = np.ascontiguousarray(array).view(f"{array.dtype.byteorder}u4")
+        if codes.max() > sys.maxunicode:  # Python ends in a SystemError where one is looked at
+            raise ValueError(f"expected text, got the code {codes.max():#x} of no letter")
+    return array
 
 
 def _check_header(stream: IO[bytes], size: int, name: str, *, limited: bool) -> None:

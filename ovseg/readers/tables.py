@@ -85,16 +85,16 @@ class ParquetTable:
             LimitError: a column is larger than the limit, as the footer says.
         """
         group = self._file.metadata.row_group(index)
-        for number in range(group.num_columns):
-            chunk = group.column(number)
-            if chunk.path_in_schema.split(".")[0] in columns:
-                name = f"{self._path}: {chunk.path_in_schema}"
-                require_within("table_bytes", chunk.total_uncompressed_size, of=name)
-                require_within("table_rows", chunk.num_values, of=name)
-                self._check_pages(chunk, name)
         try:
+            for number in range(group.num_columns):
+                chunk = group.column(number)
+                if chunk.path_in_schema.split(".")[0] in columns:
+                    name = f"{self._path}: {chunk.path_in_schema}"
+                    require_within("table_bytes", chunk.total_uncompressed_size, of=name)
+                    require_within("table_rows", chunk.num_values, of=name)
+                    self._check_pages(chunk, name)
             return self._file.read_row_group(index, columns=list(columns))
-        except LimitError:
+        except (LimitError, TableError):
             raise
         except Exception as error:  # as above; also a page whose compression is damaged
             raise TableError(
