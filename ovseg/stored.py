@@ -166,7 +166,8 @@ def _are_proposals(value: Any, described: Mapping[str, Any]) -> bool:
         _are_entries(value, described, *numbers)
         and all(
             isinstance(entry.get("segmentation"), dict)
-            and (entry.get("clip_score") is None or _is_number(entry["clip_score"]))
+            and "clip_score" in entry
+            and (entry["clip_score"] is None or _is_number(entry["clip_score"]))
             for entry in value
         )
     )

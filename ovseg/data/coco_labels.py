@@ -7,6 +7,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -67,7 +68,9 @@ class CocoFile:
             ]
             for image in images:
                 _check_image(image)
-            sorted(part["id"] for parts in annotations.values() for part in parts)  # they compare
+            parts = list(chain.from_iterable(annotations.values()))
+            sorted(part["id"] for part in parts)  # they compare
+            frozenset(part["category_id"] for part in parts)  # they can be looked up
             categories = dict(sorted(categories.items()))
         except FileNotFoundError as error:
             raise DatasetFilesError(f"coco_json: no such file {path}") from error
