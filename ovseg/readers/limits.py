@@ -54,7 +54,7 @@ class Limits:
     outline_pixels: int = 2_000_000
     document_bytes: int = 4 * 2**30
     yaml_bytes: int = 16 * 2**20
-    yaml_nodes: int = 1_000_000
+    yaml_nodes: int = 400_000
     document_depth: int = 200
     yaml_aliases: int = 100
     array_bytes: int = 8 * 2**30

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import importlib.util
 import pickle
 import time
 
 import pytest
+import yaml
 
-from ovseg.config import load_cfg
+from ovseg.config import config_path, load_cfg
 from ovseg.data.dataset_yaml import DatasetYaml
+from ovseg.readers import documents
 from ovseg.readers.documents import (
     DocumentError,
     parse_csv,
@@ -131,3 +134,25 @@ def test_documents_beyond_the_limit_are_not_read(tmp_path):
         read_json(path)
     with limited(yaml_bytes=8), pytest.raises(LimitError, match="8 yaml bytes, got 9"):
         read_yaml(path)
+
+
+def test_yaml_of_too_many_nodes_is_given_up_before_its_end_is_read():
+    text = "- [1]\n" * 100 + "- [" * 5
+    with limited(yaml_nodes=200), pytest.raises(LimitError, match="200 yaml nodes, got 201"):
+        parse_yaml(text, "a")
+    with limited(yaml_nodes=300), pytest.raises(DocumentError, match="not plain YAML"):
+        parse_yaml(text, "a")
+
+
+def test_yaml_is_the_same_without_libyaml(monkeypatch):
+    monkeypatch.setattr(yaml, "__with_libyaml__", False)
+    spec = importlib.util.spec_from_file_location("documents_in_python", documents.__file__)
+    in_python = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(in_python)
+    assert in_python._PlainLoader.__mro__[2].__name__ == "_PythonParser"
+    files = sorted(config_path("ovseg_tiny").parent.glob("*.yaml"))
+    assert len(files) > 10
+    for file in files:
+        assert in_python.read_yaml(file) == read_yaml(file)
+    with pytest.raises(LimitError, match="document depth"):
+        in_python.parse_yaml("[" * 300, "a")
