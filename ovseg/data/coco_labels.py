@@ -69,8 +69,9 @@ class CocoFile:
             for image in images:
                 _check_image(image)
             parts = list(chain.from_iterable(annotations.values()))
-            sorted(part["id"] for part in parts)  # they compare
-            frozenset(part["category_id"] for part in parts)  # they can be looked up
+            _check_ids("images", [image["id"] for image in images])
+            _check_ids("annotations", [part["id"] for part in parts])
+            _check_ids("categories", [*categories, *(part["category_id"] for part in parts)])
             categories = dict(sorted(categories.items()))
         except FileNotFoundError as error:
             raise DatasetFilesError(f"coco_json: no such file {path}") from error
@@ -81,6 +82,14 @@ class CocoFile:
                 f"got {type(error).__name__}: {error}"
             ) from error
         return cls(path, images, annotations, categories)
+
+
+def _check_ids(of: str, ids: Sequence[Any]) -> None:
+    if not any(all(isinstance(one, kind) for one in ids) for kind in (int | float, str)):
+        odd = next(one for one in ids if not isinstance(one, int))
+        raise ValueError(
+            f"ids of {of} that are neither all numbers nor all text, such as {odd!r:.80}"
+        )
 
 
 def _check_image(image: Mapping[str, Any]) -> None:

@@ -324,8 +324,9 @@ class RecordPairDataset(PairDataset):
         table = records if isinstance(records, pa.Table) else _read_tables(records)
         missing = [name for name in _COLUMNS if name not in table.column_names]
         if missing:
+            name = "" if isinstance(records, pa.Table) else f"{records}: "
             raise ValueError(
-                f"expected records with the columns {', '.join(_COLUMNS)}, missing: "
+                f"{name}expected records with the columns {', '.join(_COLUMNS)}, missing: "
                 f"{', '.join(missing)}; tools/mine_captions.py writes such files"
             )
         nouns = table["noun"].to_pylist()
