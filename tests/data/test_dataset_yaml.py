@@ -239,8 +239,9 @@ def test_unusable_coco_files_say_what_is_wrong(tmp_path):
         ("images", {"height": 2**40}, "picture pixels"),
         ("images", {"width": "9"}, "the size"),
         ("images", {"file_name": 5}, "the file name 5"),
-        ("annotations", {"id": "x"}, "not supported between"),
-        ("categories", {"id": "x"}, "not supported between"),
+        ("annotations", {"id": "x"}, "ids of annotations that .*such as 'x'"),
+        ("categories", {"id": "x"}, "ids of categories that .*such as 'x'"),
+        ("images", {"id": [1]}, "ids of images"),
     ):
         first, *others = content[key]
         changed = {**content, key: [{**first, **change}, *others]}
