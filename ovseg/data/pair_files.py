@@ -22,7 +22,7 @@ from torchvision.transforms.functional import center_crop, resize
 
 from ovseg.data.pairs import PairDataset, PairItem, Region, Window
 from ovseg.readers.archives import ArchiveError, is_plain_file, read_slice, tar_members
-from ovseg.readers.documents import parse_csv, parse_json, read_text
+from ovseg.readers.documents import parse_csv, parse_json, parse_text, read_text
 from ovseg.readers.files import open_regular
 from ovseg.readers.pictures import IMAGE_SUFFIXES, decode_image, decode_mask, read_image, read_label
 
@@ -124,8 +124,9 @@ class TarPairDataset(PairDataset):
         self._members: list[tuple[str, _Member, _Member]] = []
         for tar in tars:
             for name, sample in _index_tar(tar).items():
-                texts.append(_read_member(sample["txt"]).decode().strip())
-                record = _read_record(sample.get("json"), f"{tar}#{name}")
+                where = f"{tar}#{name}"
+                texts.append(parse_text(_read_member(sample["txt"]), where).strip())
+                record = _read_record(sample.get("json"), where)
                 nouns.append(str(record.get("noun") or texts[-1]))
                 self._members.append((name, sample["png"], sample["mask.png"]))
         super().__init__(

@@ -26,6 +26,7 @@ __all__ = [
     "DocumentError",
     "parse_csv",
     "parse_json",
+    "parse_text",
     "parse_yaml",
     "read_csv",
     "read_json",
@@ -74,7 +75,31 @@ def read_text(path: StrPath, *, limit: str = "document_bytes") -> str:
         OSError: it cannot be read.
         ValueError: it is not in UTF-8, or too large.
     """
-    return _decoded(read_bytes(path, limit=limit), path).replace("\r\n", "\n").replace("\r", "\n")
+    return parse_text(read_bytes(path, limit=limit), path).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def parse_text(content: bytes, name: StrPath) -> str:
+    """Decode text.
+
+    Args:
+        content: in UTF-8, with or without a byte order mark.
+        name: what to call it in an error.
+
+    Returns:
+        The text.
+
+    Raises:
+        DocumentError: it is not in UTF-8.
+    """
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DocumentError(
+            name,
+            f"expected text in UTF-8, got the byte {content[error.start]:#04x} in line {line}; "
+            "save the file as UTF-8, e.g. by iconv -f latin1 -t utf-8",
+        ) from error
 
 
 def read_json(path: StrPath) -> Any:
@@ -108,7 +133,7 @@ def parse_json(data: bytes | str, name: StrPath) -> Any:
         DocumentError: it is not JSON in UTF-8, or nested too deeply.
     """
     try:
-        return json.loads(_decoded(data, name) if isinstance(data, bytes) else data)
+        return json.loads(parse_text(data, name) if isinstance(data, bytes) else data)
     except DocumentError:
         raise
     except RecursionError as error:
@@ -202,7 +227,7 @@ def read_csv(path: StrPath, *, delimiter: str = ",") -> list[list[str]]:
         DocumentError: see `parse_csv`.
         LimitError: it is too large.
     """
-    return parse_csv(_decoded(read_bytes(path), path), path, delimiter=delimiter)
+    return parse_csv(parse_text(read_bytes(path), path), path, delimiter=delimiter)
 
 
 def parse_csv(text: str, name: StrPath, *, delimiter: str = ",") -> list[list[str]]:
@@ -224,18 +249,6 @@ def parse_csv(text: str, name: StrPath, *, delimiter: str = ",") -> list[list[st
         return list(reader)
     except csv.Error as error:
         raise DocumentError(name, f"not a table: {error} (line {reader.line_num})") from error
-
-
-def _decoded(content: bytes, name: StrPath) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DocumentError(
-            name,
-            f"expected text in UTF-8, got the byte {content[error.start]:#04x} in line {line}; "
-            "save the file as UTF-8, e.g. by iconv -f latin1 -t utf-8",
-        ) from error
 
 
 class _PythonParser(Reader, Scanner, Parser):

@@ -81,7 +81,7 @@ class ParquetTable:
             The columns, all rows of the group.
 
         Raises:
-            TableError: a page is damaged.
+            TableError: a page is damaged, or rows are missing.
             LimitError: a column is larger than the limit, as the footer says.
         """
         group = self._file.metadata.row_group(index)
@@ -93,7 +93,13 @@ class ParquetTable:
                     require_within("table_bytes", chunk.total_uncompressed_size, of=name)
                     require_within("table_rows", chunk.num_values, of=name)
                     self._check_pages(chunk, name)
-            return self._file.read_row_group(index, columns=list(columns))
+            table = self._file.read_row_group(index, columns=list(columns))
+            if len(table) != self.rows_of_groups[index]:
+                raise TableError(
+                    f"{self._path}: row group {index} holds {len(table)} rows, the table says "
+                    f"{self.rows_of_groups[index]}"
+                )
+            return table
         except (LimitError, TableError):
             raise
         except Exception as error:  # as above; also a page whose compression is damaged
