@@ -25,6 +25,8 @@ from open_clip.transformer import (
 )
 from torch import Tensor, nn
 
+from ovseg.clip.int8 import Int8Attention, in_projection
+
 Output = Literal["block", "ln_post", "proj"]
 _OUTPUTS = ("block", "ln_post", "proj")
 Block: TypeAlias = ResidualAttentionBlock | CustomResidualAttentionBlock
@@ -309,7 +311,7 @@ def run_block(
             attention, or if `attention` returns another shape.
     """
     plain = attention is None and not attention_only
-    if plain and not isinstance(block.attn, nn.MultiheadAttention):
+    if plain and not isinstance(block.attn, nn.MultiheadAttention | Int8Attention):
         return block(tokens)  # open_clip's own attention class writes out no N x N weights either
     q, k, v = query_key_value(block, tokens)  # (B, heads, T, d)
     mixed = (attention or F.scaled_dot_product_attention)(q, k, v)
@@ -325,12 +327,15 @@ def run_block(
     return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
 
 
-def run_block_for_class_token(block: Block, tokens: Tensor) -> Tensor:
+def run_block_for_class_token(
+    block: Block, tokens: Tensor, *, bias: Tensor | None = None
+) -> Tensor:
     """Run a block for what it makes of the class token alone, as the last block of a tower may.
 
     Args:
         block: of plain multi-head attention.
         tokens: (B, T, C), the class token first.
+        bias: (B, 1, 1, T), added to the scores of attention; None for none.
 
     Returns:
         (B, C), equal to `run_block(block, tokens)[:, 0]`.
@@ -348,7 +353,10 @@ def run_block_for_class_token(block: Block, tokens: Tensor) -> Tensor:
         part.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)
         for part in (query, *keys_values.chunk(2, -1))
     )
-    mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # (B, 1, C)
+    if bias is not None:
+        bias = bias.to(q.dtype)
+    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)  # (B, heads, 1, d)
+    mixed = mixed.transpose(1, 2).flatten(2)  # (B, 1, C)
     token = tokens[:, 0] + block.ls_1(attn.out_proj(mixed))[:, 0]  # (B, C)
     return token + block.ls_2(block.mlp(block.ln_2(token)))
 
@@ -367,16 +375,14 @@ def query_key_value(block: Block, tokens: Tensor) -> tuple[Tensor, Tensor, Tenso
         ValueError: if the block does not have plain multi-head attention.
     """
     _check_plain_attention(block)
-    attn = block.attn
-    qkv = F.linear(block.ln_1(tokens), attn.in_proj_weight, attn.in_proj_bias)  # (B, T, 3C)
-    q, k, v = (
-        part.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2) for part in qkv.chunk(3, -1)
-    )
+    qkv = in_projection(block.attn, block.ln_1(tokens))  # (B, T, 3C)
+    heads = block.attn.num_heads
+    q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in qkv.chunk(3, -1))
     return q, k, v
 
 
 def _check_plain_attention(block: Block) -> None:
-    if not isinstance(block.attn, nn.MultiheadAttention):
+    if not isinstance(block.attn, nn.MultiheadAttention | Int8Attention):
         raise ValueError(
             "expected a block with plain multi-head attention, whose queries, keys and values can "
             f"be taken apart, got {type(block).__name__}; choose a CLIP whose image tower has "

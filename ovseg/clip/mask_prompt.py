@@ -7,6 +7,7 @@ Liang et al., "Open-Vocabulary Semantic Segmentation with Mask-adapted CLIP" (CV
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import partial
 
@@ -19,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ovseg.clip.dense import Block, run_block, run_block_for_class_token
 from ovseg.clip.encoders import encode_tokens
+from ovseg.clip.merging import merge_outside
 
 # What the mask prompt assumes: one class token in front of a full grid of patch tokens.
 _REQUIRED = {
@@ -76,13 +78,23 @@ class MaskPromptedVisionTransformer(VisionTransformer):
         """The number of prompted layers."""
         return self.mask_embedding.shape[0]
 
-    def forward(self, images: Tensor, masks: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        images: Tensor,
+        masks: Tensor | None = None,
+        *,
+        regions: Tensor | None = None,
+        merge_after: int = 0,
+    ) -> Tensor:
         """Encode images, or the regions of them that masks select.
 
         Args:
             images: (N, 3, S, S) float, normalised with CLIP's statistics.
             masks: (N, 1, S, S), in [0, 1], or None for the plain tower. A patch belongs to the
                 region if any of its pixels is above 0. With depth 0 masks have no effect.
+            regions: (N, 1, S, S), in [0, 1]: outside of them patches are merged, see
+                `ovseg.clip.merging`; None merges none.
+            merge_after: how many blocks come before; at least the depth of the mask prompt.
 
         Returns:
             (N, D) features, not normalised.
@@ -91,28 +103,58 @@ class MaskPromptedVisionTransformer(VisionTransformer):
             ValueError: if images or masks are not of the tower's size.
         """
         self._check_inputs(images, masks)
+        if regions is not None:
+            return self._forward_merged(images, masks, regions, merge_after)
         if self.output_tokens and masks is None:
             return super().forward(images)
-        inside = None  # or (N, P, 1)
-        if masks is not None and self.mask_prompt_depth > 0:
-            inside = self._patches_inside(masks)
-
-        tokens = self.conv1(images).flatten(2).transpose(1, 2)  # (N, P, C)
-        tokens = self._prompt(tokens, inside, 0)
-        class_token = self.class_embedding.to(tokens.dtype).expand(len(tokens), 1, -1)
-        tokens = torch.cat([class_token, tokens], dim=1)  # (N, 1 + P, C)
-        tokens = self.ln_pre(tokens + self.positional_embedding.to(tokens.dtype))
+        tokens, inside = self._first_tokens(images, masks)
         *blocks, last_block = self.transformer.resblocks
-        for index, block in enumerate(blocks, start=1):
-            tokens = self._run(block, tokens)
-            if index < self.mask_prompt_depth:
-                patches = self._prompt(tokens[:, 1:], inside, index)
-                tokens = torch.cat([tokens[:, :1], patches], dim=1)
+        tokens = self._run_prompted(blocks, tokens, inside)
         if self.training:
             pooled = self._run(last_block, tokens)[:, 0]
         else:
             pooled = run_block_for_class_token(last_block, tokens)
         return self.ln_post(pooled) @ self.proj  # (N, D)
+
+    def _forward_merged(
+        self, images: Tensor, masks: Tensor | None, regions: Tensor, merge_after: int
+    ) -> Tensor:
+        *blocks, last_block = self.transformer.resblocks
+        first = 1 if masks is None else max(self.mask_prompt_depth, 1)
+        if not first <= merge_after <= len(blocks):
+            raise ValueError(
+                f"expected to merge patches after {first} to {len(blocks)} blocks, those of the "
+                f"mask prompt among them, got {merge_after}"
+            )
+        tokens, inside = self._first_tokens(images, masks)
+        tokens = self._run_prompted(blocks[:merge_after], tokens, inside)
+        pack = merge_outside(tokens, self._patches_inside(regions)[..., 0], self.grid_size)
+        tokens = pack.tokens
+        for block in blocks[merge_after:]:
+            tokens = run_block(block, tokens, attention=pack.attend)
+        pooled = run_block_for_class_token(last_block, pack.padded(tokens), bias=pack.bias)
+        return self.ln_post(pooled) @ self.proj  # (N, D)
+
+    def _first_tokens(self, images: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """What enters the first block, (N, 1 + P, C), and the patches inside, (N, P, 1) or None."""
+        inside = None
+        if masks is not None and self.mask_prompt_depth > 0:
+            inside = self._patches_inside(masks)
+        tokens = self.conv1(images).flatten(2).transpose(1, 2)  # (N, P, C)
+        tokens = self._prompt(tokens, inside, 0)
+        class_token = self.class_embedding.to(tokens.dtype).expand(len(tokens), 1, -1)
+        tokens = torch.cat([class_token, tokens], dim=1)  # (N, 1 + P, C)
+        return self.ln_pre(tokens + self.positional_embedding.to(tokens.dtype)), inside
+
+    def _run_prompted(
+        self, blocks: Sequence[Block], tokens: Tensor, inside: Tensor | None
+    ) -> Tensor:
+        for index, block in enumerate(blocks, start=1):
+            tokens = self._run(block, tokens)
+            if index < self.mask_prompt_depth:
+                patches = self._prompt(tokens[:, 1:], inside, index)
+                tokens = torch.cat([tokens[:, :1], patches], dim=1)
+        return tokens
 
     def _run(self, block: Block, tokens: Tensor) -> Tensor:
         if not self.training:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -29,6 +29,14 @@ class RegionFeatures:
     def tensors(self) -> dict[str, Tensor]:
         """Returns the content by name; `RegionFeatures(**tensors)` is its inverse."""
         return {"features": self.features, "encoded": self.encoded, "valid": self.valid}
+
+    def lent(self, by: Tensor) -> RegionFeatures:
+        """Gives masks the features of others.
+
+        Args:
+            by: (Q,) int64, per mask the one whose features it gets; its own, where it is encoded.
+        """
+        return replace(self, features=self.features[by], encoded=self.encoded[by])
 
 
 @dataclass(eq=False)

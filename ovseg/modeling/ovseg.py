@@ -6,7 +6,7 @@ Source: Liang et al., "Open-Vocabulary Semantic Segmentation with Mask-adapted C
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from ovseg.modeling.ensemble import (
     ensemble_scores_by_class,
     keep_best_mask_per_class,
 )
+from ovseg.modeling.fast import FastSettings
 from ovseg.modeling.mask_former import MaskFormer
 from ovseg.modeling.prediction import MaskPrediction
 from ovseg.modeling.region_classifier import RegionClassifier
@@ -77,6 +78,7 @@ def build_region_classifier(cfg: CfgNode) -> RegionClassifier:
         matting=adapter.MASK_MATTING,
         mask_prompt=adapter.MASK_PROMPT_FWD,
         chunk_size=adapter.CHUNK_SIZE,
+        fast=FastSettings.from_config(cfg),
     )
 
 
@@ -145,6 +147,9 @@ class OVSeg(MaskFormer):
             "mask_threshold": float(self.ensemble.mask_threshold),
             "mask_prompt": self.clip_adapter.mask_prompt,
         }
+        fast = self.clip_adapter.fast
+        if fast != FastSettings():
+            stated |= {f"fast_{name}": value for name, value in asdict(fast).items()}
         if self.ensemble.weight_unseen is not None:
             stated["ensemble_weight_unseen"] = float(self.ensemble.weight_unseen)
         return stated
@@ -222,9 +227,15 @@ class OVSeg(MaskFormer):
                     f"expected an encoding with region features for the threshold {threshold:g} "
                     "or with the image to make them from, got neither"
                 )
-            known = encoding.regions[threshold] = self.clip_adapter(
-                encoding.image, encoding.masks, threshold=threshold, known=known
+            named_by = self.clip_adapter.fast.stand_ins(
+                encoding.masks, encoding.quality, threshold=threshold
             )
+            wanted = torch.zeros_like(named_by, dtype=torch.bool)
+            wanted[named_by] = True
+            known = self.clip_adapter(
+                encoding.image, encoding.masks, threshold=threshold, wanted=wanted, known=known
+            )
+            known = encoding.regions[threshold] = known.lent(named_by)
         return known
 
     def _clip_scores(

@@ -14,7 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovseg.clip import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD, ClipTexts, MaskPromptedCLIP
+from ovseg.clip.int8 import int8_copy
+from ovseg.clip.mask_prompt import MaskPromptedVisionTransformer
 from ovseg.modeling.encoding import RegionFeatures
+from ovseg.modeling.fast import FastSettings
 from ovseg.utils.boxes import Box, expand_box, masks_to_boxes
 from ovseg.vocab import TextBank, Vocabulary
 
@@ -42,6 +45,8 @@ class RegionClassifier(nn.Module):
             has any mask value then counts as foreground, which switches the mask prompt off.
         mask_prompt: whether CLIP sees the masks besides the regions.
         chunk_size: regions per CLIP forward.
+        fast: what may be saved; None: nothing. Which masks need not be looked at is up to the
+            caller.
 
     Raises:
         ValueError: an argument is out of range.
@@ -60,6 +65,7 @@ class RegionClassifier(nn.Module):
         matting: bool = False,
         mask_prompt: bool = True,
         chunk_size: int = 32,
+        fast: FastSettings | None = None,
     ) -> None:
         super().__init__()
         if mask_fill not in MASK_FILLS:
@@ -77,6 +83,13 @@ class RegionClassifier(nn.Module):
         self.matting = matting
         self.mask_prompt = mask_prompt
         self.chunk_size = chunk_size
+        self.fast = fast or FastSettings()
+        visual = clip_model.visual
+        self._merge_after = self.fast.blocks_before_merging(
+            len(visual.transformer.resblocks), visual.mask_prompt_depth if mask_prompt else 0
+        )
+        # The tower in int8, once it was needed; in a list, so that it is no part of the module.
+        self._int8: list[MaskPromptedVisionTransformer] = []
         self.register_buffer("pixel_mean", torch.tensor(CLIP_PIXEL_MEAN).view(1, 3, 1, 1))
         self.register_buffer("pixel_std", torch.tensor(CLIP_PIXEL_STD).view(1, 3, 1, 1))
         text_width = clip_model.token_embedding.embedding_dim
@@ -85,7 +98,7 @@ class RegionClassifier(nn.Module):
         )
         # Objects, not closures: a deep copy must refer to the copied CLIP.
         self.text_bank = TextBank(ClipTexts(clip_model))
-        clip_model.register_load_state_dict_post_hook(self._forget_texts)
+        clip_model.register_load_state_dict_post_hook(self._forget)
 
     def train(self, mode: bool = True) -> RegionClassifier:
         """Sets the mode of everything but CLIP, which stays in eval mode."""
@@ -94,11 +107,12 @@ class RegionClassifier(nn.Module):
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RegionClassifier:
-        self.text_bank.clear()
+        self._forget()
         return super()._apply(fn, recurse)
 
-    def _forget_texts(self, *_: Any) -> None:
+    def _forget(self, *_: Any) -> None:
         self.text_bank.clear()
+        self._int8.clear()
 
     def text_features(self, vocabulary: Vocabulary) -> Tensor:
         """Unit rows that embeddings are compared with.
@@ -182,7 +196,7 @@ class RegionClassifier(nn.Module):
             regions[index] = F.interpolate(
                 region[None], size=size, mode="bicubic", align_corners=False
             )[0]
-            if self.mask_prompt:
+            if self.mask_prompt or self._merge_after is not None:
                 prompts[index] = F.interpolate(alpha[None], size=size, mode="nearest")[0]
         return regions, prompts
 
@@ -223,11 +237,26 @@ class RegionClassifier(nn.Module):
             (N, D) float32 features, not normalised.
         """
         features = [self.pixel_mean.new_empty(0, self.clip_model.embed_dim)]
-        for regions, prompts in _full_batches(crops, self.chunk_size):
+        precision = self.fast.precision_on(self.pixel_mean.device)
+        if precision == "bfloat16":
+            dtype = torch.bfloat16
+        visual = self._visual_in_int8() if precision == "int8" else self.clip_model.visual
+        for regions, inside in _full_batches(crops, self.chunk_size):
+            prompts = inside if self.mask_prompt else None
             with nullcontext() if dtype is None else torch.autocast(regions.device.type, dtype):
-                encoded = self.clip_model.visual(regions, prompts if self.mask_prompt else None)
+                if self._merge_after is None:
+                    encoded = visual(regions, prompts)
+                else:
+                    encoded = visual(
+                        regions, prompts, regions=inside, merge_after=self._merge_after
+                    )
             features.append(encoded.float())
         return torch.cat(features)
+
+    def _visual_in_int8(self) -> MaskPromptedVisionTransformer:
+        if not self._int8:
+            self._int8.append(int8_copy(self.clip_model.visual))
+        return self._int8[0]
 
     def forward(
         self,
