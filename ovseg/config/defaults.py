@@ -244,19 +244,19 @@ def _add_test(cfg: CfgNode) -> None:
     test.SLIDING_TILE_SIZE = 224  # side in the resized picture; 0 chooses by its shorter side
     test.SLIDING_OVERLAP = 2 / 3  # share of a tile that the next one covers again
     test.DENSE_CRF = False  # sharpen the label map by a dense CRF (takes the extra "crf")
-    # Ours: savings that change a small share of the labels; docs/performance.md has what each saves
-    # and keeps.
+    # Ours: savings that change a small share of the labels; docs/performance.md has what each is
+    # worth and keeps.
     fast = test.FAST = CfgNode()
-    fast.ENABLED = False
+    fast.ENABLED = False  # whether the others count
     # Of CLIP's image tower: "float32", "bfloat16", "int8" (CPUs), or "auto": bfloat16 where the
     # hardware multiplies it, else int8 on a CPU that can, else float32.
     fast.PRECISION = "auto"
     # Patches outside of a region go on in fours after this share of the tower's blocks; 1: never.
     fast.MERGE_AFTER = 0.5
-    # A mask that has more than this share of all masks' values nowhere, but for REST of the
-    # picture together with its like, is named as the mask that it overlaps most; 0: none is.
+    # A mask that nowhere has more than this share of all masks' values is named as the one that it
+    # overlaps most; 0: none is.
     fast.MIN_SHARE = 0.06
-    fast.REST = 0.005
+    fast.REST = 0.005  # share of the picture where all such masks together may have more
     # Ours: how the ensemble's settings were chosen, in words; stays with every result. What
     # tools/tune_ensemble.py prints.
     test.TUNED_ON = ""
