@@ -21,6 +21,7 @@ __all__ = [
     "Method",
     "PictureCost",
     "cost_table",
+    "markdown_table",
     "measure_picture",
     "read_costs",
     "read_methods",
@@ -160,7 +161,7 @@ def score_table(results: Mapping[str, DatasetResult]) -> str:
         known = "" if interval is None else f" [{interval[0]:.1f}, {interval[1]:.1f}]"
         cells = [_percent(result.scores.get(f"{prefix}{name}")) for name in sets]
         rows.append([title, _percent(result.scores["mIoU"]) + known, *cells])
-    return _table(["mIoU, %", "all", *(name.replace("_", " ") for name in sets)], rows)
+    return markdown_table(["mIoU, %", "all", *(name.replace("_", " ") for name in sets)], rows)
 
 
 def cost_table(methods: Iterable[Method], costs: Mapping[str, PictureCost]) -> str:
@@ -179,7 +180,7 @@ def cost_table(methods: Iterable[Method], costs: Mapping[str, PictureCost]) -> s
         cells = [_MISSING] * 4 if cost is None else [*_cells(cost.encode), *_cells(cost.decode)]
         rows.append([method.title, *cells, method.trained_on, method.needs])
     titles = ["a picture", "encode, ms", "MiB", "decode, ms", "MiB", "trained on", "needs"]
-    return _table(titles, rows)
+    return markdown_table(titles, rows)
 
 
 def _cells(cost: Cost) -> list[str]:
@@ -191,7 +192,13 @@ def _percent(value: Any) -> str:
     return _MISSING if value is None or value != value else f"{value:.1f}"
 
 
-def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Set a Markdown table.
+
+    Args:
+        titles: of the columns; all but the first are aligned to the right.
+        rows: their cells.
+    """
     rule = ["---", *["---:"] * (len(titles) - 1)]
     escaped = ([cell.replace("|", "\\|") for cell in row] for row in rows)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (titles, rule, *escaped))

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from open_clip import CLIP
 from torch import Tensor
 
 from ovseg.benchmark.cost import Comparison, Cost, compare_ways, measure, wait_for
-from ovseg.clip import encode_texts, tokenize
+from ovseg.benchmark.reference import WholeTexts
+from ovseg.benchmark.replacing import replaced
+from ovseg.clip import encode_texts
 from ovseg.evaluation.confusion import confusion_matrix
 from ovseg.modeling.ovseg import OVSeg
 from ovseg.modeling.prediction import Prediction
@@ -46,7 +47,7 @@ def stages(
         first = time.perf_counter() - began
         runs = []
         for _ in range(repeats):
-            with _stopwatch(model) as seconds:
+            with stopwatch(model) as seconds:
                 began = time.perf_counter()
                 model(inputs, vocabulary)
                 wait_for(model.device)
@@ -68,15 +69,10 @@ def compare_text_towers(model: OVSeg, texts: list[str], *, repeats: int = 3) -> 
     """
     clip = model.clip_adapter.clip_model
 
-    def whole() -> Tensor:
-        tokens = tokenize(texts).to(model.device)
-        # open_clip's own method; that of our CLIP trims, too.
-        return torch.cat([CLIP.encode_text(clip, chunk) for chunk in tokens.split(256)])
-
-    def trimmed() -> Tensor:
-        return encode_texts(clip, texts)
-
-    return compare_ways(whole, trimmed, model.device, repeats)
+    whole = WholeTexts(clip)
+    return compare_ways(
+        lambda: whole(texts), lambda: encode_texts(clip, texts), model.device, repeats
+    )
 
 
 def measure_evaluation(
@@ -102,17 +98,30 @@ def measure_evaluation(
 
 
 @contextmanager
-def _stopwatch(model: OVSeg) -> Iterator[dict[str, float]]:
-    """Collect the seconds spent in the stages of a model; nested calls count once each."""
-    seconds: dict[str, float] = defaultdict(float)
+def stopwatch(model: OVSeg, read: Callable[[], float] | None = None) -> Iterator[dict[str, float]]:
+    """Collect what the stages of a model take.
+
+    Args:
+        model: in eval mode.
+        read: a reading that grows, such as a count of operations; None: seconds, once the device
+            has finished.
+
+    Yields:
+        The difference of the readings around each stage, by its name, in the order of execution.
+    """
+    taken: dict[str, float] = defaultdict(float)
+
+    def clock() -> float:
+        wait_for(model.device)
+        return time.perf_counter()
+
+    read = read or clock
 
     def timed(stage: str, run: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            wait_for(model.device)
-            began = time.perf_counter()
+            began = read()
             result = run(*args, **kwargs)
-            wait_for(model.device)
-            seconds[stage] += time.perf_counter() - began
+            taken[stage] += read() - began
             return result
 
         return wrapper
@@ -127,17 +136,5 @@ def _stopwatch(model: OVSeg) -> Iterator[dict[str, float]]:
     ]
     with ExitStack() as stack:
         for stage, owner, name in places:
-            stack.enter_context(_replaced(owner, name, timed(stage, getattr(owner, name))))
-        yield seconds
-
-
-@contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    previous = vars(owner).get(name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        delattr(owner, name)
-        if previous is not None:
-            setattr(owner, name, previous)
+            stack.enter_context(replaced(owner, name, timed(stage, getattr(owner, name))))
+        yield taken

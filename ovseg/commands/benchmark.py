@@ -15,6 +15,7 @@ from ovseg.benchmark import (
     stages,
 )
 from ovseg.commands.models import build_ovseg
+from ovseg.commands.performance import measure_performance
 from ovseg.config import load_cfg
 from ovseg.predictor import Predictor
 from ovseg.training.weights import load_for_evaluation
@@ -25,7 +26,14 @@ from ovseg.vocab import Vocabulary
 
 
 def main(args: argparse.Namespace) -> dict[str, object]:
-    """Measure, print, and return the figures."""
+    """Measure what is asked for, print, and return the figures."""
+    if args.receipt or args.grow or args.dataset or args.ways or args.page:
+        return measure_performance(args)
+    return measure_stages(args)
+
+
+def measure_stages(args: argparse.Namespace) -> dict[str, object]:
+    """Measure the stages of one config and what savings bring, print, and return the figures."""
     with usage():
         if args.output is not None:
             require_writable(args.output.parent)

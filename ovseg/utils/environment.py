@@ -14,7 +14,7 @@ import ovseg
 from ovseg import d2
 from ovseg.utils.files import write_json
 
-__all__ = ["environment_record", "write_environment"]
+__all__ = ["environment_record", "processor_name", "write_environment"]
 
 # Those whose version can move a number: decoders, resizing, numerics.
 _PACKAGES = (
@@ -70,6 +70,16 @@ def write_environment(folder: str | Path) -> Path:
     path = Path(folder) / "environment.json"
     write_json(path, environment_record())
     return path
+
+
+def processor_name() -> str:
+    """Name the processor: its model where the system tells (Linux), else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, "") or platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str | None:

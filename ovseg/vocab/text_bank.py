@@ -74,14 +74,15 @@ class TextBank:
         self._rows.clear()
         self._identity = None
 
-    def keep_in(self, store: TextStore) -> None:
+    def keep_in(self, store: TextStore | None) -> None:
         """Look on disk for rows that are not known, and keep there those that are made.
 
         A row on disk was made in another company than it would be here, which can move its last
         digit (1e-7): an evaluation, whose numbers are to be repeated bit for bit, has no store.
 
         Args:
-            store: of any content; without effect for an encoder that has no identity.
+            store: of any content; without effect for an encoder that has no identity. None: keep
+                nothing on disk from now on.
         """
         self._store = store
 
