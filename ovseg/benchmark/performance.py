@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ _KNOWN = (REFERENCE.title, EXACT.title)
 _RECEIPT = (*_KNOWN, "fast")
 _HEAD = """# Performance
 
-Generated from the figures in `{folder}` by `ovseg benchmark --page`; do not edit.
+Generated from the JSON files in `{folder}` by `ovseg benchmark --page`; do not edit.
 
 What a picture costs in several ways, measured in one process in turns: each way once, then each
 once more. Figures are medians, in brackets the least and the most; *times less* is the
@@ -76,7 +77,8 @@ def write_page(page: Path, folder: Path) -> None:
         DocumentError: a file is no JSON.
     """
     figures = [read_json(file) for file in sorted(folder.glob("*.json"))]
-    text = performance_page(figures, folder=folder.name)
+    where = Path(os.path.relpath(folder, page.parent)).as_posix()
+    text = performance_page(figures, folder=where)
     with atomic_path(page) as partial:
         partial.write_text(text, encoding="utf-8")
 
@@ -117,11 +119,12 @@ def _section(figures: Figures) -> str:
     network = " x ".join(map(str, settings["network_size"]))
     parts = [
         f"## {settings['config']}, {size}, {settings['classes']} classes\n",
-        f"`{settings['config']}`{overrides}, weights: {settings['weights']}; a picture of {size}, "
-        f"{network} for the network; {settings['classes']} classes of {settings['benchmark']} in "
-        f"{settings['templates']} templates. {machine['processor']}, {machine['threads']} threads "
-        f"of {machine['cores']} cores, {environment['device']}; torch "
-        f"{environment['packages']['torch']}, ovseg {environment['ovseg']}.\n",
+        f"`{settings['config']}`{overrides}, weights: {settings['weights']}; a picture of {size} "
+        f"({settings['picture']}), {network} for the network; {settings['classes']} classes of "
+        f"{settings['benchmark']} in {settings['templates']} templates. "
+        f"{machine['processor']}, threads: {machine['threads']}, cores: {machine['cores']}, "
+        f"{environment['device']}; torch {environment['packages']['torch']}, ovseg "
+        f"{environment['ovseg']}.\n",
     ]
     if "receipt" in figures:
         peaks = figures["receipt"]["matmul"]
@@ -129,7 +132,8 @@ def _section(figures: Figures) -> str:
         ways = figures["receipt"]["ways"]
         rounds = min(len(way["rounds"]) for way in ways.values())
         parts += [f"Rounds: {rounds}. Matrix product, GFLOP/s: {listed}.\n"]
-        parts += [_definition(title, way) for title, way in ways.items() if title not in _KNOWN]
+        further = [_definition(title, way) for title, way in ways.items() if title not in _KNOWN]
+        parts += [*further, ""] if further else []
         parts += [receipt_table(figures), "\n### Each way\n", _ways_table(figures)]
         parts += ["\n### Stages of a picture, ms\n", _stage_table(figures)]
     if "accuracy" in figures:
@@ -137,13 +141,28 @@ def _section(figures: Figures) -> str:
         parts += [f"\nmIoU: the first {known['pictures']} pictures of `{known['dataset']}`."]
     for kind, growth in figures.get("growth", {}).items():
         parts += [f"\n### Growth: {kind}\n", _GROWTH[kind] + "\n", _growth_table(growth)]
+    if "training" in figures:
+        parts += ["\n### Training\n", _training_text(figures["training"])]
     return "\n".join(parts) + "\n"
 
 
 def _definition(title: str, way: Mapping[str, Any]) -> str:
     opts = f"`{' '.join(way['opts'])}`" if way["opts"] else "the package as it is"
     left_out = "".join(f", {each} as the reference" for each in way["without"])
-    return f"- **{title}**: {opts}{left_out}\n"
+    return f"- **{title}**: {opts}{left_out}"
+
+
+def _training_text(training: Mapping[str, Any]) -> str:
+    seconds = training["seconds"]
+    least, most = map(_milliseconds, training["spread"])
+    peak = training["peak_bytes"]
+    memory = "" if peak is None else f" {_mebibytes(peak)} MiB on top of the weights;"
+    return (
+        f"{_round(training['pictures'] / seconds)} pictures a second: {training['pictures']} in "
+        f"{_milliseconds(seconds)} ms ({least}–{most}), the median of {training['iterations']} "
+        f"iterations;{memory} {100 * training['loader_share']:.0f} % of the time went by waiting "
+        "for pictures."
+    )
 
 
 def _ways_table(figures: Figures) -> str:

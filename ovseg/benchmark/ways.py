@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
+import torch
+
 from ovseg.benchmark.reference import SAVINGS, WholeTexts, without
 from ovseg.d2.config import CfgNode
 from ovseg.modeling.ovseg import OVSeg
@@ -118,15 +120,15 @@ class ReadyWay:
 
 
 def share_weights(model: OVSeg, others: Sequence[OVSeg]) -> None:
-    """Let a model hold the weights that others hold, too, so that they take memory once.
+    """Let a model hold what is equal in others, too, so that it takes memory once.
 
     Args:
-        model: of the same weights; what it holds in another precision or shape stays its own.
-        others: where the first of a name counts.
+        model: what it holds in another precision or shape, or with other values, stays its own.
+        others: models with parameters of the same names.
     """
     for other in others:
         known = dict(other.named_parameters())
         for name, own in model.named_parameters():
             their = known.get(name)
-            if their is not None and (their.shape, their.dtype) == (own.shape, own.dtype):
+            if their is not None and their.dtype == own.dtype and torch.equal(their, own):
                 own.data = their.data

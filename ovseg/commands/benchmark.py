@@ -27,7 +27,8 @@ from ovseg.vocab import Vocabulary
 
 def main(args: argparse.Namespace) -> dict[str, object]:
     """Measure what is asked for, print, and return the figures."""
-    if args.receipt or args.grow or args.dataset or args.ways or args.page:
+    joined = (args.receipt, args.grow, args.dataset, args.ways, args.page, args.train is not None)
+    if any(joined):
         return measure_performance(args)
     return measure_stages(args)
 

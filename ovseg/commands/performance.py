@@ -16,6 +16,7 @@ from ovseg.benchmark.performance import write_page
 from ovseg.benchmark.rounds import Subject, measure_ways
 from ovseg.benchmark.ways import REFERENCE, ReadyWay, Way, read_ways, share_weights
 from ovseg.commands.models import build_ovseg
+from ovseg.commands.throughput import measure_training
 from ovseg.config import load_cfg
 from ovseg.d2.config import CfgNode
 from ovseg.data.catalog import register_builtin
@@ -41,10 +42,18 @@ def measure_performance(args: argparse.Namespace) -> dict[str, Any]:
     """Measure what is asked for, write figures and page, and return the figures."""
     with usage():
         if args.output is None:
-            raise ValueError("--receipt, --grow, --dataset and --page need --output, a JSON file")
+            raise ValueError(
+                "--receipt, --grow, --dataset, --train and --page need --output, a JSON file"
+            )
         for file in filter(None, (args.output, args.page)):
             require_writable(file.parent)
-    figures = _measure(args) if args.receipt or args.grow or args.dataset else {}
+        if args.train is not None and args.train < 1:
+            raise ValueError(f"--train: expected at least 1 iteration, got {args.train}")
+    measured = args.receipt or args.grow or args.dataset or args.train is not None
+    with usage():
+        if not measured and args.page is None:
+            raise ValueError("--ways needs --receipt, --grow or --dataset, which measure them")
+    figures = _measure(args) if measured else {}
     if args.page is not None:
         with usage():
             write_page(args.page, args.output.parent)
@@ -84,6 +93,8 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
         chosen = [each for each in ready if each.way.title in growing]
         found = measure_growth(chosen, kind, sizes, subject, repeats=args.repeats)
         keep("growth", {**figures.get("growth", {}), kind: found})
+    if args.train is not None:
+        keep("training", measure_training(args))
     return figures
 
 
@@ -128,6 +139,7 @@ def _begin(args: argparse.Namespace, cfg: CfgNode, picture: np.ndarray) -> dict[
             "benchmark": args.benchmark,
             "classes": len(vocabulary),
             "templates": len(vocabulary.templates),
+            "picture": f"the first of {args.dataset}" if args.dataset else "random pixels",
             "size": [height, width],
             "network_size": list(
                 resized_shape(height, width, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)

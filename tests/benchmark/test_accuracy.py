@@ -1,35 +1,16 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from ovseg.benchmark.accuracy import measure_accuracy
-from ovseg.d2.data import DatasetCatalog, MetadataCatalog
 from ovseg.modeling.prediction import MaskPrediction
-from tests.benchmark.ready import ready_ways
-
-NAMES = ("cat", "sky")
+from tests.benchmark.ready import ready_ways, register_halves, remove_halves
 
 
 @pytest.fixture
 def scenes(tmp_path):
-    """Three pictures; the upper half is class 0, the lower class 1, the last row is ignored."""
-    records = []
-    labels = np.zeros((40, 50), np.uint8)
-    labels[20:] = 1
-    labels[-1] = 255
-    for number in range(3):
-        picture = np.random.default_rng(number).integers(0, 256, (40, 50, 3), np.uint8)
-        files = [str(tmp_path / f"{kind}{number}.png") for kind in ("picture", "labels")]
-        Image.fromarray(picture).save(files[0])
-        Image.fromarray(labels).save(files[1])
-        records.append(dict(zip(("file_name", "sem_seg_file_name"), files, strict=True)))
-    DatasetCatalog.register("halves", lambda: records)
-    MetadataCatalog.get("halves").set(stuff_classes=list(NAMES), ignore_label=255)
-    yield "halves"
-    DatasetCatalog.remove("halves")
-    MetadataCatalog.remove("halves")
+    yield register_halves(tmp_path)
+    remove_halves()
 
 
 def test_each_way_is_scored_and_compared_with_the_first(scenes, monkeypatch):

@@ -37,6 +37,7 @@ def figures(**parts: Any) -> dict[str, Any]:
         "settings": {
             **{"config": "ovseg_tiny", "weights": "random", "opts": [], "benchmark": "pascal_voc"},
             **{"classes": 20, "templates": 14, "size": [64, 96], "network_size": [128, 192]},
+            "picture": "random pixels",
         },
         "machine": {"processor": "A processor", "cores": 2, "threads": 1},
         "environment": {"ovseg": "0.1.0", "device": "cpu", "packages": {"torch": "2.9.9"}},
@@ -89,8 +90,8 @@ def test_every_way_has_its_share_of_the_peak_its_stages_and_what_it_is():
     assert table["fast"][6] == "100"
     assert table["backbone"] == ["500 (475–625)", "250 (250–1,750)", "125", "62.5"]
     assert "- **one saving**: `TEST.OUTPUT labels`, texts as the reference" in page
-    assert "A processor, 1 threads of 2 cores, cpu; torch 2.9.9" in page
-    assert "a picture of 64 x 96, 128 x 192 for the network" in page
+    assert "A processor, threads: 1, cores: 2, cpu; torch 2.9.9" in page
+    assert "a picture of 64 x 96 (random pixels), 128 x 192 for the network" in page
 
 
 def test_growth_ends_with_its_exponent_and_parts_that_were_not_measured_are_left_out():

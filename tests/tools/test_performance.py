@@ -1,19 +1,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import pytest
 
+from ovseg.benchmark.performance import performance_page
 from ovseg.commands.benchmark import main
 from ovseg.commands.flags.benchmark import make_parser
+from ovseg.readers.documents import read_json
+from ovseg.training.loop import Trainer
+from ovseg.training.step import TrainingStep
 from ovseg.utils.command_line import UsageError
+from tests.benchmark.ready import register_halves, remove_halves
+from tests.helpers import ROOT
 from tests.tools.test_benchmark import OPTS
 
 
-def benchmark(folder, *words: str):
+def benchmark(folder, *words: str, opts: Sequence[str] = ()):
     always = ["--size", "64", "64", "--benchmark", "pascal_voc_20", "--repeats", "1"]
     paths = ["--output", str(folder / "figures" / "tiny.json"), "--page", str(folder / "page.md")]
-    return main(make_parser("benchmark").parse_args([*always, *words, *paths, *OPTS]))
+    return main(make_parser("benchmark").parse_args([*always, *words, *paths, *OPTS, *opts]))
 
 
 @pytest.fixture(autouse=True)
@@ -71,3 +78,39 @@ def test_what_cannot_be_measured_is_told_before_anything_is(tmp_path, words, tol
 def test_figures_need_a_file(tmp_path):
     with pytest.raises(UsageError, match="need --output"):
         main(make_parser("benchmark").parse_args(["--receipt"]))
+    with pytest.raises(UsageError, match="--ways needs --receipt"):
+        words = ["--ways", "ways.yaml", "--output", str(tmp_path / "figures.json")]
+        main(make_parser("benchmark").parse_args(words))
+
+
+def test_iterations_of_a_training_are_measured_and_nothing_of_them_is_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Trainer, "run", None)  # it saves
+    steps = []
+    step = TrainingStep.__call__
+    monkeypatch.setattr(
+        TrainingStep,
+        "__call__",
+        lambda self, batch, **each: steps.append(len(batch)) or step(self, batch, **each),
+    )
+    opts = ("DATASETS.TRAIN", "('halves',)", "SOLVER.IMS_PER_BATCH", "2")
+    opts += ("DATALOADER.NUM_WORKERS", "0", "INPUT.MIN_SIZE_TRAIN", "[64]")
+    opts += ("INPUT.CROP.SIZE", "[64, 64]", "INPUT.SIZE_DIVISIBILITY", "64")
+    register_halves(tmp_path)
+    try:
+        found = benchmark(tmp_path, "--train", "2", opts=opts)["training"]
+    finally:
+        remove_halves()
+    assert steps == [2, 2, 2, 2]  # two of them before those that count
+    assert (found["iterations"], found["pictures"]) == (2, 2)
+    assert 0 < found["loader_share"] < 1
+    assert found["spread"][0] <= found["seconds"] <= found["spread"][1]
+    assert "pictures a second: 2 in" in (tmp_path / "page.md").read_text()
+    assert not (tmp_path / "output").exists()
+
+
+def test_the_page_of_the_docs_is_that_of_its_figures(tmp_path):
+    page = ROOT / "docs" / "performance.md"
+    files = sorted((ROOT / "docs" / "performance").glob("*.json"))
+    figures = [read_json(file) for file in files]
+    assert page.read_text(encoding="utf-8") == performance_page(figures, folder="performance")

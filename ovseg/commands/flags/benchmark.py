@@ -14,8 +14,8 @@ cost in one way only: masks that a trained model leaves empty cost CLIP nothing.
 With --receipt several ways are measured in turns: the reference, which saves nothing, the package
 as it is, and those that --ways lists (YAML: title, opts as KEY VALUE pairs, without as savings to
 leave out, texts or blocks). --grow measures how time and memory grow, --dataset what each way
-scores. What of these one run measures joins what the file of figures has; --page sets all files
-beside it as docs/performance.md.
+scores, --train how fast the config trains. What of these one run measures joins what the file of
+figures has; --page sets all files beside it as docs/performance.md.
 """
 EXAMPLES = """
 examples:
@@ -56,6 +56,7 @@ def make_parser(program: str) -> argparse.ArgumentParser:
     ways.add_argument("--pictures", type=int, metavar="N", help="the first N of the data set")
     ways.add_argument("--grow", nargs="+", metavar="KIND[=SIZE,...]", default=[], help=GROW)
     ways.add_argument("--grow-ways", nargs="+", metavar="TITLE", help="default: all but reference")
+    ways.add_argument("--train", type=int, metavar="N", help="measure N iterations of training")
     ways.add_argument("--page", type=Path, help="write this page from the files beside --output")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs, put last")
     return parser
