@@ -29,6 +29,10 @@ from ovseg.utils.masks import RunLength, encode_rle
 # enough to keep a GPU busy.
 BAND_BYTES = 16 * 2**20
 
+# Rows and columns of a picture; both ends of each given.
+Window = tuple[slice, slice]
+_ALL = slice(None)
+
 
 @dataclass(frozen=True)
 class Proposal:
@@ -76,16 +80,34 @@ class Prediction(ABC):
         """Values that `bands` holds per output pixel; sets the height of a band."""
 
     @abstractmethod
-    def bands(self, height: int) -> Iterator[tuple[slice, Tensor]]:
+    def bands(self, height: int, window: Window | None = None) -> Iterator[tuple[slice, Tensor]]:
         """Computes the scores in bands of rows.
 
         Args:
             height: rows per band.
+            window: the part of the picture that is wanted; None: all of it.
 
         Returns:
-            Per band its output rows and their scores (rows, W, C) float32 of any range. The first K
-            channels are the classes; further ones, if any, are for `abstains` alone.
+            Per band its output rows and their scores (rows, W, C) float32 of any range, W the
+            window's. The first K channels are the classes; further ones, if any, are for
+            `abstains` alone.
         """
+
+    def final_bands(
+        self, height: int, window: Window | None = None
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Computes the bands of which `sem_seg` consists, so that the labels are their argmax.
+
+        Other than `bands` only where a method has more to say about labels than scores.
+
+        Args:
+            height: rows per band.
+            window: the part of the picture that is wanted; None: all of it.
+
+        Returns:
+            As `bands`.
+        """
+        return self.bands(height, window)
 
     @abstractmethod
     def region_scores(self, labels: np.ndarray) -> np.ndarray:
@@ -103,12 +125,13 @@ class Prediction(ABC):
         """Whether there can be pixels that no class may have."""
         return False
 
-    def abstains(self, rows: slice, scores: Tensor) -> Tensor:
+    def abstains(self, rows: slice, scores: Tensor, columns: slice = _ALL) -> Tensor:
         """Tells which pixels of a band no class may have; asked only where `may_abstain`.
 
         Args:
             rows: the band's output rows.
             scores: (rows, W, C) of `bands`.
+            columns: the window's, where the band has one.
 
         Returns:
             (rows, W) bool.
@@ -119,14 +142,18 @@ class Prediction(ABC):
         """Lists the masks that took part, best score first; a method without masks has none."""
         return ()
 
+    @property
+    def band_height(self) -> int:
+        """Rows of the output whose scores take `BAND_BYTES` at most, or one row."""
+        return max(1, BAND_BYTES // (4 * self.floats_per_pixel * self.output_size[1]))
+
     def _bounded_bands(self) -> Iterator[tuple[slice, Tensor]]:
-        bytes_per_row = 4 * self.floats_per_pixel * self.output_size[1]
-        return self.bands(max(1, BAND_BYTES // bytes_per_row))
+        return self.bands(self.band_height)
 
     def sem_seg(self) -> Tensor:
         """Returns the scores of every class, (K, H, W) float32."""
         scores = torch.empty(self.num_classes, *self.output_size, device=self.device)
-        for band, values in self._bounded_bands():
+        for band, values in self.final_bands(self.band_height):
             scores[:, band] = values[..., : self.num_classes].permute(2, 0, 1)
         return scores
 
@@ -154,8 +181,9 @@ class Prediction(ABC):
         return torch.cat([self.abstains(band, values) for band, values in self._bounded_bands()])
 
 
-def _slices(length: int, step: int) -> Iterator[slice]:
-    return (slice(start, min(start + step, length)) for start in range(0, length, step))
+def _bands_of(rows: slice, height: int) -> Iterator[slice]:
+    starts = range(rows.start, rows.stop, height)
+    return (slice(start, min(start + height, rows.stop)) for start in starts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,23 +218,24 @@ class DensePrediction(Prediction):
         """Values held per output pixel."""
         return len(self.scores)
 
-    def bands(self, height: int) -> Iterator[tuple[slice, Tensor]]:
+    def bands(self, height: int, window: Window | None = None) -> Iterator[tuple[slice, Tensor]]:
         """Resizes the scores band by band; see `Prediction.bands`."""
+        wanted, columns = window or (slice(0, self.output_size[0]), _ALL)
         size = (self.scores.shape[1], self.scores.shape[2])
         resize = RowResizer(size, self.output_size, self.device)
-        for band in _slices(self.output_size[0], height):
+        for band in _bands_of(wanted, height):
             rows = self.scores[:, resize.rows_needed(band)].float()
-            yield band, resize(rows, band).permute(1, 2, 0)
+            yield band, resize(rows, band)[..., columns].permute(1, 2, 0)
 
     @property
     def may_abstain(self) -> bool:
         """Whether the method left pixels blank."""
         return self.blank is not None
 
-    def abstains(self, rows: slice, scores: Tensor) -> Tensor:
+    def abstains(self, rows: slice, scores: Tensor, columns: slice = _ALL) -> Tensor:
         """Cuts the band out of `blank`; see `Prediction.abstains`."""
         assert self.blank is not None
-        return self.blank[rows]
+        return self.blank[rows, columns]
 
     def region_scores(self, labels: np.ndarray) -> np.ndarray:
         """Averages each class's probability over its pixels; see `Prediction.region_scores`."""
@@ -268,8 +297,9 @@ class MaskPrediction(Prediction):
         """Values held per output pixel: the scores and the resized masks."""
         return self.num_classes + len(self.masks)
 
-    def bands(self, height: int) -> Iterator[tuple[slice, Tensor]]:
+    def bands(self, height: int, window: Window | None = None) -> Iterator[tuple[slice, Tensor]]:
         """Resizes the masks and merges them band by band; see `Prediction.bands`."""
+        wanted, columns = window or (slice(0, self.output_size[0]), _ALL)
         scores = self.class_scores
         if self.hidden_scores is not None:
             scores = torch.cat((scores, self.hidden_scores[:, None]), dim=1)  # (Q, K + 1)
@@ -280,13 +310,13 @@ class MaskPrediction(Prediction):
         resize = RowResizer(
             (self.masks.shape[1], self.masks.shape[2]), self.output_size, self.device
         )
-        for band in _slices(self.output_size[0], height):
+        for band in _bands_of(wanted, height):
             rows = self.masks[:, resize.rows_needed(band)]
             if len(used) < len(rows):
                 rows = rows[used]  # (U, n, w)
             if self.binary:
                 rows = rows > self.mask_threshold
-            resized = resize(rows.float(), band)  # (U, rows, W)
+            resized = resize(rows.float(), band)[..., columns]  # (U, rows, W)
             yield band, (resized.flatten(1).T @ scores).unflatten(0, resized.shape[1:])
 
     @property
@@ -294,7 +324,7 @@ class MaskPrediction(Prediction):
         """Whether masks were cut, so that there are pixels in none of them."""
         return self.binary or self.hidden_scores is not None
 
-    def abstains(self, rows: slice, scores: Tensor) -> Tensor:
+    def abstains(self, rows: slice, scores: Tensor, columns: slice = _ALL) -> Tensor:
         """Pixels that no mask covers or the hidden class has; see `Prediction.abstains`."""
         # Scores are sums of products of mask values and probabilities: 0 means that no mask that
         # was kept reaches the pixel.

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ovseg.modeling import DensePrediction
+from ovseg.modeling.prediction import Window
 from ovseg.projects.corrclip.correlation import Unsegmented, number_regions
 
 __all__ = ["RegionwisePrediction", "most_frequent"]
@@ -59,9 +60,9 @@ class RegionwisePrediction(DensePrediction):
         """Values held per output pixel."""
         return len(self.scores) + self.count
 
-    def bands(self, height: int) -> Iterator[tuple[slice, Tensor]]:
+    def bands(self, height: int, window: Window | None = None) -> Iterator[tuple[slice, Tensor]]:
         """Computes the classes' probabilities band by band; see `Prediction.bands`."""
-        for band, values in super().bands(height):
+        for band, values in super().bands(height, window):
             values = (self.scale * values).softmax(-1)  # (rows, W, P)
             if len(self.classes) > self.count:
                 best = values.new_zeros(*values.shape[:2], self.count)
@@ -69,17 +70,18 @@ class RegionwisePrediction(DensePrediction):
                 values = best.scatter_reduce_(-1, index, values, "amax")
             yield band, values
 
-    def sem_seg(self) -> Tensor:
-        """Returns the probabilities (K, H, W), that of the final label raised to the top."""
-        scores = super().sem_seg()
-        if self.regions is None and not self.threshold:
-            return scores
-        for band in range(self.output_size[0]):
-            row, label = scores[:, band], self._decided[None, band]  # (K, W), (1, W)
-            best, top = row.max(0, keepdim=True)
-            above = torch.nextafter(best, torch.full_like(best, 2.0))
-            row.scatter_(0, label, torch.where(label == top, best, above))
-        return scores
+    def final_bands(
+        self, height: int, window: Window | None = None
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Raises each pixel's final label to the top; see `Prediction.final_bands`."""
+        columns = slice(None) if window is None else window[1]
+        for band, values in self.bands(height, window):
+            if self.regions is not None or self.threshold:
+                label = self._decided[band, columns, None]  # (rows, W, 1)
+                best, top = values.max(-1, keepdim=True)
+                above = torch.nextafter(best, torch.full_like(best, 2.0))
+                values = values.scatter(-1, label, torch.where(label == top, best, above))
+            yield band, values
 
     def labels(self, *, blank: int | None = None) -> Tensor:
         """Returns the final label of every pixel; see `Prediction.labels`."""
@@ -93,9 +95,9 @@ class RegionwisePrediction(DensePrediction):
         """Whether pixels below the threshold have no class to go to."""
         return self.threshold > 0 and self.background is None
 
-    def abstains(self, rows: slice, scores: Tensor) -> Tensor:
+    def abstains(self, rows: slice, scores: Tensor, columns: slice = slice(None)) -> Tensor:
         """Cuts the band out of the pixels left blank; see `Prediction.abstains`."""
-        return self._left_blank[rows]
+        return self._left_blank[rows, columns]
 
     @cached_property
     def _best(self) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ovseg.modeling import DensePrediction
-from ovseg.modeling.prediction import Prediction
+from ovseg.modeling.prediction import Prediction, Window
 
 __all__ = ["SubsetPrediction"]
 
@@ -55,10 +55,10 @@ class SubsetPrediction(Prediction):
         """Values held per output pixel."""
         return self.total + len(self.classes)
 
-    def bands(self, height: int) -> Iterator[tuple[slice, Tensor]]:
+    def bands(self, height: int, window: Window | None = None) -> Iterator[tuple[slice, Tensor]]:
         """Puts each class at its place; see `Prediction.bands`."""
         places = list(self.classes)
-        for rows, values in self.inner.bands(height):
+        for rows, values in self.inner.bands(height, window):
             scores = values.new_full((*values.shape[:2], self.total), _NOT_ASKED)
             scores[..., places] = values
             yield rows, scores
@@ -68,9 +68,9 @@ class SubsetPrediction(Prediction):
         """Whether the method left pixels blank."""
         return self.inner.may_abstain
 
-    def abstains(self, rows: slice, scores: Tensor) -> Tensor:
+    def abstains(self, rows: slice, scores: Tensor, columns: slice = slice(None)) -> Tensor:
         """Pixels of the band that no class has; see `Prediction.abstains`."""
-        return self.inner.abstains(rows, scores)
+        return self.inner.abstains(rows, scores, columns)
 
     def region_scores(self, labels: np.ndarray) -> np.ndarray:
         """Averages each class's score over its pixels; see `Prediction.region_scores`."""
