@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovseg.exports import Exporter
+from ovseg.large import OVERLAP, segment_large
+from ovseg.large_segmentation import LargeSegmentation
 from ovseg.readers.pictures import IMAGE_SUFFIXES
+from ovseg.readers.rasters import import_rasterio
 from ovseg.segmentation import Segmentation, check_views, result_paths
+from ovseg.utils.pictures import is_tiff
 from ovseg.utils.result_files import is_result
 
 if TYPE_CHECKING:
@@ -49,7 +53,7 @@ class Outcome:
     """
 
     path: Path
-    segmentation: Segmentation | None = None
+    segmentation: Segmentation | LargeSegmentation | None = None
     files: dict[str, Path] = field(default_factory=dict)
     seconds: float = 0.0
     error: str | None = None
@@ -145,6 +149,8 @@ def segment_files(
     min_region_area: int = 0,
     threshold: float = 0.0,
     exporters: Sequence[Exporter] = (),
+    tile: int | None = None,
+    overlap: float = OVERLAP,
 ) -> Iterator[Outcome]:
     """Segment files one after the other and write each result at once.
 
@@ -162,15 +168,23 @@ def segment_files(
         min_region_area: see ``Predictor.segment``.
         threshold: see ``Predictor.segment``.
         exporters: receive each result, too; whoever made them calls their ``finish``.
+        tile: segment large pictures in tiles of so many pixels a side, with a bar of progress; see
+            ``ovseg.large.segment_large`` and :func:`check_tiled`.
+        overlap: of the tiles.
 
     Yields:
         One outcome per source, in order.
 
     Raises:
-        ValueError: an unknown view.
+        ValueError: an unknown view, or what tiles do not go with.
+        ImportError: tiles of a TIFF, and rasterio is not installed.
         OSError: the output folder cannot be made.
     """
     check_views(views)
+    if tile is not None:
+        check_tiled(
+            sources, proposals=proposals, min_region_area=min_region_area, exports=bool(exporters)
+        )
     Path(output).mkdir(parents=True, exist_ok=True)
 
     def is_free(stem: str) -> bool:
@@ -187,21 +201,60 @@ def segment_files(
             continue
         start = time.perf_counter()
         try:
-            result = predictor.segment(
-                source.path,
-                vocabulary,
-                proposals=proposals,
-                min_region_area=min_region_area,
-                threshold=threshold,
-            )
-            files = result.save(output, stem=stem, views=views, proposals=proposals)
-            for exporter in exporters:
-                exporter.add(result, stem=stem, source=source.path)
+            result: Segmentation | LargeSegmentation
+            if tile is not None:
+                result = segment_large(
+                    predictor,
+                    source.path,
+                    vocabulary,
+                    tile=tile,
+                    overlap=overlap,
+                    threshold=threshold,
+                    progress=True,
+                )
+                files = result.save(output, stem=stem, views=views)
+            else:
+                result = predictor.segment(
+                    source.path,
+                    vocabulary,
+                    proposals=proposals,
+                    min_region_area=min_region_area,
+                    threshold=threshold,
+                )
+                files = result.save(output, stem=stem, views=views, proposals=proposals)
+                for exporter in exporters:
+                    exporter.add(result, stem=stem, source=source.path)
         except Exception as error:  # noqa: BLE001 - whatever it is, the other files go on
             _log.debug("%s failed", source.path, exc_info=True)
             yield Outcome(source.path, error=f"{type(error).__name__}: {error}")
             continue
         yield Outcome(source.path, result, files, time.perf_counter() - start)
+
+
+def check_tiled(
+    sources: Sequence[Source], *, proposals: bool, min_region_area: int, exports: bool
+) -> None:
+    """Refuse what large pictures in tiles do not go with.
+
+    Args:
+        sources: the files.
+        proposals: whether the model's masks are wanted; each tile has its own.
+        min_region_area: parts to be merged; that takes a map of eight bytes a pixel.
+        exports: whether results are wanted for other tools, which takes a mask of each class.
+
+    Raises:
+        ValueError: one of them is wanted.
+        ImportError: a file is a TIFF, and rasterio is not installed.
+    """
+    flags = {
+        "--proposals": proposals,
+        "--min-region-area": min_region_area,
+        "--export": exports,
+    }
+    if wanted := [flag for flag, value in flags.items() if value]:
+        raise ValueError(f"--tile: expected it without {', '.join(wanted)}; leave one of them out")
+    if any(is_tiff(source.path) for source in sources):
+        import_rasterio()
 
 
 # -- vocabularies from the command line --------------------------------------------------------

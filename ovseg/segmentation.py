@@ -16,7 +16,7 @@ from ovseg import visualization
 from ovseg.exports import make_exporter
 from ovseg.exports.supervision_detections import to_detections
 from ovseg.modeling.prediction import Proposal
-from ovseg.regions import ClassArea, Region, xywh
+from ovseg.regions import ClassArea, Region, as_table, class_areas, label_type, xywh
 from ovseg.stored import describe, read_stored
 from ovseg.utils.files import write_json
 from ovseg.utils.masks import encode_rle
@@ -66,14 +66,7 @@ class Segmentation:
             One entry per class with at least one pixel, largest first.
         """
         counts = visualization.pixel_counts(self.labels, len(self.names))
-        found = sorted(np.flatnonzero(counts).tolist(), key=lambda k: (-int(counts[k]), k))
-        size = self.labels.size
-        return [
-            ClassArea(
-                int(k), self.names[k], int(counts[k]), counts[k] / size, float(self.scores[k])
-            )
-            for k in found
-        ]
+        return class_areas(counts, self.names, self.scores, self.labels.size)
 
     def __iter__(self) -> Iterator[Region]:
         return (self._region(area) for area in self.areas())
@@ -206,9 +199,7 @@ class Segmentation:
         Raises:
             ValueError: more classes than 16 bits can hold.
         """
-        if len(self.names) > 65535:
-            raise ValueError(f"a PNG label map holds 65535 classes, got {len(self.names)}")
-        dtype = np.uint8 if len(self.names) <= 255 else np.uint16
+        dtype = label_type(len(self.names))
         blank = int(np.iinfo(dtype).max)
         return np.where(self.labels == BLANK, blank, self.labels).astype(dtype), blank
 
@@ -260,7 +251,7 @@ class Segmentation:
         paths["json"].parent.mkdir(parents=True, exist_ok=True)
         write_picture(paths["labels"], self.label_map()[0])
         for view in views:
-            write_picture(paths[view], self._view(view))
+            write_picture(paths[view], self.view(view))
         described = self.to_dict(proposals=proposals)
         write_json(paths["json"], described, ensure_ascii=False)  # last: it marks a whole result
         return paths
@@ -271,17 +262,7 @@ class Segmentation:
         Returns:
             Lines of name, area in percent, pixels and score, largest first.
         """
-        rows = [(a.name, f"{a.share:.1%}", str(a.pixels), f"{a.score:.2f}") for a in self.areas()]
-        blank = int((self.labels == BLANK).sum())
-        if blank:
-            rows.append(("(no class)", f"{blank / self.labels.size:.1%}", str(blank), ""))
-        head = ("class", "area", "pixels", "score")
-        widths = [max(len(row[i]) for row in [head, *rows]) for i in range(4)]
-        lines = (
-            [row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in (1, 2, 3))]
-            for row in [head, *rows]
-        )
-        return "\n".join("  ".join(cells).rstrip() for cells in lines)
+        return as_table(self.areas(), self.labels.size)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, image: ImageLike | None = None) -> Segmentation:
@@ -356,7 +337,8 @@ class Segmentation:
     def _region(self, area: ClassArea) -> Region:
         return Region(**vars(area), mask=self.labels == area.label)
 
-    def _view(self, view: str) -> np.ndarray:
+    def view(self, view: str) -> np.ndarray:
+        """Draw one of ``VIEWS``, a uint8 RGB picture."""
         if view == "overlay":
             return self.overlay()
         if view == "mask":
@@ -366,7 +348,7 @@ class Segmentation:
 
 
 def result_paths(
-    directory: str | os.PathLike[str], stem: str, views: Sequence[str]
+    directory: str | os.PathLike[str], stem: str, views: Sequence[str], labels: str = ".png"
 ) -> dict[str, Path]:
     """Name the files of a result.
 
@@ -374,6 +356,7 @@ def result_paths(
         directory: where they lie.
         stem: start of every file name.
         views: pictures among them, see `Segmentation.save`.
+        labels: the label map's suffix.
 
     Returns:
         Paths by kind: "labels", "json" and the views.
@@ -384,7 +367,11 @@ def result_paths(
     check_views(views)
     folder = Path(directory)
     pictures = {v: folder / f"{stem}_{v}.{'png' if v == 'mask' else 'jpg'}" for v in views}
-    return {"labels": folder / f"{stem}_labels.png", "json": folder / f"{stem}.json", **pictures}
+    return {
+        "labels": folder / f"{stem}_labels{labels}",
+        "json": folder / f"{stem}.json",
+        **pictures,
+    }
 
 
 def check_views(views: Sequence[str]) -> None:

@@ -13,10 +13,12 @@ import numpy as np
 from ovseg.modeling.prediction import Proposal
 from ovseg.readers.documents import read_json
 from ovseg.readers.pictures import ImageError, read_label
+from ovseg.regions import label_type
 from ovseg.utils.pictures import ImageLike, to_rgb
 from ovseg.visualization import palette
 
 if TYPE_CHECKING:
+    from ovseg.large_segmentation import LargeSegmentation
     from ovseg.segmentation import Segmentation
 
 __all__ = ["FORMAT_VERSION", "describe", "read_stored"]
@@ -27,7 +29,7 @@ FORMAT_VERSION = 1
 _LABELS = "_labels.png"
 
 
-def describe(result: Segmentation, *, proposals: bool) -> dict[str, Any]:
+def describe(result: Segmentation | LargeSegmentation, *, proposals: bool) -> dict[str, Any]:
     """Describe a result; see `Segmentation.to_dict`."""
     colors = palette(result.names, background=result.background)
     height, width = result.labels.shape
@@ -41,7 +43,7 @@ def describe(result: Segmentation, *, proposals: bool) -> dict[str, Any]:
         "width": width,
         "names": list(result.names),
         "background": result.background,
-        "blank_value": 255 if len(result.names) <= 255 else 65535,
+        "blank_value": int(np.iinfo(label_type(len(result.names))).max),
         "unlabelled_pixels": result.labels.size - sum(entry["area"] for entry in classes),
         "classes": classes,
         "provenance": dict(result.provenance),

@@ -47,6 +47,8 @@ PART_OF = dict.fromkeys(
         "toy_world",
         "exports",
         "stored",
+        "large",
+        "large_segmentation",
     ),
     "predictor",
 )

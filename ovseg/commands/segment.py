@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import ovseg
-from ovseg.batch import find_images, segment_files, split_names
+from ovseg.batch import check_tiled, find_images, segment_files, split_names
 from ovseg.exports import check_formats, make_exporter
+from ovseg.large import OVERLAP
 from ovseg.segmentation import check_views
 from ovseg.utils.command_line import FAILED, usage
 from ovseg.utils.files import require_writable
@@ -28,6 +29,15 @@ def main(args: argparse.Namespace) -> int:
         sources = find_images(args.input or [sample_folder()])
         if all(source.error for source in sources):
             raise ValueError("; ".join(f"{one.path}: {one.error}" for one in sources))
+        if args.tile is not None:
+            check_tiled(
+                sources,
+                proposals=args.proposals,
+                min_region_area=args.min_region_area,
+                exports=bool(formats),
+            )
+        elif args.overlap is not None:
+            raise ValueError("--overlap: expected it with --tile, which it is a share of")
         require_writable(args.output)
         predictor = ovseg.load(
             args.weights, config=args.config_file, device=args.device, opts=args.opts
@@ -51,6 +61,8 @@ def main(args: argparse.Namespace) -> int:
         min_region_area=args.min_region_area,
         threshold=args.threshold,
         exporters=exporters,
+        tile=args.tile,
+        overlap=OVERLAP if args.overlap is None else args.overlap,
     )
     failed = []
     for number, source in enumerate(sources, start=1):

@@ -27,6 +27,7 @@ class Limits:
 
     Args:
         picture_pixels: of a picture or label map; 3 bytes each as RGB. Told by its header.
+        raster_block_bytes: of a tile or strip of a TIFF that is read by windows.
         outline_pixels: length of the polygons of one region, which decoding takes memory for.
         document_bytes: of a JSON, YAML, CSV or text file.
         yaml_bytes: of a YAML file, which takes longer to read than the others.
@@ -51,6 +52,7 @@ class Limits:
     """
 
     picture_pixels: int = 1_000_000_000
+    raster_block_bytes: int = 256 * 2**20
     outline_pixels: int = 2_000_000
     document_bytes: int = 4 * 2**30
     yaml_bytes: int = 16 * 2**20

@@ -44,6 +44,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".ti
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _ORIENTATION_TAG = 0x0112
 _TIFF_WIDTH, _TIFF_LENGTH = 256, 257
+_TIFF_DESCRIPTION = 270
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
 _ORIENTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -225,6 +226,8 @@ def picture_comment(path: str | PathLike[str]) -> str | bytes | None:
         ImageError: the file is missing or its header is damaged.
     """
     with _opened(path, None) as image:
+        if image.format == "TIFF":
+            return image.tag_v2.get(_TIFF_DESCRIPTION)  # type: ignore[attr-defined]
         return image.info.get("comment") or image.info.get("Comment")
 
 

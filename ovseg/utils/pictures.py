@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -12,8 +14,9 @@ from PIL import Image
 
 from ovseg.readers.addresses import AddressError, open_address
 from ovseg.readers.pictures import ImageError, decode_image, pil_to_rgb, read_image
+from ovseg.readers.rasters import TIFF_SUFFIXES, ArrayPicture, PictureSource, open_geotiff
 
-__all__ = ["ImageLike", "as_list", "picture_name", "to_rgb"]
+__all__ = ["ImageLike", "as_list", "open_picture", "picture_name", "to_rgb"]
 
 ImageLike = (
     str | os.PathLike[str] | bytes | bytearray | BinaryIO | Image.Image | np.ndarray | torch.Tensor
@@ -91,6 +94,33 @@ def as_list(image: ImageLike | Sequence[ImageLike]) -> list[ImageLike] | None:
     if isinstance(image, np.ndarray | torch.Tensor) and image.ndim == 4:
         return list(image)
     return None
+
+
+@contextmanager
+def open_picture(image: ImageLike) -> Iterator[PictureSource]:
+    """Open a picture that is read in parts.
+
+    Args:
+        image: as `to_rgb` takes it; the path of a TIFF is read by windows, others at once.
+
+    Yields:
+        The picture; it can be read within the block.
+
+    Raises:
+        ImportError: a TIFF, and rasterio is not installed.
+        ValueError, OSError: as `to_rgb` and `ovseg.readers.rasters.open_geotiff`.
+    """
+    if is_tiff(image):
+        with open_geotiff(os.fspath(image)) as raster:  # type: ignore[arg-type]
+            yield raster
+    else:
+        yield ArrayPicture(to_rgb(image))
+
+
+def is_tiff(image: object) -> bool:
+    """Whether this is the path of a TIFF, by its suffix."""
+    name = None if is_address(image) else picture_name(image)
+    return name is not None and Path(name).suffix.lower() in TIFF_SUFFIXES
 
 
 def picture_name(image: object) -> str | None:

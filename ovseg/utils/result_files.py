@@ -31,14 +31,14 @@ def is_result(path: str | os.PathLike[str]) -> bool:
         path: the file; what cannot be read is none.
 
     Returns:
-        True for a PNG or JPEG file with the comment, and for a JSON record of a segmentation.
+        True for a PNG, JPEG or TIFF file with the comment, and for a JSON record of a segmentation.
     """
     file = Path(path)
     try:
         if file.suffix == ".json":
             content = read_json(file)
             return isinstance(content, dict) and content.keys() >= _RECORD_KEYS
-        if file.suffix not in (".png", ".jpg"):
+        if file.suffix not in (".png", ".jpg", ".tif"):
             return False
         comment = picture_comment(file)
     except (OSError, ValueError):

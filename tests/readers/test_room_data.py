@@ -30,6 +30,7 @@ READERS = {
     "pq.read_metadata",
     "csv.reader",
     "csv.DictReader",
+    "rasterio.open",
     "coco_mask.decode",
     "coco_mask.frPyObjects",
     "coco_mask.merge",
@@ -40,6 +41,7 @@ EXCEPTIONS = {
     ("ovseg/vocab/classes/__init__.py", "json.loads"): "the package's own files",
     ("ovseg/utils/run_record.py", "json.loads"): "what was written in the same line",
     ("ovseg/mining/exports.py", "tarfile.open"): "writes",
+    ("ovseg/utils/rasters.py", "rasterio.open"): "writes",
     ("ovseg/data/captions/tables.py", "csv.reader"): "single lines, which are bounded there",
     ("projects/pnp_ovss/loading.py", "json.loads"): "of a weight file",
 }

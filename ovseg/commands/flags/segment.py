@@ -12,11 +12,13 @@ EXAMPLES = """
 examples:
   %(prog)s A.jpg B.png 'dir/*.jpg' --names sky "red star" tree --output out/
   %(prog)s photos/ --vocabulary ade20k_150 --weights ovseg_swinB
+  %(prog)s ortho.tif --names roof road meadow --weights ovseg_swinB --tile 1024
 """
 OUTCOMES = f"""
 writes for every picture:
   NAME_labels.png   label map: the value is the class's place in the list, from 0; pixels that no
-                    class claims are 255 (8 bit, up to 255 classes) or 65535 (16 bit)
+                    class claims are 255 (8 bit, up to 255 classes) or 65535 (16 bit); with
+                    --tile of a TIFF NAME_labels.tif, with its coordinates
   NAME.json         names, areas, scores, COCO RLE, and which weights made them
   NAME_VIEW         pictures to look at, of {", ".join(VIEWS)} (--vis)
   FORMAT/           for other tools, of {", ".join(EXPORT_FORMATS)} (--export)
@@ -73,6 +75,19 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="PIXELS",
         help="merge connected parts with fewer pixels into what surrounds them (default: none)",
     )
+    add(
+        "--tile",
+        type=_side,
+        metavar="PIXELS",
+        help="segment large pictures in tiles with so many pixels a side, in bounded memory; TIFFs "
+        "are read by windows, which takes the extra geo",
+    )
+    add(
+        "--overlap",
+        type=_overlap,
+        metavar="SHARE",
+        help="of a tile, that the next one covers again, from 0 to 0.5 (default: 0.25)",
+    )
     add("--config-file", metavar="FILE", help="config file or shipped name")
     add("--weights", metavar="W", help="name, path, address, random (default: the config's)")
     add("--device", help="cpu, cuda, cuda:1, mps (default: the GPU if there is one)")
@@ -87,6 +102,22 @@ def _score(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"expected a score from 0 to 1, got {text}")
     return value
+
+
+def _overlap(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 0.5:
+        raise argparse.ArgumentTypeError(f"expected a share from 0 to 0.5, got {text}")
+    return value
+
+
+def _side(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of pixels, at least 1, got {text}")
+    return int(text)
 
 
 def _area(text: str) -> int:
