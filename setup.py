@@ -99,6 +99,8 @@ setup(
         "faiss": ["faiss-cpu>=1.8,<2"],
         # SLIC and Felzenszwalb superpixels.
         "superpixels": ["scikit-image>=0.22,<1"],
+        # TIFFs by windows, and label maps with their coordinates.
+        "geo": ["rasterio>=1.4,<2"],
         "ray": ["ray>=2.9,<3"],
         "supervision": ["supervision>=0.18,<1"],
         # Source only: takes a C++ compiler.
@@ -119,6 +121,7 @@ setup(
             "scikit-learn>=1.3,<2",
             "transformers>=5,<6",
             "faiss-cpu>=1.8,<2",
+            "rasterio>=1.4,<2",
             "gdown>=6.5,<7",
             *DOCS,
         ],

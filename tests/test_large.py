@@ -25,7 +25,7 @@ from ovseg.segmentation import Segmentation
 from ovseg.utils.files import sweep_partials
 from ovseg.utils.rasters import write_label_tiff
 from ovseg.vocab import Vocabulary
-from tests.helpers import ROOT
+from tests.helpers import ROOT, run_python
 from tests.modeling.tiny import FixedScores
 from tests.readers.test_rasters import write
 
@@ -198,6 +198,26 @@ def test_a_large_label_map_is_written_in_parts(tmp_path: Path) -> None:
     with rasterio.open(path) as stored:
         np.testing.assert_array_equal(stored.read(1), labels)
     assert [file.name for file in path.parent.iterdir()] == ["a.tif"]
+
+
+# Enough for the header; for some of the labels; for all but the last that are written.
+@pytest.mark.parametrize("room", [300, 50_000, 420_000])
+def test_a_disk_that_is_full_is_told_and_leaves_nothing(tmp_path: Path, room: int) -> None:
+    pytest.importorskip("rasterio")
+    code = f"""
+import resource, signal, sys
+import numpy as np, rasterio
+from ovseg.readers.rasters import Georeference
+from ovseg.utils.rasters import write_label_tiff
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}))
+labels = np.random.default_rng(0).integers(0, 255, (600, 700), np.uint8)
+place = Georeference(None, rasterio.Affine.identity())
+write_label_tiff(sys.argv[1], labels, blank=255, georeference=place, comment="c")
+"""
+    run = run_python("-c", code, str(tmp_path / "a.tif"))
+    assert "a.tif: could not be written: " in run.stderr.splitlines()[-1]
+    assert run.returncode == 1 and not list(tmp_path.iterdir())
 
 
 def tiled(folder: Path, **options: Any) -> list[Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import ovseg
-from ovseg.batch import check_tiled, find_images, segment_files, split_names
+from ovseg.batch import Source, check_tiled, find_images, segment_files, split_names
 from ovseg.exports import check_formats, make_exporter
 from ovseg.large import OVERLAP
 from ovseg.segmentation import check_views
@@ -29,15 +30,7 @@ def main(args: argparse.Namespace) -> int:
         sources = find_images(args.input or [sample_folder()])
         if all(source.error for source in sources):
             raise ValueError("; ".join(f"{one.path}: {one.error}" for one in sources))
-        if args.tile is not None:
-            check_tiled(
-                sources,
-                proposals=args.proposals,
-                min_region_area=args.min_region_area,
-                exports=bool(formats),
-            )
-        elif args.overlap is not None:
-            raise ValueError("--overlap: expected it with --tile, which it is a share of")
+        _check_tiles(args, sources, formats)
         require_writable(args.output)
         predictor = ovseg.load(
             args.weights, config=args.config_file, device=args.device, opts=args.opts
@@ -83,6 +76,21 @@ def sample_folder() -> Path:
     package = Path(ovseg.__file__).resolve().parent
     installed = package / "samples"
     return installed if installed.is_dir() else package.parent / "demo" / "samples"
+
+
+def _check_tiles(
+    args: argparse.Namespace, sources: Sequence[Source], formats: Sequence[str]
+) -> None:
+    """Refuse flags that do not go with tiles, or not without them."""
+    if args.tile is not None:
+        check_tiled(
+            sources,
+            proposals=args.proposals,
+            min_region_area=args.min_region_area,
+            exports=bool(formats),
+        )
+    elif args.overlap is not None:
+        raise ValueError("--overlap: expected it with --tile, which it is a share of")
 
 
 def _choose_names(args: argparse.Namespace) -> list[str] | None:

@@ -38,28 +38,36 @@ def write_label_tiff(
     """
     rasterio = import_rasterio()
     height, width = labels.shape
-    with naming_failure(path), atomic_path(path) as partial, rasterio.Env(**GDAL_SETTINGS):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            file = rasterio.open(
-                partial,
-                "w",
-                driver="GTiff",
-                width=width,
-                height=height,
-                count=1,
-                dtype=labels.dtype,
-                nodata=blank,
-                crs=georeference.crs,
-                transform=georeference.transform,
-                tiled=True,
-                blockxsize=_BLOCK,
-                blockysize=_BLOCK,
-                compress="deflate",
-                BIGTIFF="IF_SAFER",
-            )
-        with file:
+    windows = [((top, min(top + _BLOCK, height)), (0, width)) for top in range(0, height, _BLOCK)]
+    with (
+        naming_failure(path),
+        atomic_path(path) as partial,
+        rasterio.Env(**GDAL_SETTINGS),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(
+            partial,
+            "w",
+            driver="GTiff",
+            width=width,
+            height=height,
+            count=1,
+            dtype=labels.dtype,
+            nodata=blank,
+            crs=georeference.crs,
+            transform=georeference.transform,
+            tiled=True,
+            blockxsize=_BLOCK,
+            blockysize=_BLOCK,
+            compress="deflate",
+            BIGTIFF="IF_SAFER",
+        ) as file:
             file.update_tags(TIFFTAG_IMAGEDESCRIPTION=comment)
-            for top in range(0, height, _BLOCK):
-                rows = labels[top : top + _BLOCK]
-                file.write(rows, 1, window=((top, top + len(rows)), (0, width)))
+            for window in windows:
+                file.write(labels[slice(*window[0])], 1, window=window)
+        # What cannot be written when the file is closed is not told.
+        with rasterio.open(partial, driver="GTiff") as file:
+            for window in windows:
+                if not np.array_equal(file.read(1, window=window), labels[slice(*window[0])]):
+                    raise OSError("the disk took less than was written")

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from ovseg.readers.digests import DIGEST, content_digest
 from ovseg.readers.documents import read_json_lines
 from ovseg.readers.matlab import read_mat_labels
 from ovseg.readers.pictures import ImageError, image_size, picture_comment, read_image, read_label
+from ovseg.readers.rasters import open_geotiff
 from ovseg.segmentation import Segmentation
 from ovseg.training.checkpoint import read_checkpoint
 from ovseg.utils.masks import encode_rle
@@ -88,6 +90,12 @@ def write_companions(folder: Path) -> None:
 
 def read_picture(path: Path) -> Any:
     return image_size(path), picture_comment(path), read_image(path)
+
+
+def read_windows(path: Path) -> Any:
+    window = (slice(0, 12), slice(3, 16))
+    with open_geotiff(path) as picture:
+        return picture.size, picture.read(window), picture.blank(window)
 
 
 def read_captioned(path: Path) -> Any:
@@ -241,6 +249,27 @@ _PAIR_TAR["1.json"] = b'{"noun": "cat"}'
 _CLASSES = ["sky", "red star", "tree"]
 
 
+def write_geotiff(path: Path) -> None:
+    import rasterio
+
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(
+            path, "w", driver="GTiff", height=12, width=16, count=3, dtype="uint8",
+            tiled=True, blockxsize=16, blockysize=16, compress="deflate", crs="EPSG:32633",
+            transform=rasterio.Affine(0.5, 0, 4e5, 0, -0.5, 5e6),
+        ) as file,
+    ):  # fmt: skip
+        file.write(PICTURE.transpose(2, 0, 1))
+        file.write_mask(~MASK)
+
+
+def rasters() -> dict[str, Door]:
+    if find_spec("rasterio") is None:  # of the extra geo
+        return {}
+    return {"geotiff": Door("a.tif", write_geotiff, read_windows)}
+
+
 def pictures() -> dict[str, Door]:
     rgb = partial(write_image, PICTURE)
     label = partial(write_image, LABELS.astype(np.uint16))
@@ -371,4 +400,4 @@ def weights() -> dict[str, Door]:
     }
 
 
-DOORS = {**pictures(), **documents(), **containers(), **weights()}
+DOORS = {**pictures(), **rasters(), **documents(), **containers(), **weights()}
