@@ -140,3 +140,24 @@ def test_the_confidence_of_a_dense_class_is_the_mean_probability_of_its_pixels()
     logits = DensePrediction(scores.log().clamp(min=-50) / 100, (1, 3), logit_scale=100.0)
     assert logits.region_scores(labels).tolist() == pytest.approx([0.75, 0, 0], abs=1e-5)
     assert DensePrediction(scores, (1, 3)).proposals() == ()
+
+
+@pytest.mark.parametrize("height", [1, 4, 100])
+@pytest.mark.parametrize(
+    "p",
+    [
+        prediction(),
+        prediction(mask_threshold=0.9, binary=True),
+        DensePrediction(torch.randn(3, 11, 7), (31, 29), torch.rand(31, 29) > 0.5),
+    ],
+    ids=["masks", "cut masks", "dense"],
+)
+def test_a_window_is_that_part_of_the_whole(p, height):
+    window = (slice(5, 23), slice(8, 29))
+    bands = list(p.final_bands(height, window))
+    assert [band.start for band, _ in bands] == list(range(5, 23, height))
+    scores = torch.cat([values for _, values in bands]).permute(2, 0, 1)
+    torch.testing.assert_close(scores, p.sem_seg()[:, window[0], window[1]])
+    if p.may_abstain:
+        blank = torch.cat([p.abstains(band, values, window[1]) for band, values in bands])
+        assert torch.equal(blank, p.abstention()[window]) and 0 < blank.sum() < blank.numel()

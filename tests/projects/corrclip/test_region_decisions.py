@@ -89,3 +89,14 @@ def test_a_map_without_zero_leaves_its_first_region_alone_or_not():
     first = regions == 4
     assert made(regions=regions).labels()[first].equal(plain[first])
     assert len(made(regions=regions, unsegmented="zero").labels()[first].unique()) == 1
+
+
+def test_a_window_is_that_part_of_the_whole():
+    p = made(threshold=0.35, regions=quarters())
+    rows, columns = slice(2, 11), slice(5, 18)
+    bands = list(p.final_bands(4, (rows, columns)))
+    scores = torch.cat([values for _, values in bands]).permute(2, 0, 1)
+    torch.testing.assert_close(scores, p.sem_seg()[:, rows, columns], rtol=0, atol=1e-7)
+    assert scores.argmax(0).equal(p.labels()[rows, columns])
+    blank = torch.cat([p.abstains(band, values, columns) for band, values in bands])
+    assert blank.equal(p.abstention()[rows, columns])

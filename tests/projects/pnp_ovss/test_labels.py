@@ -114,3 +114,14 @@ def test_blank_pixels_stay_blank():
     prediction = SubsetPrediction(inner, [2], 4)
     assert prediction.labels(blank=-1).tolist() == [[-1, 2]]
     assert torch.equal(prediction.abstention(), blank)
+
+
+def test_a_window_of_a_few_classes_is_that_part_of_the_whole():
+    inner = DensePrediction(torch.rand(2, 7, 9), (24, 20), torch.rand(24, 20) > 0.5)
+    p = SubsetPrediction(inner, [3, 1], 5)
+    rows, columns = slice(5, 21), slice(3, 17)
+    bands = list(p.final_bands(6, (rows, columns)))
+    scores = torch.cat([values for _, values in bands]).permute(2, 0, 1)
+    assert scores.equal(p.sem_seg()[:, rows, columns])
+    blank = torch.cat([p.abstains(band, values, columns) for band, values in bands])
+    assert blank.equal(inner.blank[rows, columns])
