@@ -86,7 +86,11 @@ def _read_full(path: Path, overrides: Sequence[tuple[Any, Any]]) -> CfgNode:
         raise ValueError(
             f"{path}: MODEL.META_ARCHITECTURE: expected the name of a method, got {method!r}"
         )
-    _add_keys_of_method(cfg, dict(overrides).get("MODEL.META_ARCHITECTURE", method))
+    chosen = dict(overrides).get("MODEL.META_ARCHITECTURE", method)
+    try:
+        _add_keys_of_method(cfg, chosen)
+    except KeyError as error:
+        raise KeyError(f"{path}: {error.args[0]}" if chosen == method else error.args[0]) from error
     for key, names in values.get("DATASETS", {}).items():
         if f"DATASETS.{key}" in _NAMES_OF_DATASETS and isinstance(names, str):
             values["DATASETS"][key] = _names(names)

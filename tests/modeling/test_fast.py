@@ -75,7 +75,11 @@ def test_a_mask_that_is_the_largest_nowhere_is_named_by_the_one_it_overlaps():
 
 @torch.no_grad()
 def test_the_model_looks_at_fewer_masks_and_all_have_features():
-    overrides = {"TEST__FAST__ENABLED": True, "TEST__FAST__MIN_SHARE": 0.147, "TEST__FAST__REST": 0.3}
+    overrides = {
+        "TEST__FAST__ENABLED": True,
+        "TEST__FAST__MIN_SHARE": 0.147,
+        "TEST__FAST__REST": 0.3,
+    }
     model = tiny_model(**overrides, TEST__FAST__PRECISION="float32")
     [encoding] = model.encode([{"image": image(64, 96)}])
     looked_at = []
