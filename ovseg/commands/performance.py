@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
 from ovseg.benchmark.accuracy import measure_accuracy
 from ovseg.benchmark.growth import made_up_names, measure_growth, parse_growth
+from ovseg.benchmark.lent_masks import lend_masks
 from ovseg.benchmark.performance import write_page
 from ovseg.benchmark.rounds import Subject, measure_ways
 from ovseg.benchmark.ways import REFERENCE, ReadyWay, Way, read_ways, share_weights
@@ -22,9 +24,11 @@ from ovseg.d2.config import CfgNode
 from ovseg.data.catalog import register_builtin
 from ovseg.data.loaders import get_records
 from ovseg.modeling import SegmentationModel
-from ovseg.predictor import Predictor
+from ovseg.modeling.ovseg import OVSeg
+from ovseg.predictor import Predictor, load
 from ovseg.readers.documents import read_json
 from ovseg.readers.pictures import read_image
+from ovseg.tinyscapes.scenes import render_scene
 from ovseg.training.weights import load_for_evaluation
 from ovseg.utils.command_line import usage
 from ovseg.utils.environment import environment_record, processor_name
@@ -47,6 +51,8 @@ def measure_performance(args: argparse.Namespace) -> dict[str, Any]:
             )
         for file in filter(None, (args.output, args.page)):
             require_writable(file.parent)
+        if args.masks_from and args.dataset:
+            raise ValueError("--masks-from is for random weights; it does not go with --dataset")
         if args.train is not None and args.train < 1:
             raise ValueError(f"--train: expected at least 1 iteration, got {args.train}")
     measured = args.receipt or args.grow or args.dataset or args.train is not None
@@ -73,6 +79,12 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
         picture = _picture(args)
         figures = _begin(args, configs[0], picture)
         ready = _build(args, ways, configs)
+        if args.masks_from:
+            donor = load(args.masks_from, device="cpu").model
+            if not isinstance(donor, OVSeg):
+                raise ValueError(f"--masks-from: expected an OVSeg, got {type(donor).__name__}")
+            for model in {id(each.model): each.model for each in ready}.values():
+                lend_masks(model, donor, picture)
     print(f"{args.config_file}, {picture.shape[0]} x {picture.shape[1]}, {len(ways)} ways")
     model = ready[0].model
     vocabulary = Vocabulary.benchmark(args.benchmark, templates=model.templates)
@@ -116,10 +128,19 @@ def _chosen(titles: Sequence[str] | None, ways: Sequence[Way]) -> list[str]:
 
 
 def _picture(args: argparse.Namespace) -> np.ndarray:
-    """The data set's first picture, or a random one (H, W, 3) uint8 of --size."""
+    """The data set's first picture, or a scene or random one (H, W, 3) uint8 of --size."""
     if args.dataset:
         return read_image(get_records(args.dataset)[0]["file_name"])
+    if args.masks_from:
+        height, width = args.size
+        return cv2.resize(render_scene("val", 0).image, (width, height))
     return np.random.default_rng(0).integers(0, 256, (*args.size, 3), dtype=np.uint8)
+
+
+def _named(args: argparse.Namespace) -> str:
+    if args.dataset:
+        return f"the first of {args.dataset}"
+    return f"a scene with the masks of {args.masks_from}" if args.masks_from else "random pixels"
 
 
 def _begin(args: argparse.Namespace, cfg: CfgNode, picture: np.ndarray) -> dict[str, Any]:
@@ -139,7 +160,7 @@ def _begin(args: argparse.Namespace, cfg: CfgNode, picture: np.ndarray) -> dict[
             "benchmark": args.benchmark,
             "classes": len(vocabulary),
             "templates": len(vocabulary.templates),
-            "picture": f"the first of {args.dataset}" if args.dataset else "random pixels",
+            "picture": _named(args),
             "size": [height, width],
             "network_size": list(
                 resized_shape(height, width, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)

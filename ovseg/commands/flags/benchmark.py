@@ -24,6 +24,8 @@ examples:
   %(prog)s --size 128 171 --output-size 3000 4000 --benchmark ade20k_847 --limit-gib 1
   %(prog)s --weights ovseg_tiny --benchmark tinyscapes --receipt --dataset tinyscapes_val_sem_seg \\
       --grow names=20,200 proposals --output docs/performance/tiny.json --page docs/performance.md
+  %(prog)s --config-file ovseg_swinB --size 427 640 --receipt --ways docs/ways.yaml --repeats 1 \\
+      --masks-from ovseg_tiny --output docs/performance/swinB.json --page docs/performance.md
 """
 GROW = "names, pixels (millions), proposals, batch; usual sizes without any"
 
@@ -52,6 +54,9 @@ def make_parser(program: str) -> argparse.ArgumentParser:
     ways = parser.add_argument_group("ways against the reference")
     ways.add_argument("--receipt", action="store_true", help="measure the ways in turns")
     ways.add_argument("--ways", type=Path, metavar="YAML", help="further ways")
+    ways.add_argument(
+        "--masks-from", metavar="MODEL", help="show a scene of tinyscapes, with this model's masks"
+    )
     ways.add_argument("--dataset", help="score the ways on it; its first picture is measured on")
     ways.add_argument("--pictures", type=int, metavar="N", help="the first N of the data set")
     ways.add_argument("--grow", nargs="+", metavar="KIND[=SIZE,...]", default=[], help=GROW)
