@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.transformer import (
     CustomResidualAttentionBlock,
+    QuickGELU,
     ResidualAttentionBlock,
     VisionTransformer,
 )
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 from ovseg.clip.int8 import Int8Attention, in_projection
 
 Output = Literal["block", "ln_post", "proj"]
+_QUICK = 1.702
 _OUTPUTS = ("block", "ln_post", "proj")
 Block: TypeAlias = ResidualAttentionBlock | CustomResidualAttentionBlock
 
@@ -324,7 +326,7 @@ def run_block(
     if attention_only:
         return mixed
     tokens = tokens + block.ls_1(mixed)
-    return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
+    return tokens + block.ls_2(_run_mlp(block.mlp, block.ln_2(tokens)))
 
 
 def run_block_for_class_token(
@@ -358,7 +360,20 @@ def run_block_for_class_token(
     mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)  # (B, heads, 1, d)
     mixed = mixed.transpose(1, 2).flatten(2)  # (B, 1, C)
     token = tokens[:, 0] + block.ls_1(attn.out_proj(mixed))[:, 0]  # (B, C)
-    return token + block.ls_2(block.mlp(block.ln_2(token)))
+    return token + block.ls_2(_run_mlp(block.mlp, block.ln_2(token)))
+
+
+def _run_mlp(mlp: nn.Sequential, x: Tensor) -> Tensor:
+    """Run the layers; without gradients QuickGELU, x sigmoid(1.702 x), in place.
+
+    open_clip's makes three tensors of the MLP's width. Here it is silu(1.702 x) / 1.702.
+    """
+    for layer in mlp:
+        if isinstance(layer, QuickGELU) and not torch.is_grad_enabled():
+            x = F.silu(x.mul_(_QUICK), inplace=True).mul_(1 / _QUICK)  # a layer's own output
+        else:
+            x = layer(x)
+    return x
 
 
 def query_key_value(block: Block, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:

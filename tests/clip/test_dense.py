@@ -342,3 +342,16 @@ def test_wrong_arguments_are_named():
     dropping = PatchEncoder(visual, attention=lambda q, k, v, *, grid: v[:, :, 1:])
     with pytest.raises(ValueError, match=r"return the shape of its values, \(1, 2, 17, 8\)"):
         dropping(make_images(1))
+
+
+def test_the_activation_in_place_is_the_one_that_gradients_take_and_spares_the_input():
+    block = make_clip().visual.transformer.resblocks[0]
+    tokens = 30 * torch.randn(3, 17, 16)
+    before = tokens.clone()
+    with torch.no_grad():
+        found = run_block(block, tokens)
+    assert torch.equal(tokens, before)
+    expected = run_block(block, tokens.requires_grad_())
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-5)
+    expected.sum().backward()
+    assert tokens.grad.abs().sum() > 0
