@@ -15,13 +15,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from ovseg.modeling.contenders import contenders
 from ovseg.modeling.row_resizer import RowResizer
 from ovseg.utils.masks import RunLength, encode_rle
 
@@ -318,6 +319,16 @@ class MaskPrediction(Prediction):
                 rows = rows > self.mask_threshold
             resized = resize(rows.float(), band)[..., columns]  # (U, rows, W)
             yield band, (resized.flatten(1).T @ scores).unflatten(0, resized.shape[1:])
+
+    def labels(self, *, blank: int | None = None) -> Tensor:
+        """Returns the best class of every pixel; see `Prediction.labels`."""
+        kept = contenders(self.class_scores)  # others need no merging
+        if len(kept) == self.num_classes:
+            return super().labels(blank=blank)
+        fewer = replace(self, class_scores=self.class_scores[:, kept])
+        found = Prediction.labels(fewer, blank=None if blank is None else -1)
+        labels = kept[found.clamp(min=0)]
+        return labels if blank is None else labels.masked_fill_(found < 0, blank)
 
     @property
     def may_abstain(self) -> bool:
