@@ -18,7 +18,7 @@ from open_clip import CLIP
 from open_clip import tokenize as open_clip_tokenize
 from torch import Tensor, nn
 
-from ovseg.clip.dense import run_block
+from ovseg.clip.blocks import run_block
 
 CONTEXT_LENGTH = 77
 

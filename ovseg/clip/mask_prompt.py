@@ -18,7 +18,7 @@ from open_clip.transformer import LayerNorm, QuickGELU, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ovseg.clip.dense import Block, run_block, run_block_for_class_token
+from ovseg.clip.blocks import Block, run_block, run_block_for_class_token
 from ovseg.clip.encoders import encode_tokens
 from ovseg.clip.merging import merge_outside
 

@@ -18,15 +18,16 @@ whatever the picture's height.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ovseg.modeling.prediction import Prediction, Window
+from ovseg.modeling.contenders import contenders
+from ovseg.modeling.prediction import MaskPrediction, Prediction, Window
 from ovseg.modeling.views.tiles import tile_starts
 
 __all__ = ["BLANK", "Cell", "Mosaic"]
@@ -146,7 +147,11 @@ class Mosaic:
 
     def _block(self, block: Window, tiles: Mapping[_Place, Prediction]) -> Tensor:
         """Labels a block that is in the same tiles throughout, (h, w) int64."""
-        parts = [(tile, _within(block, self._tile(place))) for place, tile in tiles.items()]
+        kept, chosen = _contending(list(tiles.values()))
+        parts = [
+            (tile, _within(block, self._tile(place)))
+            for place, tile in zip(tiles, chosen, strict=True)
+        ]
         weights = torch.stack([_weights(self._tile(place), block) for place in tiles])  # (T, h, w)
         shares = (weights / weights.sum(0)).to(parts[0][0].device)
         height = min(tile.band_height for tile, _ in parts)
@@ -157,7 +162,25 @@ class Mosaic:
             end = begin + len(bands[0][1])
             labels.append(_blend(parts, bands, shares[:, begin:end]))
             begin = end
-        return torch.cat(labels)
+        found = torch.cat(labels)
+        return found if kept is None else torch.where(found < 0, found, kept[found.clamp(min=0)])
+
+
+def _contending(tiles: Sequence[Prediction]) -> tuple[Tensor | None, Sequence[Prediction]]:
+    """The classes that can win where T tiles are blended, and the tiles with these alone.
+
+    A blend is a sum over the masks of all tiles with weights of at least 0, as
+    `ovseg.modeling.contenders` asks for. None: all classes, of a method that merges no masks.
+    """
+    if not all(type(tile) is MaskPrediction for tile in tiles):
+        return None, tiles
+    scores = [cast(MaskPrediction, tile).class_scores for tile in tiles]
+    kept = contenders(torch.cat(scores))
+    fewer = [
+        replace(cast(MaskPrediction, tile), class_scores=own[:, kept])
+        for tile, own in zip(tiles, scores, strict=True)
+    ]
+    return kept, fewer
 
 
 def _blend(

@@ -19,7 +19,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ovseg.clip import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD, PatchEncoder
-from ovseg.clip.dense import embed_patches, interpolate_positions, query_key_value, run_block
+from ovseg.clip.blocks import query_key_value, run_block
+from ovseg.clip.dense import embed_patches, interpolate_positions
 from ovseg.config import load_cfg
 from ovseg.d2.config import CfgNode
 from ovseg.d2.modeling import Registry, build_model

@@ -4,7 +4,7 @@ Source: CorrCLIP (Zhang et al., ICCV 2025, arXiv 2411.10086). Three branches go 
 block: the block before it and the mean of earlier blocks, whose values are mixed by the rebuilt
 attention, and a class token per region.
 
-The blocks run from their own weights (`ovseg.clip.dense`); the tower is not touched.
+The blocks run from their own weights (`ovseg.clip.blocks`); the tower is not touched.
 """
 
 from __future__ import annotations
@@ -17,13 +17,8 @@ import torch.nn.functional as F
 from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
-from ovseg.clip.dense import (
-    Block,
-    check_patch_tower,
-    embed_patches,
-    query_key_value,
-    run_block,
-)
+from ovseg.clip.blocks import Block, query_key_value, run_block
+from ovseg.clip.dense import check_patch_tower, embed_patches
 from ovseg.d2.config import CfgNode
 from ovseg.projects.corrclip.correlation import (
     UNCOVERED_RULES,

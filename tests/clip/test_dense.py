@@ -12,12 +12,8 @@ from torch import nn
 from torch.profiler import ProfilerActivity
 
 from ovseg.clip import PatchEncoder
-from ovseg.clip.dense import (
-    embed_patches,
-    interpolate_positions,
-    query_key_value,
-    run_block,
-)
+from ovseg.clip.blocks import query_key_value, run_block
+from ovseg.clip.dense import embed_patches, interpolate_positions
 from tests.clip.tiny import CONFIG, make_clip, make_images
 
 GRID = (4, 4)  # the tiny tower: 32 pixels in patches of 8, width 16, 2 heads

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ovseg.clip.dense import embed_patches, run_block
+from ovseg.clip.blocks import run_block
+from ovseg.clip.dense import embed_patches
 from ovseg.projects.corrclip import tower as tower_module
 from ovseg.projects.corrclip.tower import CorrelatedTower, CorrelationSettings
 from tests.projects.corrclip.tiny import tiny_clip
