@@ -152,7 +152,7 @@ def coco_records(
             "%s names %d pictures, %d of them are in %s",
             *(path, len(content.images), len(present), images),
         )
-    targets = [labels / _label_name(image["file_name"], ignore_label) for image in present]
+    targets = [labels / _label_name(path, image["file_name"], ignore_label) for image in present]
     drawing = _Drawing(
         by_target=dict(zip(targets, present, strict=True)),
         annotations=content.annotations,
@@ -236,11 +236,11 @@ def _class_indices(content: CocoFile, classes: Sequence[str], ignore_label: int)
     }
 
 
-def _label_name(file_name: str, ignore_label: int) -> str:
+def _label_name(json: Path, file_name: str, ignore_label: int) -> str:
     path = PurePosixPath(file_name)
     if path.is_absolute() or ".." in path.parts:
         raise ValueError(
-            f"expected file names below the folder of the pictures, got {file_name!r}; make them "
+            f"{json}: expected file names below the folder of the pictures, got {file_name!r}; make them "
             "relative to `images`"
         )
     return str(path.with_suffix(".png" if ignore_label < 256 else ".tif"))
