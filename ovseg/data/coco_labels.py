@@ -240,8 +240,8 @@ def _label_name(json: Path, file_name: str, ignore_label: int) -> str:
     path = PurePosixPath(file_name)
     if path.is_absolute() or ".." in path.parts:
         raise ValueError(
-            f"{json}: expected file names below the folder of the pictures, got {file_name!r}; make them "
-            "relative to `images`"
+            f"{json}: expected file names below the folder of the pictures, got {file_name!r}; "
+            "make them relative to `images`"
         )
     return str(path.with_suffix(".png" if ignore_label < 256 else ".tif"))
 
