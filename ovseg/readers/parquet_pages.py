@@ -1,20 +1,90 @@
-"""What the pages of a parquet file say of themselves, read without decoding one.
+"""What a parquet file says of its columns and their pages, read without decoding one.
 
-The header of a page is a struct in Thrift's compact protocol, of which only some numbers matter.
+pyarrow gives the same numbers, but some damage to a footer ends the process inside it: an exception
+of C++ that nobody catches.
 
-Source: the Parquet format (https://parquet.apache.org/docs/file-format/data-pages), structs
-`PageHeader`, `DataPageHeader` and `DataPageHeaderV2`, and Thrift's compact protocol.
+Source: the Parquet format (https://parquet.apache.org/docs/file-format), structs `FileMetaData`,
+`RowGroup`, `ColumnChunk`, `ColumnMetaData`, `PageHeader`, `DataPageHeader` and `DataPageHeaderV2`.
 """
 
 from __future__ import annotations
 
-from typing import BinaryIO
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
 
-__all__ = ["page_totals"]
+from ovseg.readers.files import open_regular
+from ovseg.readers.limits import require_within
+from ovseg.readers.thrift import Struct, read_struct
+
+__all__ = ["ColumnPages", "column_pages", "page_totals"]
 
 _HEADER_BYTES = 1 << 16  # with statistics of long texts
-_UNCOMPRESSED, _COMPRESSED, _V1, _V2 = 2, 3, 5, 8
-_DEEPEST = 16
+_TAIL = 8  # length of the footer and "PAR1"
+
+
+@dataclass(frozen=True)
+class ColumnPages:
+    """Where the pages of a column of a row group are, as the footer says.
+
+    Attributes:
+        path: names of the column and of what lies within it.
+        values: how many.
+        uncompressed: bytes after decompression.
+        start: of the first page, bytes from the beginning of the file; 0 without pages.
+        size: bytes of all pages, headers included.
+    """
+
+    path: tuple[str, ...]
+    values: int
+    uncompressed: int
+    start: int
+    size: int
+
+
+def column_pages(path: str) -> list[list[ColumnPages]]:
+    """Read the footer of a parquet file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Per row group its columns.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError, IndexError, KeyError, TypeError, AttributeError: the footer makes no sense.
+        LimitError: it is larger than the limit.
+    """
+    found = Path(path).stat()
+    return _column_pages(path, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _column_pages(path: str, size: int, _: int) -> list[list[ColumnPages]]:
+    """As `column_pages`; row groups are read one by one, the footer once."""
+    with open_regular(path) as file:
+        file.seek(max(0, size - _TAIL))
+        length = int.from_bytes(file.read(_TAIL)[:4], "little")
+        require_within("document_bytes", length, of=path)
+        if length > size - _TAIL:
+            raise ValueError(f"a footer of {length} bytes in a file of {size}")
+        file.seek(size - _TAIL - length)
+        footer, _ = read_struct(file.read(length))
+    return [[_pages_of(column[3]) for column in group[1]] for group in footer[4]]
+
+
+def _pages_of(column: Struct) -> ColumnPages:
+    # 0 is no place of a page: a column without rows may have none.
+    places: list[Any] = [place for place in (column.get(9), column.get(11)) if place]
+    return ColumnPages(
+        path=tuple(part.decode("utf-8") for part in column[3]),
+        values=column[5],
+        uncompressed=column[6],
+        start=min(places, default=0),
+        size=column[7],
+    )
 
 
 def page_totals(file: BinaryIO, start: int, size: int) -> tuple[int, int]:
@@ -29,86 +99,17 @@ def page_totals(file: BinaryIO, start: int, size: int) -> tuple[int, int]:
         Number of values and bytes after decompression, of all pages.
 
     Raises:
-        ValueError, IndexError: a header makes no sense.
+        ValueError, IndexError, TypeError, AttributeError: a header makes no sense.
     """
     values = uncompressed = 0
     end = start + size
     while start < end:
         file.seek(start)
-        header = _Struct(file.read(min(_HEADER_BYTES, end - start)))
-        numbers = header.numbers()
-        page, kept = numbers.get((_UNCOMPRESSED,), -1), numbers.get((_COMPRESSED,), -1)
-        if page < 0 or kept < 0 or start + header.place + kept > end:
+        header, length = read_struct(file.read(min(_HEADER_BYTES, end - start)))
+        page, kept = header.get(2, -1), header.get(3, -1)
+        if page < 0 or kept < 0 or start + length + kept > end:
             raise ValueError(f"a page of {kept} bytes, {page} after decompression, at {start}")
         uncompressed += page
-        values += max(numbers.get((_V1, 1), 0), numbers.get((_V2, 1), 0))
-        start += header.place + kept
+        values += max(header.get(5, {}).get(1, 0), header.get(8, {}).get(1, 0))
+        start += length + kept
     return values, uncompressed
-
-
-class _Struct:
-    """A struct in Thrift's compact protocol.
-
-    Args:
-        data: begins with it.
-
-    Attributes:
-        place: where reading stands; behind the struct in the end.
-    """
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.place = 0
-
-    def numbers(self, above: tuple[int, ...] = ()) -> dict[tuple[int, ...], int]:
-        """The whole numbers of the struct and those within, by the numbers of their fields."""
-        found: dict[tuple[int, ...], int] = {}
-        field = 0
-        while (head := self._byte()) != 0:
-            step = head >> 4
-            field = field + step if step else self._whole()
-            self._value(head & 15, (*above, field), found)
-        return found
-
-    def _value(self, kind: int, key: tuple[int, ...], found: dict[tuple[int, ...], int]) -> None:
-        if len(key) > _DEEPEST:
-            raise ValueError("structs or lists nested too deeply")
-        if kind in (4, 5, 6):
-            found[key] = self._whole()
-        elif kind == 3:
-            self.place += 1
-        elif kind == 7:
-            self.place += 8
-        elif kind == 8:
-            length = self._varint()
-            self.place += length
-        elif kind in (9, 10):
-            head = self._byte()
-            count = head >> 4 if head >> 4 < 15 else self._varint()
-            for _ in range(count):
-                self._value(head & 15, (*key, 0), {})
-                if head & 15 in (1, 2):
-                    self.place += 1
-        elif kind == 12:
-            found.update(self.numbers(key))
-        elif kind not in (1, 2):  # true and false have no bytes of their own
-            raise ValueError(f"a field of kind {kind}")
-        if self.place > len(self._data):
-            raise ValueError("a header that does not end")
-
-    def _byte(self) -> int:
-        self.place += 1
-        return self._data[self.place - 1]
-
-    def _varint(self) -> int:
-        value = shift = 0
-        while (byte := self._byte()) & 0x80:
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if shift > 63:
-                raise ValueError("a number of too many bytes")
-        return value | byte << shift
-
-    def _whole(self) -> int:
-        value = self._varint()
-        return value >> 1 ^ -(value & 1)

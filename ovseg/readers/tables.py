@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ovseg.readers.files import open_regular, require_regular
 from ovseg.readers.limits import LimitError, require_within
-from ovseg.readers.parquet_pages import page_totals
+from ovseg.readers.parquet_pages import ColumnPages, column_pages, page_totals
 
 __all__ = ["ParquetTable", "TableError", "read_parquet"]
 
@@ -84,15 +83,13 @@ class ParquetTable:
             TableError: a page is damaged, or rows are missing.
             LimitError: a column is larger than the limit, as the footer says.
         """
-        group = self._file.metadata.row_group(index)
         try:
-            for number in range(group.num_columns):
-                chunk = group.column(number)
-                if chunk.path_in_schema.split(".")[0] in columns:
-                    name = f"{self._path}: {chunk.path_in_schema}"
-                    require_within("table_bytes", chunk.total_uncompressed_size, of=name)
-                    require_within("table_rows", chunk.num_values, of=name)
-                    self._check_pages(chunk, name)
+            for column in column_pages(self._path)[index]:
+                if column.path[0] in columns:
+                    name = f"{self._path}: {'.'.join(column.path)}"
+                    require_within("table_bytes", column.uncompressed, of=name)
+                    require_within("table_rows", column.values, of=name)
+                    self._check_pages(column, name)
             table = self._file.read_row_group(index, columns=list(columns))
             if len(table) != self.rows_of_groups[index]:
                 raise TableError(
@@ -107,26 +104,21 @@ class ParquetTable:
                 f"{self._path}: row group {index} cannot be read: {error or type(error).__name__}"
             ) from error
 
-    def _check_pages(self, chunk: Any, name: str) -> None:
+    def _check_pages(self, column: ColumnPages, name: str) -> None:
         """Hold the pages of a column against the footer: a page may claim gigabytes of its own."""
-        # 0 is no place of a page: a column without rows may have none.
-        places = [
-            place for place in (chunk.data_page_offset, chunk.dictionary_page_offset) if place
-        ]
-        start = min(places, default=0)
         size = Path(self._path).stat().st_size
-        if start < 0 or not 0 <= chunk.total_compressed_size <= size - start:
+        if column.start < 0 or not 0 <= column.size <= size - column.start:
             raise TableError(f"{name}: its pages lie outside of the file")
         with open_regular(self._path) as file:
             try:
-                rows, uncompressed = page_totals(file, start, chunk.total_compressed_size)
-            except (ValueError, IndexError) as error:
+                rows, uncompressed = page_totals(file, column.start, column.size)
+            except (ValueError, IndexError, TypeError, AttributeError) as error:
                 raise TableError(f"{name}: its pages are damaged: {error}") from error
         # Writers differ in whether headers of pages count.
-        if uncompressed > chunk.total_uncompressed_size or rows > chunk.num_values:
+        if uncompressed > column.uncompressed or rows > column.values:
             raise TableError(
                 f"{name}: its pages claim {rows} values in {uncompressed} bytes, the table "
-                f"{chunk.num_values} in {chunk.total_uncompressed_size}"
+                f"{column.values} in {column.uncompressed}"
             )
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import io
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from ovseg.readers.parquet_pages import page_totals
+from ovseg.readers.parquet_pages import column_pages, page_totals
 
 # Thrift's compact protocol: a byte of (step to the field, kind), then the value; 0 ends a struct.
 # Whole numbers are zigzag: 6 is written as 12. Fields 2 and 3 are the sizes of a page, the values
@@ -62,3 +64,32 @@ def test_headers_without_sense_are_refused(header, message):
 def test_a_header_that_breaks_off_is_refused():
     with pytest.raises(IndexError):
         page_totals(io.BytesIO(b"\x15"), 0, 1)
+
+
+def test_the_footer_says_what_pyarrow_says(tmp_path):
+    table = pa.table(
+        {
+            "text": ["a", None, "b" * 1000],
+            "image": [{"bytes": b"1", "path": "x"}, None, {"bytes": b"2", "path": None}],
+            "number": pa.array([1.5, 2.0, 3.0]),
+            "all_the_same": [7, 7, 7],
+        }
+    )
+    path = str(tmp_path / "a.parquet")
+    pq.write_table(table, path, row_group_size=2, compression="zstd")
+    metadata = pq.ParquetFile(path).metadata
+    found = column_pages(path)
+    assert len(found) == metadata.num_row_groups == 2
+    for number, columns in enumerate(found):
+        group = metadata.row_group(number)
+        assert len(columns) == group.num_columns == 5
+        for place, column in enumerate(columns):
+            expected = group.column(place)
+            assert ".".join(column.path) == expected.path_in_schema
+            assert column.values == expected.num_values
+            assert column.uncompressed == expected.total_uncompressed_size
+            assert column.size == expected.total_compressed_size
+            places = (expected.data_page_offset, expected.dictionary_page_offset)
+            assert column.start == min(place for place in places if place)
+    pq.write_table(table.slice(0, 1), path)
+    assert len(column_pages(path)) == 1  # the file was replaced
