@@ -28,6 +28,7 @@ _STAMP = ".made_from.json"
 _logger = logging.getLogger(__name__)
 
 Annotation = Mapping[str, Any]
+_LONGEST_NAME, _LONGEST_PATH = 255, 2048  # bytes, as file systems have them or less
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,9 @@ def _check_image(image: Mapping[str, Any]) -> None:
     size = (image["height"], image["width"])
     if not isinstance(image["file_name"], str) or "\0" in image["file_name"]:
         raise ValueError(f"the file name {image['file_name']!r:.80}")
+    name = image["file_name"].encode("utf-8", "surrogatepass")
+    if len(name) > _LONGEST_PATH or max(map(len, name.split(b"/"))) > _LONGEST_NAME:
+        raise ValueError(f"a file name of more than {_LONGEST_NAME} bytes, or so long a path")
     if not all(type(side) is int and side > 0 for side in size):
         raise ValueError(f"the size {size!r:.80} of {image['file_name']!r:.80}")
     require_within("picture_pixels", size[0] * size[1], of=image["file_name"])
