@@ -131,7 +131,7 @@ def stopwatch(model: OVSeg, read: Callable[[], float] | None = None) -> Iterator
         ("backbone", model.backbone, "forward"),
         ("pixel decoder and transformer", model.sem_seg_head, "forward"),
         ("regions: crop and resize", adapter, "crop_regions"),
-        ("regions: CLIP image tower", adapter.clip_model.visual, "forward"),
+        ("regions: CLIP image tower", adapter, "encode_batch"),
         ("label map", Prediction, "labels"),
     ]
     with ExitStack() as stack:

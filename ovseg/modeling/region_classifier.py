@@ -237,21 +237,32 @@ class RegionClassifier(nn.Module):
             (N, D) float32 features, not normalised.
         """
         features = [self.pixel_mean.new_empty(0, self.clip_model.embed_dim)]
-        precision = self.fast.precision_on(self.pixel_mean.device)
-        if precision == "bfloat16":
-            dtype = torch.bfloat16
-        visual = self._visual_in_int8() if precision == "int8" else self.clip_model.visual
-        for regions, inside in _full_batches(crops, self.chunk_size):
-            prompts = inside if self.mask_prompt else None
-            with nullcontext() if dtype is None else torch.autocast(regions.device.type, dtype):
-                if self._merge_after is None:
-                    encoded = visual(regions, prompts)
-                else:
-                    encoded = visual(
-                        regions, prompts, regions=inside, merge_after=self._merge_after
-                    )
-            features.append(encoded.float())
+        features += [
+            self.encode_batch(regions, inside, dtype)
+            for regions, inside in _full_batches(crops, self.chunk_size)
+        ]
         return torch.cat(features)
+
+    def encode_batch(self, regions: Tensor, inside: Tensor, dtype: torch.dtype | None) -> Tensor:
+        """Encodes crops at once; see `encode_crops`.
+
+        Args:
+            regions: (N, 3, S, S), see `crop_regions`.
+            inside: (N, 1, S, S), their masks.
+            dtype: to compute in.
+
+        Returns:
+            (N, D) float32 features, not normalised.
+        """
+        precision = self.fast.precision_on(regions.device)
+        visual = self._visual_in_int8() if precision == "int8" else self.clip_model.visual
+        dtype = torch.bfloat16 if precision == "bfloat16" else dtype
+        prompts = inside if self.mask_prompt else None
+        with nullcontext() if dtype is None else torch.autocast(regions.device.type, dtype):
+            if self._merge_after is None:
+                return visual(regions, prompts).float()
+            merged = visual(regions, prompts, regions=inside, merge_after=self._merge_after)
+            return merged.float()
 
     def _visual_in_int8(self) -> MaskPromptedVisionTransformer:
         if not self._int8:
