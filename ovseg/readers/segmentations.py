@@ -38,8 +38,9 @@ def decode_segmentation(segmentation: Any, size: tuple[int, int]) -> NDArray[np.
         ValueError: none of these, or run lengths of another size or number of pixels.
     """
     if isinstance(segmentation, Mapping):
-        if list(segmentation.get("size", ())) != list(size):
-            raise ValueError(f"expected size {size}, got {_sides(segmentation.get('size'))}")
+        given = segmentation.get("size")
+        if not isinstance(given, Sequence) or list(given) != list(size):
+            raise ValueError(f"expected size {size}, got {_sides(given)}")
         return decode_run_lengths(segmentation)
     return decode_polygons(segmentation, size)
 
