@@ -33,10 +33,11 @@ from ovseg.training.loop import Trainer, flatten_results
 from ovseg.training.step import TrainingStep
 from ovseg.utils.files import atomic_path
 from ovseg.utils.folder_lock import only_run
+from ovseg.utils.precision import has_fast_bf16
 from ovseg.utils.run_record import RunRecord
 from ovseg.weights.load import write_safetensors
 
-__all__ = ["ContrastiveTrainer", "has_fast_bf16"]
+__all__ = ["ContrastiveTrainer"]
 
 logger = logging.getLogger(__name__)
 
@@ -273,16 +274,9 @@ class _Batches:
         return self._make()
 
 
-def has_fast_bf16() -> bool:
-    """Tell whether this CPU multiplies bfloat16 in hardware; elsewhere it would be slower."""
-    return bool(torch.cpu._is_avx512_bf16_supported())
-
-
 def _autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     if precision == "auto":
-        gpu = device.type == "cuda"
-        fast = torch.cuda.is_bf16_supported() if gpu else has_fast_bf16()
-        precision = "bf16" if fast else "fp32"
+        precision = "bf16" if has_fast_bf16(device) else "fp32"
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 

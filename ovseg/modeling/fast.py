@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ovseg.clip.int8 import has_int8
 from ovseg.d2.config import CfgNode
+from ovseg.utils.precision import has_fast_bf16
 
 PRECISIONS = ("float32", "bfloat16", "int8", "auto")
 
@@ -82,9 +83,7 @@ class FastSettings:
             )
         if self.precision != "auto":
             return self.precision
-        if device.type == "cuda":
-            return "bfloat16" if torch.cuda.is_bf16_supported(False) else "float32"
-        if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported():
+        if has_fast_bf16(device):
             return "bfloat16"
         return "int8" if has_int8(device) else "float32"
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -172,15 +172,11 @@ def _contending(tiles: Sequence[Prediction]) -> tuple[Tensor | None, Sequence[Pr
     A blend is a sum over the masks of all tiles with weights of at least 0, as
     `ovseg.modeling.contenders` asks for. None: all classes, of a method that merges no masks.
     """
-    if not all(type(tile) is MaskPrediction for tile in tiles):
+    masked = [tile for tile in tiles if isinstance(tile, MaskPrediction)]
+    if len(masked) < len(tiles):
         return None, tiles
-    scores = [cast(MaskPrediction, tile).class_scores for tile in tiles]
-    kept = contenders(torch.cat(scores))
-    fewer = [
-        replace(cast(MaskPrediction, tile), class_scores=own[:, kept])
-        for tile, own in zip(tiles, scores, strict=True)
-    ]
-    return kept, fewer
+    kept = contenders(torch.cat([tile.class_scores for tile in masked]))
+    return kept, [replace(tile, class_scores=tile.class_scores[:, kept]) for tile in masked]
 
 
 def _blend(

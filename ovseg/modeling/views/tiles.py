@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ovseg.d2.config import CfgNode
-from ovseg.modeling.prediction import DensePrediction
+from ovseg.modeling.prediction import DensePrediction, Window
 from ovseg.modeling.segmentor import Encoding, Inputs, Segmentor
 from ovseg.modeling.views.view import View, ViewEncoding, output_size_of
 from ovseg.vocab import Vocabulary
@@ -22,8 +22,6 @@ __all__ = ["SlidingWindow", "tile_starts"]
 
 # Tile side by the image's shorter side, where the tile size is left open (0 or less).
 AUTOMATIC_TILES = {256: 224, 512: 256, 768: 512, 896: 512}
-
-Window = tuple[slice, slice]
 
 # What a tile's input keeps of its picture's.
 _PICTURE_KEYS = ("image_id", "file_name", "sem_seg_file_name", "original", "mirrored")
